@@ -1,0 +1,1 @@
+"""Scans: DICOM files to ordered series in Hounsfield units, and made-up scans. numpy only, no torch."""

@@ -1,0 +1,1 @@
+"""Data: prepared sets (index, folds, store), batches of whole series, augmentation."""

@@ -1,0 +1,24 @@
+"""The errors that a user meets. Each message names the file or value, what is wrong with it, and what to do.
+
+The command line prints the message alone, on one line of standard error, and exits with code 1.
+"""
+
+
+class IchseqError(Exception):
+    """Base of every error that ichseq raises on purpose."""
+
+
+class ScanError(IchseqError):
+    """A DICOM file or series cannot be read, or cannot be read safely."""
+
+
+class ConfigError(IchseqError):
+    """A configuration key, value, backbone or window that does not exist or does not fit."""
+
+
+class DataError(IchseqError):
+    """Labels or a prepared data set that are missing, contradictory, damaged or of another version."""
+
+
+class RunError(IchseqError):
+    """A run that is missing, damaged, or must not be used for what was asked."""

@@ -1,0 +1,1 @@
+"""Evaluation: the metric, the evaluation of a fold, pictures and tables."""

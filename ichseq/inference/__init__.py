@@ -1,0 +1,1 @@
+"""Inference: prediction tables from a trained model."""

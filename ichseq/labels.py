@@ -1,0 +1,41 @@
+"""The six labels, their order and weights, and the Hounsfield windows: stated once, used everywhere."""
+
+from typing import Final
+
+LABELS: Final = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any")
+"""Label names in the order of every array whose last axis is 6."""
+
+LABEL_WEIGHTS: Final = (1.0, 1.0, 1.0, 1.0, 1.0, 2.0)
+"""Weight of each label in the loss and in the metric; the mean divides by their sum (RSNA 2019: any counts twice)."""
+
+CLIP_PROBABILITY: Final = 1e-5
+"""Probabilities are clipped to [1e-5, 1 - 1e-5] before the log loss (the competition's metric)."""
+
+HU_RANGE: Final = (-200, 823)
+"""Range in HU that the store keeps and the model reads; what lies outside is clipped. Covers every default window."""
+
+AIR_HU: Final = -1024
+"""Hounsfield units of air: what stands where a scanner measured nothing."""
+
+WINDOWS: Final = {"brain": (40.0, 80.0), "subdural": (80.0, 200.0), "soft_tissue": (40.0, 380.0)}
+"""Name -> (centre, width) in HU. One input channel of the network each, in the order in which they are asked for."""
+
+DEFAULT_WINDOWS: Final = ("brain", "subdural", "soft_tissue")
+
+CHANNEL_MEAN: Final = {"brain": 0.22363983, "subdural": 0.18190407, "soft_tissue": 0.2523437}
+CHANNEL_STD: Final = {"brain": 0.32451536, "subdural": 0.2956294, "soft_tissue": 0.31335256}
+"""Mean and standard deviation of each windowed channel scaled to 0..1, over the RSNA 2019 training slices (published
+settings of the competition's 2nd place)."""
+
+PREDICTION_COLUMNS: Final = (
+    "patient_id",
+    "study_uid",
+    "series_uid",
+    "sop_uid",
+    "file",
+    "slice_index",
+    "position_mm",
+    *LABELS,
+    *(f"true_{label}" for label in LABELS),
+)
+"""Columns of every prediction table, a row a slice, in this order; true_<label> is empty where the truth is unknown."""

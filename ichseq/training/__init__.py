@@ -1,0 +1,1 @@
+"""Training: what a stage trains, the one loop, losses, checkpoints."""

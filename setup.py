@@ -1,0 +1,61 @@
+"""Package metadata. The tools' settings stand in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "([^"]+)"', (here / "ichseq" / "__init__.py").read_text(encoding="utf-8"))
+assert version is not None
+
+decoders = ["pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3", "pyjpegls>=1.4", "python-gdcm>=3.0.24"]
+tests = ["pytest>=8.0", "pytest-timeout>=2.3"]
+
+setup(
+    name="ichseq",
+    version=version.group(1),
+    description="One end-to-end network that finds bleeding in head CT: every slice read, in order, trained together",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["ichseq", "ichseq.*"]),
+    package_data={"ichseq": ["py.typed", "*.yaml"]},
+    install_requires=[
+        "accelerate>=1.0",
+        "blosc2>=3.0",
+        "click>=8.1",
+        "joblib>=1.4",
+        "kornia>=0.7.3",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.9",
+        "pandas>=2.2",
+        "pyarrow>=15.0",
+        "pydicom>=3.0.2",
+        "pyyaml>=6.0",
+        "safetensors>=0.4.3",
+        "scikit-learn>=1.4",
+        "scipy>=1.11",
+        "timm>=1.0.9",
+        "torch>=2.4",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "decoders": decoders,
+        "test": tests + decoders,
+        "dev": tests + decoders + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={"console_scripts": ["ichseq = ichseq.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
+)
