@@ -1,0 +1,380 @@
+"""Where scans lie: folders, zip archives and lists of files, as one flat list of byte streams.
+
+A `FileList` is a handful of flat numpy arrays, so a million files cost some tens of megabytes, pickle quickly and are
+shared between workers by joblib. A zip's directory is parsed once, by `list_files`; a worker opens a member from its
+offset alone, and nothing is ever unpacked to disk.
+"""
+
+import io
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+import numpy as np
+
+from ichseq.errors import ScanError
+
+MAX_MEMBER_BYTES: Final = 1 << 30
+"""A zip member that unpacks to more bytes than this is left out: no CT slice is that large."""
+
+_CHUNK: Final = 16384  # compressed bytes handed to zlib at a time; deflate grows at most 1032-fold, so 17 MB a step
+_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, then lengths of name and extra field (APPNOTE 4.3.7)
+Source = str | Path | Sequence[str | Path]
+
+
+class LeftOut(NamedTuple):
+    """A file that was not used, and why. `file` is as shown to the user (zip member: "archive.zip/member")."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Files and zip members in a fixed order, flat: entry i is described by element i of each array.
+
+    Attributes:
+        sources: the sources as the user named them.
+        archives: paths of the zip archives.
+        archive: int32 (n,), index into `archives`, or -1 for a file on disk.
+        names: uint8, all names one after the other (bytes as the file system has them; UTF-8 in archives).
+        ends: int64 (n,), where name i ends in `names`.
+        offset, packed, size: int64 (n,), a member's local header, compressed and unpacked bytes; 0 for a file on disk.
+        crc: uint32 (n,), a member's checksum.
+        deflated: bool (n,), whether a member is compressed.
+        left_out: what the listing could not take, with reasons.
+    """
+
+    sources: tuple[str, ...]
+    archives: tuple[str, ...]
+    archive: np.ndarray
+    names: np.ndarray
+    ends: np.ndarray
+    offset: np.ndarray
+    packed: np.ndarray
+    size: np.ndarray
+    crc: np.ndarray
+    deflated: np.ndarray
+    left_out: list[LeftOut] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def _raw_name(self, i: int) -> bytes:
+        start = int(self.ends[i - 1]) if i > 0 else 0
+        return self.names[start : int(self.ends[i])].tobytes()
+
+    def name(self, i: int) -> str:
+        """The name shown to the user: a path as given, or "archive.zip/member"; always valid Unicode, one line."""
+        name = self._raw_name(i).decode("utf-8", "backslashreplace")
+        if self.archive[i] >= 0:
+            name = f"{_shown(self.archives[self.archive[i]])}/{name}"
+        return _shown(name)
+
+    def find(self, basename: str) -> list[int]:
+        """Entries whose last path component is `basename`, such as "stage_2_train.csv"."""
+        wanted = os.fsencode(basename)
+        blob = self.names.tobytes()
+        found, at = [], blob.find(wanted)
+        while at >= 0:  # searched in the whole blob: a loop over a million names would take seconds
+            i = int(np.searchsorted(self.ends, at, side="right"))
+            if self._raw_name(i).rpartition(b"/")[2] == wanted and int(self.ends[i]) == at + len(wanted):
+                found.append(i)
+            at = blob.find(wanted, at + 1)
+        return found
+
+    def take(self, entries: Sequence[int] | np.ndarray | slice) -> "FileList":
+        """The entries given, in that order, as a list of their own; `left_out` stays behind."""
+        chosen = np.arange(len(self))[entries]
+        names = [self._raw_name(int(i)) for i in chosen]
+        used, archive = np.unique(self.archive[chosen], return_inverse=True)
+        first = int(len(used) > 0 and used[0] < 0)  # -1, "on disk", comes first where it occurs
+        blob, ends = _pack(names)
+        return FileList(
+            sources=self.sources,
+            archives=tuple(self.archives[int(i)] for i in used[first:]),
+            archive=(archive.reshape(-1) - first).astype(np.int32),
+            names=blob,
+            ends=ends,
+            offset=self.offset[chosen],
+            packed=self.packed[chosen],
+            size=self.size[chosen],
+            crc=self.crc[chosen],
+            deflated=self.deflated[chosen],
+        )
+
+    def open(self, i: int) -> BinaryIO:
+        """Open entry i as a seekable, buffered stream of its unpacked bytes; the caller closes it.
+
+        Raises:
+            ScanError: the file cannot be opened. Damage inside a member shows as ScanError while reading.
+        """
+        try:
+            if self.archive[i] < 0:
+                return open(os.fsdecode(self._raw_name(i)), "rb")
+            return self._open_member(i)
+        except OSError as error:
+            raise ScanError(f"{self.name(i)}: cannot be opened ({error.strerror or error}); check the file") from error
+
+    def _open_member(self, i: int) -> BinaryIO:
+        base = open(self.archives[self.archive[i]], "rb")  # noqa: SIM115 - the stream returned closes it
+        try:
+            base.seek(int(self.offset[i]))
+            header = base.read(_LOCAL_HEADER.size)
+            if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+                raise ScanError(f"{self.name(i)}: damaged archive (no member at its offset); download it again")
+            _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+            start = int(self.offset[i]) + _LOCAL_HEADER.size + name_length + extra_length
+            if self.deflated[i]:
+                base.seek(start)
+                packed, size, crc = int(self.packed[i]), int(self.size[i]), int(self.crc[i])
+                return io.BufferedReader(Inflated(base, self.name(i), packed=packed, size=size, crc=crc))
+            return io.BufferedReader(_Window(base, start, int(self.size[i])))
+        except BaseException:
+            base.close()
+            raise
+
+
+def _shown(name: str) -> str:
+    name = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+def _pack(names: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    return np.frombuffer(b"".join(names), np.uint8), np.cumsum([len(name) for name in names], dtype=np.int64)
+
+
+class _Window(io.RawIOBase):
+    """A stretch of a file as a stream: a stored zip member."""
+
+    def __init__(self, base: BinaryIO, start: int, size: int) -> None:
+        self._base, self._start, self._size, self._at = base, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self._base.seek(self._start + self._at)
+        data = self._base.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._base.close()
+        super().close()
+
+
+class Inflated(io.RawIOBase):
+    """Deflated bytes as a stream, unpacked only as far as it is read and never beyond a bound.
+
+    Args:
+        base: stream that stands at the first deflated byte; closed together with this one.
+        name: for messages.
+        packed: number of deflated bytes; None: to the end of `base`.
+        size: number of unpacked bytes that is promised (zip); None: not known (DICOM's deflated transfer syntax).
+        crc: checksum to hold the bytes against, if known.
+        limit: more unpacked bytes than this are refused.
+    """
+
+    def __init__(
+        self,
+        base: BinaryIO,
+        name: str,
+        *,
+        packed: int | None = None,
+        size: int | None = None,
+        crc: int | None = None,
+        limit: int = MAX_MEMBER_BYTES,
+    ) -> None:
+        self._base, self._name, self._left, self._crc = base, name, packed, crc
+        self._size, self._limit = size, limit if size is None else min(size, limit)
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._data, self._at, self._done = bytearray(), 0, False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 2:
+            self._fill(self._limit + 1)
+        self._at = max(0, offset + (0, self._at, len(self._data))[whence])
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self._fill(self._at + len(buffer))
+        data = self._data[self._at : self._at + len(buffer)]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _fill(self, wanted: int) -> None:
+        while len(self._data) < wanted and not self._done:
+            asked = _CHUNK if self._left is None else min(_CHUNK, self._left)
+            packed = self._inflater.unconsumed_tail or self._base.read(asked)
+            if self._left is not None and not self._inflater.unconsumed_tail:
+                self._left -= len(packed)
+            try:
+                self._data += self._inflater.decompress(packed, self._limit + 1 - len(self._data))
+            except zlib.error as error:
+                raise ScanError(f"{self._name}: damaged compressed data; get the file again") from error
+            if len(self._data) > self._limit:
+                raise ScanError(f"{self._name}: unpacks to more than {self._limit} bytes; refused")
+            self._done = self._inflater.eof
+            if not packed and not self._done:
+                raise ScanError(f"{self._name}: truncated (compressed data end early); get the file again")
+            if self._done:
+                self._check()
+
+    def _check(self) -> None:
+        short = self._size is not None and len(self._data) != self._size
+        if short or (self._crc is not None and zlib.crc32(self._data) != self._crc):
+            raise ScanError(f"{self._name}: damaged (length or checksum differs from the archive's); get it again")
+
+    def close(self) -> None:
+        self._base.close()
+        super().close()
+
+
+class _Entry(NamedTuple):
+    name: bytes
+    archive: int = -1
+    offset: int = 0
+    packed: int = 0
+    size: int = 0
+    crc: int = 0
+    deflated: bool = False
+
+
+def list_files(source: Source) -> FileList:
+    """List every file of a source, in an order that depends on names alone.
+
+    Folders are walked in depth (links followed, each folder once); a zip's members are listed without unpacking. Zips
+    inside folders or zips are not opened: name them as sources. What cannot be listed stands in `left_out`.
+
+    Args:
+        source: a folder, a .zip, a file, or a list of any of these.
+
+    Raises:
+        ScanError: a path does not exist, or no path is given.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    if not sources:
+        raise ScanError("no source given; name a folder, a .zip archive or a DICOM file")
+    entries: list[_Entry] = []
+    archives: list[str] = []
+    left_out: list[LeftOut] = []
+    seen: set[tuple[int, int]] = set()
+    for path in dict.fromkeys(os.path.normpath(os.fspath(item)) for item in sources):
+        if not os.path.exists(path):
+            raise ScanError(f"{_shown(path)}: no such file or folder; check the path")
+        if os.path.isdir(path):
+            entries += _walk(path, seen, left_out)
+        elif not stat.S_ISREG(os.stat(path).st_mode):
+            left_out.append(LeftOut(_shown(path), "not a regular file"))
+        elif _is_zip(path):
+            entries += _members(path, len(archives), left_out)
+            archives.append(path)
+        else:
+            entries.append(_Entry(os.fsencode(path)))
+    names, ends = _pack([entry.name for entry in entries])
+    return FileList(
+        sources=tuple(_shown(os.fspath(item)) for item in sources),
+        archives=tuple(archives),
+        archive=np.fromiter((entry.archive for entry in entries), np.int32, len(entries)),
+        names=names,
+        ends=ends,
+        offset=np.fromiter((entry.offset for entry in entries), np.int64, len(entries)),
+        packed=np.fromiter((entry.packed for entry in entries), np.int64, len(entries)),
+        size=np.fromiter((entry.size for entry in entries), np.int64, len(entries)),
+        crc=np.fromiter((entry.crc for entry in entries), np.uint32, len(entries)),
+        deflated=np.fromiter((entry.deflated for entry in entries), bool, len(entries)),
+        left_out=left_out,
+    )
+
+
+def _walk(folder: str, seen: set[tuple[int, int]], left_out: list[LeftOut]) -> Iterator[_Entry]:
+    """Files below a folder, sorted by name; a folder met before (a link back, say) is not entered again."""
+    waiting = [folder]  # paths, the next one last; a stack, since folders may nest deeper than Python recurses
+    while waiting:
+        path = waiting.pop()
+        try:
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode):
+                yield _Entry(os.fsencode(path))
+            elif not stat.S_ISDIR(status.st_mode):  # a pipe would block, a device never end
+                left_out.append(LeftOut(_shown(path), "not a regular file"))
+            elif (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                waiting += [os.path.join(path, name) for name in sorted(os.listdir(path), reverse=True)]
+        except OSError as error:
+            reason = "a link that leads nowhere" if os.path.islink(path) else f"cannot be read ({error.strerror})"
+            left_out.append(LeftOut(_shown(path), reason))
+
+
+def _is_zip(path: str) -> bool:
+    if path.lower().endswith(".zip"):
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError:
+        return False  # opening it again names the reason
+
+
+def _members(path: str, number: int, left_out: list[LeftOut]) -> list[_Entry]:
+    """A zip's members by name, less those that must not be unpacked."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, EOFError) as error:
+        detail = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        left_out.append(LeftOut(_shown(path), f"not a zip archive, or a damaged one{detail}; get it again"))
+        return []
+    infos.sort(key=lambda info: info.header_offset)
+    begins = np.array([info.header_offset for info in infos], np.int64)
+    ends = begins + np.array([_LOCAL_HEADER.size + info.compress_size for info in infos], np.int64)
+    if np.any(ends[:-1] > begins[1:]):
+        left_out.append(LeftOut(_shown(path), "its members overlap, as in a zip bomb; refused"))
+        return []
+    last = {info.filename: info for info in infos}  # a name that stands twice: the later one, as unzip does
+    entries = []
+    for info in sorted(infos, key=lambda info: (info.filename, info.header_offset)):
+        reason = "named twice in the archive; the later one is read" if last[info.filename] is not info else ""
+        reason = reason or _why_not(info)
+        if reason:
+            left_out.append(LeftOut(_shown(f"{path}/{info.filename}"), reason))
+            continue
+        name = info.filename.encode("utf-8", "surrogateescape")
+        deflated = info.compress_type == zipfile.ZIP_DEFLATED
+        entries.append(_Entry(name, number, info.header_offset, info.compress_size, info.file_size, info.CRC, deflated))
+    return entries
+
+
+def _why_not(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & 0x1:
+        return "encrypted; unpack it with its password first"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        name = zipfile.compressor_names.get(info.compress_type, "unknown")  # type: ignore[attr-defined]
+        return f"compressed by method {info.compress_type} ({name}); repack the archive with deflate"
+    if info.file_size > MAX_MEMBER_BYTES:
+        return f"would unpack to {info.file_size} bytes, more than {MAX_MEMBER_BYTES}; refused"
+    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+        return "damaged (stored, but its two sizes differ); get the archive again"
+    return ""
