@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset, write_file_meta_info
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from ichseq.ct.phantom.anatomy import Array, draw_head
@@ -280,8 +281,13 @@ class SliceWriter:
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         meta.ImplementationClassUID = UID("2.25.190267518246813577246920475823406921337")
         meta.ImplementationVersionName = MARKER
-        dataset.file_meta, dataset.preamble = meta, b"\0" * 128
-        dcmwrite(path, dataset, enforce_file_format=False)
+        # Not dcmwrite: it copies the file meta and warns, with its value, of every UID that is none.
+        file = DicomBytesIO()
+        file.is_implicit_VR, file.is_little_endian = False, True
+        file.write(b"\0" * 128 + b"DICM")
+        write_file_meta_info(file, meta, enforce_standard=False)
+        write_dataset(file, dataset)
+        path.write_bytes(file.getvalue())
 
 
 def _write_tables(folder: Path, train: list[Truth], test: list[Truth]) -> None:
