@@ -1,0 +1,202 @@
+"""Elements of a DICOM file as bytes: which are read, how they are decoded, and how pydicom's warnings are kept private.
+
+pydicom parses; the values are decoded here, from the bytes, since pydicom's own conversion prints a value that it
+doubts, and a header holds patient data.
+"""
+
+import logging
+import math
+import os
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final, NoReturn
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.values import converters
+
+IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
+TAGS: Final = {
+    "ImageType": 0x00080008,
+    "SOPClassUID": 0x00080016,
+    "SOPInstanceUID": 0x00080018,
+    "Modality": 0x00080060,
+    "PatientID": 0x00100020,
+    "ConvolutionKernel": 0x00181210,
+    "StudyInstanceUID": 0x0020000D,
+    "SeriesInstanceUID": 0x0020000E,
+    "AcquisitionNumber": 0x00200012,
+    "InstanceNumber": 0x00200013,
+    "ImagePositionPatient": 0x00200032,
+    "ImageOrientationPatient": 0x00200037,
+    "SamplesPerPixel": 0x00280002,
+    "PhotometricInterpretation": 0x00280004,
+    "NumberOfFrames": 0x00280008,
+    "Rows": 0x00280010,
+    "Columns": 0x00280011,
+    "PixelSpacing": 0x00280030,
+    "BitsAllocated": 0x00280100,
+    "BitsStored": 0x00280101,
+    "HighBit": 0x00280102,
+    "PixelRepresentation": 0x00280103,
+    "PixelPaddingValue": 0x00280120,
+    "PixelPaddingRangeLimit": 0x00280121,
+    "RescaleIntercept": 0x00281052,
+    "RescaleSlope": 0x00281053,
+    "RescaleType": 0x00281054,
+    "MediaStorageSOPClassUID": 0x00020002,
+    "MediaStorageSOPInstanceUID": 0x00020003,
+    "TransferSyntaxUID": 0x00020010,
+    "ImplementationVersionName": 0x00020013,
+}
+PIXEL_TAGS: Final = (0x7FE00010, 0x7FE00009, 0x7FE00008)
+UNDEFINED: Final = 0xFFFFFFFF
+
+NO_NUMBER: Final = int(np.iinfo(np.int64).min)
+"""Stands for an integer that the header lacks."""
+
+
+class Refused(Exception):
+    """A file is out, for this reason; the reader that knows its name makes a SliceError of it."""
+
+    def __init__(self, reason: str, is_dicom: bool = True) -> None:
+        super().__init__(reason)
+        self.reason, self.is_dicom = reason, is_dicom
+
+
+def refuse(reason: str) -> NoReturn:
+    raise Refused(reason)
+
+
+class _Note:
+    """Whether pydicom warned of anything but an invalid UID."""
+
+    seen = False
+
+
+class _Privacy(logging.Filter):
+    """Keeps pydicom's log lines, which print values, out of every log while this module reads."""
+
+    note: threading.local = threading.local()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        note = getattr(self.note, "now", None)
+        if note is not None and record.levelno >= logging.WARNING and "VR UI" not in record.getMessage():
+            note.seen = True
+        return note is None
+
+
+logging.getLogger("pydicom").addFilter(_Privacy())
+_LOCK = threading.RLock()  # warnings.catch_warnings is global state
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[_Note]:
+    """Catch pydicom's warnings, which print header values; other modules' warnings pass. Says if there were any."""
+    note = _Note()
+    with _LOCK:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _Privacy.note.now = note
+            try:
+                yield note
+            finally:
+                _Privacy.note.now = None
+        for warning in caught:
+            if re.search(r"[\\/](pydicom|ichseq)[\\/]", warning.filename):
+                note.seen = note.seen or "VR UI" not in str(warning.message)
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def read_meta(stream: BinaryIO, size: int) -> tuple[Dataset, str]:
+    """The file meta and the transfer syntax; "" where the file doesn't say. `stream` then stands at the data set."""
+    start = stream.read(132)
+    if start[128:] != b"DICM":
+        if not _looks_like_dicom(start, size):
+            zipped = start.startswith(b"PK\x03\x04")
+            reason = "a zip inside the source; name it as a source of its own" if zipped else "not a DICOM file"
+            raise Refused(reason, is_dicom=False)
+        stream.seek(0)
+    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    return meta, text_of(meta, "TransferSyntaxUID")
+
+
+def _looks_like_dicom(start: bytes, size: int) -> bool:
+    """Whether bytes without preamble begin with an element of group 2 or 8, as PS3.10's predecessors do."""
+    if len(start) < 12:
+        return False
+    group, _, vr, length = struct.unpack("<HH2sH", start[:8])
+    implicit_length = struct.unpack("<L", start[4:8])[0]
+    explicit = vr.decode("latin-1") in converters and length < size
+    return group in (2, 8) and (explicit or implicit_length < min(size, 4096))
+
+
+def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, int] | None, Dataset]:
+    """The elements wanted, up to the pixel data; the latter's (tag, offset of its value, length), if there are any."""
+    element: tuple[int, int, int] | None = None
+
+    def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+        nonlocal element
+        if tag in PIXEL_TAGS:
+            element = int(tag), stream.tell(), length
+        return tag in PIXEL_TAGS
+
+    if not syntax:  # no file meta: explicit if the first element has a known VR, as pydicom guesses
+        first = stream.read(6)
+        stream.seek(-len(first), os.SEEK_CUR)
+        syntax = EXPLICIT if first[4:6].decode("latin-1") in converters else IMPLICIT
+    dataset = read_dataset(
+        stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=at_pixels, specific_tags=list(TAGS.values())
+    )
+    return syntax, element, dataset
+
+
+def _bytes(dataset: Dataset, name: str) -> bytes:
+    if TAGS[name] not in dataset:
+        return b""
+    value = dataset.get_item(TAGS[name]).value
+    return value if isinstance(value, bytes) else b""
+
+
+def text_of(dataset: Dataset, name: str) -> str:
+    value = _bytes(dataset, name)
+    if len(value) > 1024:
+        refuse(f"{name} is {len(value)} bytes long; refused")
+    try:
+        return value.decode("utf-8").strip(" \0")
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip(" \0")
+
+
+def floats_of(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None:
+    """Decimal strings as finite numbers; None where absent or empty."""
+    text = text_of(dataset, name)
+    if not text:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split("\\"))
+    except ValueError:
+        values = ()
+    if len(values) != count or not all(math.isfinite(value) for value in values):
+        refuse(f"{name} is not {count} finite number{'s' if count > 1 else ''}")
+    return values
+
+
+def integer_of(dataset: Dataset, name: str) -> int:
+    text = text_of(dataset, name)
+    return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else NO_NUMBER
+
+
+def short_of(dataset: Dataset, name: str, *, signed: bool = False) -> int | None:
+    value = _bytes(dataset, name)
+    if len(value) != 2:
+        return None
+    element = dataset.get_item(TAGS[name])
+    little = bool(getattr(element, "is_little_endian", True))
+    return int.from_bytes(value, "little" if little else "big", signed=signed)

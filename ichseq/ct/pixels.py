@@ -1,0 +1,152 @@
+"""Pixels of one slice: stored values to Hounsfield units."""
+
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+from pydicom.pixels import get_decoder
+
+from ichseq.ct.dicom import SliceError, missing_decoder
+from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, quiet_pydicom, read_meta
+from ichseq.ct.streams import Inflated
+from ichseq.errors import ScanError
+from ichseq.labels import AIR_HU
+
+_INT16: Final = np.iinfo(np.int16)
+_WRAPPED_FROM: Final = 3096  # ct_facts: air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU
+_AIR_FROM: Final = 3000
+
+
+def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[np.ndarray, bool]:
+    """Read one slice's Hounsfield units.
+
+    Args:
+        stream: the file, anywhere; pixels are read from the offset in `image`, the header is not parsed again.
+        name: the file's name, for messages.
+        image: a record of IMAGE_DTYPE.
+        syntax: UID of the transfer syntax.
+
+    Returns:
+        int16 (rows, columns), rounded and clipped to int16, padding as air; and whether a wrapped 12-bit slice was
+        repaired.
+
+    Raises:
+        SliceError: the pixels are truncated, damaged, or need a decoder that is not installed.
+    """
+    try:
+        if syntax == DEFLATED:
+            stream = _inflate(stream, name, image)
+        if syntax in (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN):
+            raw = _read_native(stream, name, image)
+        else:
+            raw = _decode(stream, name, image, syntax)
+        return to_hu(raw, image)
+    except SliceError:
+        raise
+    except ScanError as error:
+        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
+    except OSError as error:
+        raise SliceError(name, f"cannot be read ({error.strerror or error})") from error
+
+
+def to_hu(raw: np.ndarray, image: np.void) -> tuple[np.ndarray, bool]:
+    """Turn stored values into Hounsfield units; see `read_hu`.
+
+    Padding is looked for in the stored values, before rescale (PS3.3 C.7.5.1.1.2). MONOCHROME1 needs nothing: it says
+    how to display a value, not what it means.
+    """
+    stored = _without_unused_bits(raw, image)
+    low, high = int(image["padding_low"]), int(image["padding_high"])
+    padding = None
+    if low <= high:
+        padding = (stored >= low) & (stored <= high)
+        if stored is not raw:  # some writers pad with a value that needs more bits than BitsStored
+            padding |= (raw >= low) & (raw <= high)
+    slope, intercept = float(image["slope"]), float(image["intercept"])
+    repaired = _is_wrapped(stored, image, padding)
+    hu: np.ndarray
+    if repaired:
+        hu = stored.astype(np.int32)
+        hu[hu >= _WRAPPED_FROM] -= 4096
+    elif slope == 1 and intercept == int(intercept) and abs(intercept) < 2**30 and image["bits_allocated"] <= 16:
+        hu = stored.astype(np.int32)
+        hu += int(intercept)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # an absurd slope overflows to infinity, then is clipped
+            hu = np.rint(np.nan_to_num(stored.astype(np.float64) * slope + intercept, nan=AIR_HU))
+    hu = np.clip(hu, _INT16.min, _INT16.max).astype(np.int16)
+    if padding is not None:
+        hu[padding] = AIR_HU
+    return hu, repaired
+
+
+def _without_unused_bits(raw: np.ndarray, image: np.void) -> np.ndarray:
+    """The lowest BitsStored bits, sign-extended; what stands above them is no part of the value (PS3.5 8.1.1)."""
+    unused = int(image["bits_allocated"]) - int(image["bits_stored"])
+    return (raw << unused) >> unused if unused else raw
+
+
+def _is_wrapped(stored: np.ndarray, image: np.void, padding: np.ndarray | None) -> bool:
+    """Whether a 12-bit unsigned slice holds air as 3096..4095: only if its border mostly does, since metal may too."""
+    plain = image["bits_stored"] == 12 and not image["signed"] and image["slope"] == 1
+    if not plain or image["intercept"] <= -100:
+        return False
+    edge = np.zeros(stored.shape, bool)
+    edge[[0, -1], :] = edge[:, [0, -1]] = True
+    if padding is not None:
+        edge &= ~padding
+    border = stored[edge]
+    return border.size > 0 and float(np.mean(border >= _AIR_FROM)) > 0.5
+
+
+def _dtype(image: np.void) -> np.dtype:
+    order, kind = ">" if image["big_endian"] else "<", "i" if image["signed"] else "u"
+    return np.dtype(f"{order}{kind}{int(image['bits_allocated']) // 8}")
+
+
+def _inflate(stream: BinaryIO, name: str, image: np.void) -> BinaryIO:
+    """The unpacked data set of a deflated file, bounded by what the image and its header can need."""
+    end = int(image["pixel_offset"]) + int(image["rows"]) * int(image["columns"]) * int(image["bits_allocated"]) // 8
+    stream.seek(0)
+    with quiet_pydicom():
+        read_meta(stream, 1 << 20)  # leaves the stream at the first deflated byte
+    return Inflated(stream, name, limit=end + (16 << 20))  # type: ignore[return-value]
+
+
+def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:
+    shape, dtype = (int(image["rows"]), int(image["columns"])), _dtype(image)
+    stream.seek(int(image["pixel_offset"]))
+    size = shape[0] * shape[1] * dtype.itemsize
+    data = stream.read(size)
+    if len(data) < size:
+        raise SliceError(name, f"truncated: {len(data)} of {size} bytes of pixel data; get the file again")
+    if isinstance(getattr(stream, "raw", None), Inflated):
+        stream.read()  # to the end, where a zip member's checksum is compared
+    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+
+
+def _decode(stream: BinaryIO, name: str, image: np.void, syntax: str) -> np.ndarray:
+    """Decode compressed pixels by pydicom and its plugins."""
+    if missing := missing_decoder(syntax):
+        raise SliceError(name, missing)
+    shape = int(image["rows"]), int(image["columns"])
+    stream.seek(int(image["pixel_offset"]))
+    options: dict[str, Any] = {
+        "rows": shape[0],
+        "columns": shape[1],
+        "number_of_frames": 1,
+        "samples_per_pixel": 1,
+        "photometric_interpretation": "MONOCHROME2",
+        "bits_allocated": int(image["bits_allocated"]),
+        "bits_stored": int(image["bits_stored"]),
+        "pixel_representation": int(image["signed"]),
+        "pixel_keyword": "PixelData",
+    }
+    try:
+        with quiet_pydicom():
+            raw, _ = get_decoder(syntax).as_array(stream, index=0, raw=True, **options)
+    except Exception as error:  # a plugin may raise anything on damaged data; the slice is out, the others are not
+        kind = type(error).__name__
+        raise SliceError(name, f"compressed pixel data cannot be decoded ({kind}); get the file again") from error
+    if raw.shape != shape:
+        raise SliceError(name, f"holds {raw.shape} pixels where its header says {shape}; get the file again")
+    return raw.astype(_dtype(image).newbyteorder("="), copy=False)

@@ -1,0 +1,114 @@
+"""Streams over a part of a file: a stored zip member, and deflated bytes that are unpacked only as far as read."""
+
+import io
+import zlib
+from typing import BinaryIO, Final
+
+from ichseq.errors import ScanError
+
+MAX_MEMBER_BYTES: Final = 1 << 30
+"""What unpacks to more bytes than this is refused: no CT slice is that large."""
+
+_CHUNK: Final = 16384  # deflated bytes handed to zlib at a time; deflate grows at most 1032-fold, so 17 MB a step
+
+
+class Window(io.RawIOBase):
+    """A stretch of a file as a stream: a stored zip member."""
+
+    def __init__(self, base: BinaryIO, start: int, size: int) -> None:
+        self._base, self._start, self._size, self._at = base, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self._base.seek(self._start + self._at)
+        data = self._base.read(max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def close(self) -> None:
+        self._base.close()
+        super().close()
+
+
+class Inflated(io.RawIOBase):
+    """Deflated bytes as a stream, unpacked only as far as it is read and never beyond a bound.
+
+    Args:
+        base: stream that stands at the first deflated byte; closed together with this one.
+        name: for messages.
+        packed: number of deflated bytes; None: to the end of `base`.
+        size: number of unpacked bytes that is promised (zip); None: not known (DICOM's deflated transfer syntax).
+        crc: checksum to hold the bytes against, if known.
+        limit: more unpacked bytes than this are refused.
+    """
+
+    def __init__(
+        self,
+        base: BinaryIO,
+        name: str,
+        *,
+        packed: int | None = None,
+        size: int | None = None,
+        crc: int | None = None,
+        limit: int = MAX_MEMBER_BYTES,
+    ) -> None:
+        self._base, self._name, self._left, self._crc = base, name, packed, crc
+        self._size, self._limit = size, limit if size is None else min(size, limit)
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._data, self._at, self._done = bytearray(), 0, False
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 2:
+            self._fill(self._limit + 1)
+        self._at = max(0, offset + (0, self._at, len(self._data))[whence])
+        return self._at
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self._fill(self._at + len(buffer))
+        data = self._data[self._at : self._at + len(buffer)]
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+    def _fill(self, wanted: int) -> None:
+        while len(self._data) < wanted and not self._done:
+            asked = _CHUNK if self._left is None else min(_CHUNK, self._left)
+            packed = self._inflater.unconsumed_tail or self._base.read(asked)
+            if self._left is not None and not self._inflater.unconsumed_tail:
+                self._left -= len(packed)
+            try:
+                self._data += self._inflater.decompress(packed, self._limit + 1 - len(self._data))
+            except zlib.error as error:
+                raise ScanError(f"{self._name}: damaged compressed data; get the file again") from error
+            if len(self._data) > self._limit:
+                raise ScanError(f"{self._name}: unpacks to more than {self._limit} bytes; refused")
+            self._done = self._inflater.eof
+            if not packed and not self._done:
+                raise ScanError(f"{self._name}: truncated (compressed data end early); get the file again")
+            if self._done:
+                self._check()
+
+    def _check(self) -> None:
+        short = self._size is not None and len(self._data) != self._size
+        if short or (self._crc is not None and zlib.crc32(self._data) != self._crc):
+            raise ScanError(f"{self._name}: damaged (length or checksum differs from the archive's); get it again")
+
+    def close(self) -> None:
+        self._base.close()
+        super().close()
