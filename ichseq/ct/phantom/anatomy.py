@@ -17,7 +17,7 @@ Array = NDArray[np.floating[Any]]
 Fields = dict[str, Array]
 
 FAR = np.float32(60.0)
-SULCUS_WAVELENGTH = 19.0
+SULCUS_WAVELENGTH = 22.0
 LATTICE_STEP = 2.0
 LATTICE_POINTS = 104
 
@@ -104,14 +104,14 @@ def draw_head(rng: np.random.Generator) -> Head:
         ventricle_size=float(np.clip(0.75 + 0.6 * atrophy + rng.normal(0, 0.1), 0.6, 1.6)),
         skull_thickness=rng.uniform(5.0, 8.5),
         scalp_thickness=rng.uniform(4.0, 7.5),
-        grey=white + rng.uniform(6.5, 9.5),
+        grey=white + rng.uniform(5.0, 8.0),
         white=white,
         csf=rng.uniform(4, 10),
         dura=rng.uniform(46, 66),
         dura_thickness=rng.uniform(0.9, 1.7),
         falx_bend=draw_waves(rng, 130, 0.9),
         skull_waves=draw_waves(rng, 75, 0.8),
-        shape_waves=draw_waves(rng, 140, 1.3),
+        shape_waves=draw_waves(rng, 150, 0.9),
         tissue_waves=draw_waves(rng, 60, 0.7, 4),
         face_waves=draw_waves(rng, 22, 1.0, 5),
         sulci=_sulcal_lattice(rng),
@@ -183,7 +183,7 @@ def vault(head: Head, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
     ray at which the point lies (1 on the table).
     """
     back = (y - 4) / 86
-    side = (x / (68 * (1 + 0.10 * back - 0.06 * back * back))) ** 2
+    side = (x / (68 * (1 + 0.075 * back - 0.055 * back * back))) ** 2
     length = back * back
     up = np.where(z > 0, z / 76, z / 118)
     q = np.sqrt(0.5 * (side + length) + 0.5 * np.sqrt(side * side + length * length) + up * up) + 1e-3
@@ -199,14 +199,14 @@ def base_height(x: Array, y: Array) -> tuple[Array, Array, Array]:
     middle, lateral = np.exp(-((ax / 13) ** 2)), ramp((ax - 11) / 9)
     front = -21 - 7 * np.exp(-((ax / 8) ** 2)) + 6 * np.exp(-(((ax - 29) / 15) ** 2) - ((y + 55) / 22) ** 2)
     centre = -26 - 19 * lateral
-    back = -63 + 0.0045 * (ax * ax + (y - 42) ** 2)
+    back = -63 + 0.0085 * (ax * ax + (y - 42) ** 2)
     behind = ramp((ridge + 4) / (10 + 18 * middle))
     floor = centre + (back - centre) * behind
     floor += 19 * np.exp(-((ridge / 6.5) ** 2)) * lateral
-    floor = front + (floor - front) * ramp((wing + 4) / 8) + 6 * np.exp(-((wing / 4.5) ** 2)) * lateral
+    floor = front + (floor - front) * ramp((wing + 5) / 10) + 5 * np.exp(-((wing / 7) ** 2)) * lateral
     canal = np.sqrt(x * x + (y - 38) ** 2)
     floor -= 45 * ramp((19 - canal) / 7)
-    bone = 3 + 24 * np.exp(-((ridge / 10) ** 2)) * lateral + 18 * middle * np.exp(-(((y - 6) / 16) ** 2))
+    bone = 4.5 + 24 * np.exp(-((ridge / 10) ** 2)) * lateral + 18 * middle * np.exp(-(((y - 6) / 16) ** 2))
     bone += 3 * ramp((ridge - 10) / 15)
     return floor, bone, ridge
 
@@ -306,9 +306,10 @@ def _cisterns(head: Head, x: Array, ax: Array, y: Array, z: Array) -> Array:
     star = np.sqrt(x * x + (y + 8) ** 2) - (9 + 2 * wide + 4.5 * np.cos(5 * angle))
     star = np.maximum(star, np.abs(z + 18) - 6)
     star = np.maximum(star, -stem)
-    insula = np.abs(ax - 41 - 0.0085 * (y + 5) ** 2 * 0.4) - 1.5 * wide
+    wave = 2.5 * head.tissue_waves(1.5 * x, 1.5 * y, 1.5 * z)
+    insula = np.abs(ax - 42 + 0.009 * (y + 5) ** 2 + wave) - 1.5 * wide
     insula = np.maximum(insula, np.maximum(np.abs(y + 6) - 20, np.abs(z - 2) - 15))
-    sylvian = np.abs(y + 16 - 0.75 * (z + 6) - 0.2 * (ax - 40)) * 0.8 - 1.3 * wide
+    sylvian = np.abs(y + 15 - 0.75 * (z + 4) - 0.3 * (ax - 40) + 2 * wave) * 0.8 - wide * (0.9 + 0.05 * (ax - 40))
     sylvian = np.maximum(sylvian, np.maximum(40 - ax, np.abs(z - 2) - 17))
     magna = ellipsoid(x, y, z, (0, 62, -50), (9, 9, 9)) - wide
     quadrigeminal = ellipsoid(x, y, z, (0, 26, -3), (9 + 2 * wide, 3 + wide, 6))

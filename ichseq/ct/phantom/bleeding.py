@@ -98,7 +98,7 @@ def draw_bleeds(rng: np.random.Generator, kinds: list[str]) -> list[Bleed]:
 def _draw_bleed(rng: np.random.Generator, kind: str, volume: float, side: float) -> Bleed:
     centre, radius, aspect = (0.0, 0.0, 0.0), 0.0, (1.0, 1.0, 1.0)
     if kind in ("epidural", "subdural"):
-        radius = (10.5 if kind == "epidural" else 15.5) * volume**0.33
+        radius = (13.5 if kind == "epidural" else 15.5) * volume**0.33
         angle = rng.normal(0.15, 0.55)
         high = rng.uniform(-0.05, 0.75)
         centre = (side * np.cos(angle) * np.cos(high) * 68, 4 + 86 * np.sin(angle) * np.cos(high), 76 * np.sin(high))
@@ -160,7 +160,8 @@ def bleed_fields(bleeds: list[Bleed], f: Fields, x: Array, y: Array, z: Array, d
         name = f"bleed{number}"
         if bleed.kind in ("epidural", "subdural"):
             f[name] = _sheet(bleed, f, x, y, z)
-            f["push"] = f["push"] + f[name] if "push" in f else f[name]
+            thickness = np.maximum(f[name], 0)
+            f["push"] = f["push"] + thickness if "push" in f else thickness
             if bleed.along_falx:
                 profile = np.exp(
                     -((((y - cy * 0.5) / (1.2 * bleed.radius)) ** 2 + ((z - 38) / bleed.radius) ** 2) ** 2)
@@ -236,13 +237,16 @@ def fit_levels(head: Head, bleeds: list[Bleed], down: tuple[float, float, float]
     fitted = []
     for bleed in bleeds:
         low, high = (-70.0, 70.0) if bleed.kind == "intraventricular" and bleed.layered else (0.3, 70.0)
+        edge = 2.0
         if bleed.kind in ("epidural", "subdural"):
             high = 28.0
+            # A border as wide as the sheet is thick would count a film of blood all over the head.
+            edge = 0.6
         for _ in range(12):
             trial = replace(bleed, level=(low + high) / 2)
             g = dict(f)
             bleed_fields([trial], g, x, y, z, fall)
-            volume = float(blood_share(trial, "bleed0", g, cut_parts(head, g, 2.0), 2.0).sum()) * cell
+            volume = float(blood_share(trial, "bleed0", g, cut_parts(head, g, edge), edge).sum()) * cell
             if volume < bleed.volume:
                 low = trial.level
             else:

@@ -57,7 +57,7 @@ class Scanner:
     streaks: float
     table: bool
     table_hu: float
-    table_centre: tuple[float, float]
+    table_bottom: float
     table_radius: float
     circle: bool
 
@@ -70,8 +70,8 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
         streaks=rng.uniform(0.4, 1.6),
         table=bool(rng.random() < 0.75),
         table_hu=rng.uniform(-150, 250),
-        table_centre=(rng.normal(0, 4), rng.normal(-18, 6)),
-        table_radius=rng.uniform(108, 122),
+        table_bottom=rng.uniform(100, 106),
+        table_radius=rng.uniform(104, 120),
         circle=bool(rng.random() < 0.5),
     )
 
@@ -188,11 +188,11 @@ def _upsample(fields: Fields, down: sparse.csr_array, across: sparse.csr_array) 
     """Every field from the coarse grid (h, w) to the fine one (rows, columns)."""
     names = list(fields)
     h, w = fields[names[0]].shape
-    block = np.stack([fields[name] for name in names], axis=1).reshape(h, -1)
-    block = (down @ block).reshape(-1, w)
-    fine = (across @ np.ascontiguousarray(block.T)).reshape(across.shape[0], down.shape[0], len(names))
-    fine = np.ascontiguousarray(fine.transpose(2, 1, 0))
-    return dict(zip(names, fine, strict=True))
+    block = np.stack([fields[name].T for name in names], axis=1).reshape(w, -1)  # (w, fields * h)
+    block = (across @ block).reshape(-1, len(names), h)  # (columns, fields, h)
+    block = np.ascontiguousarray(block.transpose(2, 1, 0)).reshape(h, -1)  # (h, fields * columns)
+    fine = (down @ block).reshape(down.shape[0], len(names), -1)  # (rows, fields, columns)
+    return {name: fine[:, i] for i, name in enumerate(names)}
 
 
 def _plane_fields(
@@ -239,7 +239,7 @@ def finish(rng: np.random.Generator, scanner: Scanner, picture: Picture, stack: 
     if scanner.table:
         _add_table(image, scanner, stack, pose, index)
     box = image[picture.box]
-    np.maximum(box, picture.hu, out=box)
+    np.copyto(box, picture.hu, where=picture.hu > -700)
     box += _streaks(rng, scanner, picture)
     noise = rng.standard_normal((size, size), dtype=np.float32)
     smooth = ndimage.gaussian_filter(
@@ -254,8 +254,8 @@ def _add_table(image: Array, scanner: Scanner, stack: Stack, pose: Pose, index: 
     """The head rest: a thin shell around the back and the sides of the head, along z."""
     size = stack.size
     steps = np.arange(size, dtype=np.float32) * np.float32(stack.pixel)
-    x: Array = np.float32(stack.origins[index, 0] - pose.centre[0] - scanner.table_centre[0]) + steps
-    first_y = np.float32(stack.origins[index, 1] - pose.centre[1] - scanner.table_centre[1])
+    x: Array = np.float32(stack.origins[index, 0] - pose.centre[0]) + steps
+    first_y = np.float32(stack.origins[index, 1] - pose.centre[1] - scanner.table_bottom + scanner.table_radius)
     y: Array = first_y + steps * np.float32(stack.down_column[1])
     r = np.sqrt((x * x)[None, :] + (y * y)[:, None])
     shell = np.clip(1.6 - np.abs(r - scanner.table_radius), 0, 1) * (y > 0)[:, None]

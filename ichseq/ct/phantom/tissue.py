@@ -6,7 +6,7 @@ import numpy as np
 
 from ichseq.ct.phantom.anatomy import Array, Fields, Head
 
-BONE, DIPLOE, AIR, FAT, MUSCLE, SKIN = 1350.0, 720.0, -1000.0, -95.0, 52.0, 5.0
+BONE, DIPLOE, AIR, FAT, MUSCLE, SKIN = 1350.0, 720.0, -1000.0, -95.0, 52.0, 20.0
 
 
 def soft(distance: Array, edge: float) -> Array:
@@ -55,8 +55,10 @@ def cut_parts(head: Head, f: Fields, edge: float) -> Parts:
     nearest = np.minimum(np.minimum(fold - width, depth - rim), np.minimum(fissure, f["cistern"]))
     outer = soft(nearest, edge)
     ventricle = soft(f["ventricle"], edge)
-    cortex = np.minimum(depth - rim, np.maximum(fold - np.maximum(width, 0), depth - np.float32(reach + 1)))
-    cortex = np.minimum(np.minimum(cortex, fissure), f["cistern"]) - np.float32(3.0)
+    cortex = np.minimum(
+        depth - rim, np.maximum(fold - np.maximum(width, 0), depth - np.float32(reach + 1) - 4 * f["tissue"])
+    )
+    cortex = np.minimum(np.minimum(cortex, fissure), f["cistern"]) - np.float32(2.6)
     grey = soft(np.minimum(cortex, f["grey"]), 1.6 * edge)
     grey = grey * (1 - 0.5 * below_tent) + 0.25 * below_tent
     return Parts(soft(f["cavity"], edge), ventricle, outer, grey, _dura(head, f, middle, below_tent, edge))
@@ -66,12 +68,12 @@ def _dura(head: Head, f: Fields, middle: Array, below_tent: Array, edge: float) 
     half = np.float32(head.dura_thickness / 2)
     falx = np.maximum(np.maximum(middle - half, 8 - f["callosum"]), 3 * below_tent)
     tent = np.abs(f["tent"])
-    tent = np.maximum(tent - half, f["tent_edge"])
+    sheet = np.maximum(tent - half, f["tent_edge"])
     depth = -f["vault"]
     sagittal = np.maximum(middle - 4.5 + 0.6 * depth, 4 - f["callosum"])
-    lateral = np.maximum(np.hypot(f["tent"], depth - 1.5) - 3.2, 18 - f["ridge"])
-    straight = np.maximum(np.hypot(f["tent"], middle) - 2.0, f["tent_edge"])
-    return soft(np.minimum(np.minimum(falx, tent), np.minimum(np.minimum(sagittal, lateral), straight)), edge)
+    lateral = np.maximum(np.sqrt(tent * tent + (depth - 1.5) ** 2) - 3.2, 18 - f["ridge"])
+    straight = np.maximum(np.sqrt(tent * tent + middle * middle) - 2.0, f["tent_edge"])
+    return soft(np.minimum(np.minimum(falx, sheet), np.minimum(np.minimum(sagittal, lateral), straight)), edge)
 
 
 def hounsfield(

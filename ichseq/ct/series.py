@@ -1,0 +1,282 @@
+"""Series of CT slices: found in any source, ordered, checked, read in Hounsfield units.
+
+`load_series` is for a person with some scans; it reads headers, and pixels only when asked. To prepare a million
+slices in parallel, use the flat layer below it: `list_files`, `scan_headers`, `group_headers`, `make_series`
+(ichseq.ct.scan shows how they follow each other; all four can be imported from here).
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from ichseq.ct.archive import FileList, LeftOut, list_files
+from ichseq.ct.dicom import SliceError
+from ichseq.ct.order import Order, Part, arrange
+from ichseq.ct.pixels import read_hu
+from ichseq.ct.scan import Headers, group_headers, scan_headers
+from ichseq.errors import ScanError
+
+__all__ = [
+    "FileList",
+    "Headers",
+    "LeftOut",
+    "Series",
+    "SeriesCollection",
+    "SliceError",
+    "group_headers",
+    "list_files",
+    "load_series",
+    "make_series",
+    "scan_headers",
+]
+
+
+class Series:
+    """Slices of one orientation and size, from the feet to the head (or as the user asked).
+
+    Attributes:
+        patient_id, study_uid, series_uid: as in the header. Parts of a split series share `series_uid`; `key` differs.
+        sop_uids: SOPInstanceUID of each slice.
+        files: file of each slice, as shown to the user; zip member: "archive.zip/member".
+        positions_mm: float64 (n,), position along the normal, ascending; NaN where the header has none.
+        spacing_mm: (between rows, between columns); NaN where the header has none.
+        shape: (slices, rows, columns).
+        phantom: whether the slices are made up.
+    """
+
+    def __init__(self, files: FileList, headers: Headers, positions_mm: np.ndarray, warnings: Sequence[str]) -> None:
+        """Slice k is entry k of `files`, of `headers` and of `positions_mm`; `make_series` sees to that."""
+        self._files, self._headers, self._warnings = files, headers, list(warnings)
+        self._repaired: set[int] = set()
+        self._hu: np.ndarray | None = None
+        self.positions_mm = positions_mm
+        numbers = headers.numbers
+        self.patient_id, self.study_uid = headers.text("patient_id", 0), headers.text("study_uid", 0)
+        self.series_uid = headers.text("series_uid", 0)
+        self.sop_uids = [headers.text("sop_uid", k) for k in range(len(headers))]
+        self.files = [files.name(k) for k in range(len(headers))]
+        self.spacing_mm = float(numbers["spacing"][0, 0]), float(numbers["spacing"][0, 1])
+        self.shape = len(headers), int(numbers["rows"][0]), int(numbers["columns"][0])
+        self.phantom = bool(numbers["phantom"].any())
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Series({self.shape[0]} slices of {self.shape[1]} x {self.shape[2]}, {len(self.warnings)} warnings)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_hu": None}  # a worker reads the pixels itself
+
+    @property
+    def key(self) -> str:
+        """Hash of the series' identity: its UIDs and those of its slices, in order. Differs between split parts."""
+        identity = [self.patient_id, self.study_uid, self.series_uid, str(self.shape), *self.sop_uids]
+        return hashlib.sha256("\0".join(identity).encode()).hexdigest()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is odd about the series. Repaired slices are found, and so reported, when they are read."""
+        found = list(self._warnings)
+        if self._repaired:
+            found.append(f"{len(self._repaired)} of {len(self)} slices were wrapped 12-bit data and have been repaired")
+        return found
+
+    @property
+    def hu(self) -> np.ndarray:
+        """Hounsfield units, int16 (slices, rows, columns), rounded; read at first access and kept.
+
+        Raises:
+            SliceError: a slice cannot be read; `without(error.file)` is the series less that slice.
+        """
+        if self._hu is None:
+            self._hu = self.read()
+        return self._hu
+
+    def read(self, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Read slices start to stop (as in a Python slice) without keeping them: int16 (stop - start, rows, columns).
+
+        Raises:
+            SliceError: as for `hu`.
+        """
+        wanted = range(len(self))[start:stop]
+        hu = np.empty((len(wanted), *self.shape[1:]), np.int16)
+        for k, number in enumerate(wanted):
+            hu[k] = self._hu[number] if self._hu is not None else self._read_one(number)
+        return hu
+
+    def _read_one(self, number: int) -> np.ndarray:
+        hu, repaired = _read_slice(self._files, self._headers, number)
+        if repaired:
+            self._repaired.add(number)
+        return hu
+
+    def without(self, file: str) -> "Series":
+        """The series less one slice.
+
+        Raises:
+            ScanError: the series has no such file, or no other.
+        """
+        if file not in self.files:
+            raise ScanError(f"{file}: not a file of this series; take a name from its files")
+        return self._subset([k for k, name in enumerate(self.files) if name != file])
+
+    def _subset(self, numbers: list[int]) -> "Series":
+        if not numbers:
+            raise ScanError(f"{self.files[0]}: no slice of its series can be read; get the files again")
+        files, headers = self._files.take(numbers), self._headers.take(numbers)
+        subset = Series(files, headers, self.positions_mm[numbers], self._warnings)
+        subset._repaired = {k for k, number in enumerate(numbers) if number in self._repaired}
+        if self._hu is not None:
+            subset._hu = self._hu[numbers]
+        return subset
+
+    def readable(self) -> tuple["Series", list[LeftOut]]:
+        """Read every slice; the series less those that cannot be read, its `hu` in memory, and those with reasons.
+
+        Raises:
+            ScanError: no slice can be read.
+        """
+        hu = np.empty(self.shape, np.int16)
+        left_out: list[LeftOut] = []
+        good = []
+        for number in range(len(self)):
+            try:
+                hu[number] = self._read_one(number)
+                good.append(number)
+            except SliceError as error:
+                left_out.append(LeftOut(error.file, error.reason))
+        whole = self._subset(good)
+        if left_out:
+            whole._warnings.append(f"{len(left_out)} of {len(self)} slices could not be read and are left out")
+        whole._hu = hu[good] if left_out else hu
+        return whole, left_out
+
+
+class SeriesCollection(Sequence[Series]):
+    """The series of a source, by patient, study and series UID. Each access gives a Series with no pixels in memory.
+
+    Attributes:
+        left_out: every file that is in no series, with its reason.
+    """
+
+    def __init__(self, series: Sequence[Series], left_out: Sequence[LeftOut]) -> None:
+        self._series, self.left_out = list(series), list(left_out)
+
+    def __len__(self) -> int:
+        return len(self._series)
+
+    def __repr__(self) -> str:
+        return f"SeriesCollection({len(self)} series, {len(self.left_out)} files left out)"
+
+    @overload
+    def __getitem__(self, index: int) -> Series: ...
+    @overload
+    def __getitem__(self, index: slice) -> "SeriesCollection": ...
+    def __getitem__(self, index: int | slice) -> "Series | SeriesCollection":
+        if isinstance(index, slice):
+            return SeriesCollection(self._series[index], self.left_out)
+        return _fresh(self._series[index])
+
+
+def _fresh(series: Series) -> Series:
+    """A copy whose pixels die with it, so that a loop over a collection holds one series at a time."""
+    copy = Series.__new__(Series)
+    copy.__dict__.update(series.__dict__, _hu=None, _repaired=set())
+    return copy
+
+
+def load_series(
+    source: str | Path | Sequence[str | Path],
+    *,
+    order: Order = "position",
+    progress: Callable[[int, int], None] | None = None,
+) -> SeriesCollection:
+    """Find the CT series of a source. Reads headers only.
+
+    Args:
+        source: a folder (any nesting and names), a .zip (never unpacked), a DICOM file, or a list of any of these.
+        order: "position" along the patient. "instance" (by InstanceNumber) and "file" (by name) are for scans without
+            positions, and only as good as these numbers and names.
+        progress: called with (files done, files in all).
+
+    Raises:
+        ScanError: a path does not exist, there is no DICOM file, or none is a usable CT slice.
+    """
+    if order not in ("position", "instance", "file"):
+        raise ScanError(f"order {order!r} is unknown; use position, instance or file")
+    files = list_files(source)
+    tell = None if progress is None else lambda done: progress(done, len(files))
+    headers = scan_headers(files, need_position=order == "position", progress=tell)
+    left_out = [*files.left_out, *headers.left_out]
+    series: list[Series] = []
+    for group in group_headers(headers):
+        part = headers.take(group)
+        found, out = make_series(files.take(part.numbers["file"]), part, order=order)
+        series += found
+        left_out += out
+    if not series:
+        raise nothing_usable(files, headers.dicom_files, left_out)
+    return SeriesCollection(series, left_out)
+
+
+def make_series(files: FileList, headers: Headers, *, order: Order = "position") -> tuple[list[Series], list[LeftOut]]:
+    """Make ordered series of the slices of one SeriesInstanceUID: one, or several if they differ in geometry.
+
+    Reads pixels only of slices that lie at one place, to tell duplicates from different images.
+
+    Args:
+        files: entry k is the file of row k of `headers`.
+        headers: one group of `group_headers`.
+        order: as for `load_series`.
+    """
+    names = [files.name(k) for k in range(len(files))]
+    parts, left_out = arrange(headers, names, lambda row: _read_slice(files, headers, row)[0], order)
+    series = []
+    for part in parts:
+        chosen = headers.take(part.rows)
+        warnings = [*part.warnings, *_oddities(chosen, part)]
+        series.append(Series(files.take(part.rows), chosen, part.positions, warnings))
+    return series, left_out
+
+
+def nothing_usable(files: FileList, dicom_files: int, left_out: Sequence[LeftOut]) -> ScanError:
+    """The error for a source without a usable slice: what was found instead, most frequent reason first."""
+    shown = ", ".join(files.sources[:3]) + (f" and {len(files.sources) - 3} more" if len(files.sources) > 3 else "")
+    if not dicom_files and not files.left_out:
+        return ScanError(f"no DICOM file in {shown} ({len(files)} files looked at); check the path")
+    examples = {item.reason: item.file for item in reversed(left_out)}
+    reasons = Counter(item.reason for item in left_out).most_common(3)
+    found = "; ".join(f"{count} x {reason} ({examples[reason]})" for reason, count in reasons)
+    return ScanError(f"no {'usable CT slice' if dicom_files else 'DICOM file'} in {shown}: {found}")
+
+
+def _read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray, bool]:
+    name = files.name(row)
+    try:
+        with files.open(row) as stream:
+            return read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+    except SliceError:
+        raise
+    except ScanError as error:  # it could not be opened any more
+        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
+
+
+def _oddities(headers: Headers, part: Part) -> list[str]:
+    spacing = headers.numbers["spacing"]
+    found = []
+    if np.isnan(spacing).any():
+        found.append(f"{int(np.isnan(spacing).any(axis=1).sum())} slices have no PixelSpacing")
+    elif np.ptp(spacing, axis=0).max() > 1e-3:
+        found.append("PixelSpacing differs between slices; the first slice's is given")
+    if np.isnan(part.positions).any():
+        found.append(f"{int(np.isnan(part.positions).sum())} slices have no position")
+    if not headers.text("patient_id", 0):
+        found.append("no PatientID")
+    if noted := int(headers.numbers["noted"].sum()):
+        found.append(f"pydicom doubts the headers of {noted} files (its words may hold patient data and are withheld)")
+    return found
