@@ -87,8 +87,9 @@ def read_slices(
 
     Args:
         path: the series' file.
-        start, stop: slices start to stop - 1; stop None: to the end.
-        rows: slice numbers instead, in any order (start and stop are then ignored).
+        start: first slice.
+        stop: slice after the last one; None: to the end.
+        rows: slice numbers instead, in any order (start and stop then count for nothing).
         out: contiguous int16 array to decode into, (slices asked for, rows, columns); None: a new one.
 
     Returns:
