@@ -109,9 +109,9 @@ def draw_head(rng: np.random.Generator) -> Head:
         csf=rng.uniform(4, 10),
         dura=rng.uniform(46, 66),
         dura_thickness=rng.uniform(0.9, 1.7),
-        falx_bend=draw_waves(rng, 130, 0.9),
-        skull_waves=draw_waves(rng, 75, 0.8),
-        shape_waves=draw_waves(rng, 150, 0.9),
+        falx_bend=draw_waves(rng, 130, 0.9, 2),
+        skull_waves=draw_waves(rng, 75, 0.8, 2),
+        shape_waves=draw_waves(rng, 150, 0.9, 2),
         tissue_waves=draw_waves(rng, 60, 0.7, 4),
         face_waves=draw_waves(rng, 22, 1.0, 5),
         sulci=_sulcal_lattice(rng),
@@ -233,12 +233,14 @@ def head_fields(head: Head, x: Array, y: Array, z: Array, shift: Array | None = 
     fields: Fields = {"vault": d_vault, "cavity": cavity, "bone": bone, "below": below}
     fields["middle"] = brain_x - head.falx_bend(x, y, z)
     # No fissure and no falx inside this ellipse of the median plane: there lie the callosum and the deep structures.
-    fields["callosum"] = (np.sqrt(((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2) - 1) * 30
+    fields["callosum"] = np.minimum((np.sqrt(((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2) - 1) * 30, 15)
     tent = 5 - 0.4 * np.abs(x) - 0.2 * np.maximum(y - 34, 0)
-    fields["tent"] = (z - np.maximum(tent, -25)) * 0.9
-    notch = (1 - np.sqrt((x / 19) ** 2 + ((y - 4) / 30) ** 2)) * 19
-    fields["tent_edge"] = np.maximum(notch, -ridge - 2)
-    fields["ridge"] = ridge
+    fields["tent"] = np.minimum((z - np.maximum(tent, -25)) * 0.9, 12)
+    if fields["tent"].min() < 12:
+        notch = (1 - np.sqrt((x / 19) ** 2 + ((y - 4) / 30) ** 2)) * 19
+        fields["tent_edge"], fields["ridge"] = np.maximum(notch, -ridge - 2), ridge
+    else:
+        fields["tent_edge"] = fields["ridge"] = np.full_like(x, FAR)
     fields["tissue"] = head.tissue_waves(x, y, z)
     inside = np.flatnonzero(cavity < 6)
     fields["q"] = q

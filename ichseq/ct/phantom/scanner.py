@@ -185,14 +185,16 @@ def _upsampling(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], spars
 
 
 def _upsample(fields: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Fields:
-    """Every field from the coarse grid (h, w) to the fine one (rows, columns)."""
-    names = list(fields)
+    """Every field from the coarse grid (h, w) to the fine one (rows, columns); one that is constant stays a number."""
+    constant = {name: field.flat[0] for name, field in fields.items() if field.min() == field.max()}
+    names = [name for name in fields if name not in constant]
     h, w = fields[names[0]].shape
     block = np.stack([fields[name].T for name in names], axis=1).reshape(w, -1)  # (w, fields * h)
+    np.clip(block, -60, 400, out=block)
     block = (across @ block).reshape(-1, len(names), h)  # (columns, fields, h)
     block = np.ascontiguousarray(block.transpose(2, 1, 0)).reshape(h, -1)  # (h, fields * columns)
     fine = (down @ block).reshape(down.shape[0], len(names), -1)  # (rows, fields, columns)
-    return {name: fine[:, i] for i, name in enumerate(names)}
+    return constant | {name: fine[:, i] for i, name in enumerate(names)}
 
 
 def _plane_fields(
@@ -222,9 +224,9 @@ def _plane_fields(
     if bleeds:
         fall = down_in_head(pose)
         bleed_fields(bleeds, fields, x, y, z, x * fall[0] + y * fall[1] + z * fall[2])
-    for name in ("q", "below"):
+    for name in ("q", "below", "vault"):
         del fields[name]
-    return {name: np.clip(field, -60, 400) for name, field in fields.items()}
+    return fields
 
 
 def down_in_head(pose: Pose) -> NDArray[np.float32]:

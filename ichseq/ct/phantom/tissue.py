@@ -69,7 +69,7 @@ def _dura(head: Head, f: Fields, middle: Array, below_tent: Array, edge: float) 
     falx = np.maximum(np.maximum(middle - half, 8 - f["callosum"]), 3 * below_tent)
     tent = np.abs(f["tent"])
     sheet = np.maximum(tent - half, f["tent_edge"])
-    depth = -f["vault"]
+    depth = -f["cavity"]
     sagittal = np.maximum(middle - 4.5 + 0.6 * depth, 4 - f["callosum"])
     lateral = np.maximum(np.sqrt(tent * tent + (depth - 1.5) ** 2) - 3.2, 18 - f["ridge"])
     straight = np.maximum(np.sqrt(tent * tent + middle * middle) - 2.0, f["tent_edge"])

@@ -14,10 +14,9 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset, write_file_meta_info
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.filewriter import write_data_element
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from ichseq.ct.phantom.anatomy import Array, draw_head
 from ichseq.ct.phantom.bleeding import Bleed, draw_bleeds, draw_kinds, fit_levels
@@ -158,14 +157,14 @@ def write_patient(folder: Path, seed: int, part: int, number: int, size: int) ->
     scanner = draw_scanner(rng)
     bleeds = fit_levels(head, draw_bleeds(rng, draw_kinds(seed, part, number)), tuple(down_in_head(pose)))
     names = [_identifier(seed, part, number, what) for what in ("patient", "study", "series")]
-    header = SliceWriter(names, stack, unsigned=bool(rng.random() < 0.08), padded=scanner.circle)
+    writer = SliceWriter(names, stack, unsigned=bool(rng.random() < 0.08), padded=scanner.circle)
     labels = []
     counter = BleedTable(bleeds, stack, pose)
     for index in range(len(stack.origins)):
         picture = take_slice(head, bleeds, stack, pose, index)
         hu = finish(rng, scanner, picture, stack, pose, index)
         sop = "ID_" + _digest(seed, part, number, index)[:9]
-        header.write(folder / f"stage_2_{PARTS[part]}" / f"{sop}.dcm", sop, stack.origins[index], hu)
+        writer.write(folder / f"stage_2_{PARTS[part]}" / f"{sop}.dcm", sop, stack.origins[index], hu)
         labels.append((sop, counter.add(index, picture)))
     return Truth(labels, counter.rows(names[0], names[2], PARTS[part]))
 
@@ -229,30 +228,24 @@ class BleedTable:
 
 
 class SliceWriter:
-    """The tags that a series' slices share, in the set's own sparse choice; `write` adds what differs."""
+    """Writes a series' slices with the few tags of the RSNA 2019 set; what the slices share is encoded once."""
 
     def __init__(self, names: list[str], stack: Stack, *, unsigned: bool, padded: bool) -> None:
-        self.names, self.stack, self.unsigned = names, stack, unsigned
+        """`names` are PatientID, StudyInstanceUID and SeriesInstanceUID; `padded` cuts the image to a circle."""
+        self.unsigned = unsigned
         grid = (np.arange(stack.size) - (stack.size - 1) / 2) ** 2
         self.outside = grid[:, None] + grid[None, :] > (stack.size / 2) ** 2
         # Scanners that cut the image to a circle pad with a value of their own, which unsigned images can't hold.
         self.padding = -2000 if padded and not unsigned else None
-
-    def write(self, path: Path, sop: str, origin: NDArray[np.float64], hu: Array) -> None:
-        """Write one slice: origin is ImagePositionPatient (mm), hu the image."""
-        stored = np.clip(np.rint(hu), -1024, 3071) + 1024
-        if self.padding is not None:
-            stored[self.outside] = self.padding
-        stack = self.stack
-        bits = 12 if self.unsigned else 16
-        elements: list[tuple[int, str, Any]] = [
-            (0x00080018, "UI", sop),
+        bits = 12 if unsigned else 16
+        self.identity = _encode(
             (0x00080060, "CS", "CT"),
-            (0x00100020, "LO", self.names[0]),
-            (0x0020000D, "UI", self.names[1]),
-            (0x0020000E, "UI", self.names[2]),
+            (0x00100020, "LO", names[0]),
+            (0x0020000D, "UI", names[1]),
+            (0x0020000E, "UI", names[2]),
             (0x00200010, "SH", ""),
-            (0x00200032, "DS", [f"{v:.6f}" for v in origin]),
+        )
+        self.description = _encode(
             (0x00200037, "DS", [f"{v:.6f}" for v in (1, 0, 0, *stack.down_column)]),
             (0x00280002, "US", 1),
             (0x00280004, "CS", "MONOCHROME2"),
@@ -262,32 +255,50 @@ class SliceWriter:
             (0x00280100, "US", 16),
             (0x00280101, "US", bits),
             (0x00280102, "US", bits - 1),
-            (0x00280103, "US", int(not self.unsigned)),
+            (0x00280103, "US", int(not unsigned)),
             (0x00281050, "DS", "40"),
             (0x00281051, "DS", "80"),
             (0x00281052, "DS", "-1024"),
             (0x00281053, "DS", "1"),
-            (0x7FE00010, "OW", stored.astype("<u2" if self.unsigned else "<i2").tobytes()),
-        ]
-        dataset = Dataset()
-        for tag, vr, value in elements:
-            # The set's UIDs are none by the standard's rules, on purpose.
-            dataset.add(DataElement(tag, vr, value, validation_mode=IGNORE))
-        meta = FileMetaDataset()
-        meta.FileMetaInformationGroupLength = 0  # the writer fills it in
-        meta.FileMetaInformationVersion = b"\0\1"
-        meta.MediaStorageSOPClassUID = CTImageStorage
-        meta.add(DataElement(0x00020003, "UI", sop, validation_mode=IGNORE))
-        meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        meta.ImplementationClassUID = UID("2.25.190267518246813577246920475823406921337")
-        meta.ImplementationVersionName = MARKER
-        # Not dcmwrite: it copies the file meta and warns, with its value, of every UID that is none.
-        file = DicomBytesIO()
-        file.is_implicit_VR, file.is_little_endian = False, True
-        file.write(b"\0" * 128 + b"DICM")
-        write_file_meta_info(file, meta, enforce_standard=False)
-        write_dataset(file, dataset)
-        path.write_bytes(file.getvalue())
+        )
+
+    def write(self, path: Path, sop: str, origin: NDArray[np.float64], hu: Array) -> None:
+        """Write one slice: origin is ImagePositionPatient (mm), hu the image."""
+        stored = np.clip(np.rint(hu), -1024, 3071) + 1024
+        if self.padding is not None:
+            stored[self.outside] = self.padding
+        pixels = stored.astype("<u2" if self.unsigned else "<i2").tobytes()
+        meta = _encode(
+            (0x00020001, "OB", b"\0\1"),
+            (0x00020002, "UI", CTImageStorage),
+            (0x00020003, "UI", sop),
+            (0x00020010, "UI", ExplicitVRLittleEndian),
+            (0x00020012, "UI", "2.25.190267518246813577246920475823406921337"),
+            (0x00020013, "SH", MARKER),
+        )
+        parts = (
+            b"\0" * 128 + b"DICM",
+            _encode((0x00020000, "UL", len(meta))),
+            meta,
+            _encode((0x00080018, "UI", sop)),
+            self.identity,
+            _encode((0x00200032, "DS", [f"{v:.6f}" for v in origin])),
+            self.description,
+            _encode((0x7FE00010, "OW", pixels)),
+        )
+        path.write_bytes(b"".join(parts))
+
+
+def _encode(*elements: tuple[int, str, Any]) -> bytes:
+    """Data elements (tag, VR, value) in explicit VR little endian.
+
+    One by one and not through dcmwrite, which warns, with its value, of every UID that is none by the standard's rules.
+    """
+    file = DicomBytesIO()
+    file.is_implicit_VR, file.is_little_endian = False, True
+    for tag, vr, value in elements:
+        write_data_element(file, DataElement(tag, vr, value, validation_mode=IGNORE))
+    return file.getvalue()
 
 
 def _write_tables(folder: Path, train: list[Truth], test: list[Truth]) -> None:
