@@ -56,6 +56,8 @@ TAGS: Final = {
 }
 PIXEL_TAGS: Final = (0x7FE00010, 0x7FE00009, 0x7FE00008)
 UNDEFINED: Final = 0xFFFFFFFF
+MAX_VALUE_BYTES: Final = 1024
+"""No value that is read here may be longer: the standard allows 64 characters, and a few values to most elements."""
 
 NO_NUMBER: Final = int(np.iinfo(np.int64).min)
 """Stands for an integer that the header lacks."""
@@ -152,7 +154,12 @@ def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, i
         stream.seek(-len(first), os.SEEK_CUR)
         syntax = EXPLICIT if first[4:6].decode("latin-1") in converters else IMPLICIT
     dataset = read_dataset(
-        stream, syntax == IMPLICIT, syntax != BIG_ENDIAN, stop_when=at_pixels, specific_tags=list(TAGS.values())
+        stream,
+        syntax == IMPLICIT,
+        syntax != BIG_ENDIAN,
+        stop_when=at_pixels,
+        defer_size=MAX_VALUE_BYTES,  # a longer value is not even read
+        specific_tags=list(TAGS.values()),
     )
     return syntax, element, dataset
 
@@ -160,14 +167,15 @@ def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, i
 def _bytes(dataset: Dataset, name: str) -> bytes:
     if TAGS[name] not in dataset:
         return b""
-    value = dataset.get_item(TAGS[name]).value
-    return value if isinstance(value, bytes) else b""
+    element = dataset.get_item(TAGS[name], keep_deferred=True)
+    if getattr(element, "length", 0) > MAX_VALUE_BYTES:
+        refuse(f"{name} is {getattr(element, 'length', 0)} bytes long, more than {MAX_VALUE_BYTES}")
+    return element.value if isinstance(element.value, bytes) else b""
 
 
 def text_of(dataset: Dataset, name: str) -> str:
+    """An element's text without padding; "" where absent or empty."""
     value = _bytes(dataset, name)
-    if len(value) > 1024:
-        refuse(f"{name} is {len(value)} bytes long; refused")
     try:
         return value.decode("utf-8").strip(" \0")
     except UnicodeDecodeError:
