@@ -113,7 +113,7 @@ def draw_head(rng: np.random.Generator) -> Head:
         skull_waves=draw_waves(rng, 75, 0.8, 2),
         shape_waves=draw_waves(rng, 150, 0.9, 2),
         tissue_waves=draw_waves(rng, 60, 0.7, 4),
-        face_waves=draw_waves(rng, 22, 1.0, 5),
+        face_waves=draw_waves(rng, 16, 1.0, 5),
         sulci=_sulcal_lattice(rng),
         spots=_draw_spots(rng, atrophy),
         air_cells=rng.uniform(-0.5, 0.6),
@@ -207,7 +207,7 @@ def base_height(x: Array, y: Array) -> tuple[Array, Array, Array]:
     canal = np.sqrt(x * x + (y - 38) ** 2)
     floor -= 45 * ramp((19 - canal) / 7)
     bone = 4.5 + 24 * np.exp(-((ridge / 10) ** 2)) * lateral + 18 * middle * np.exp(-(((y - 6) / 16) ** 2))
-    bone += 3 * ramp((ridge - 10) / 15)
+    bone += 3 * ramp((ridge - 10) / 15) + 9 * np.exp(-((wing / 9) ** 2)) * lateral
     return floor, bone, ridge
 
 
@@ -310,9 +310,9 @@ def _cisterns(head: Head, x: Array, ax: Array, y: Array, z: Array) -> Array:
     star = np.maximum(star, -stem)
     wave = 2.5 * head.tissue_waves(1.5 * x, 1.5 * y, 1.5 * z)
     insula = np.abs(ax - 42 + 0.009 * (y + 5) ** 2 + wave) - 1.5 * wide
-    insula = np.maximum(insula, np.maximum(np.abs(y + 6) - 20, np.abs(z - 2) - 15))
+    insula = insula + 0.3 * np.maximum(np.maximum(np.abs(y + 6) - 13, np.abs(z - 2) - 9), 0)
     sylvian = np.abs(y + 15 - 0.75 * (z + 4) - 0.3 * (ax - 40) + 2 * wave) * 0.8 - wide * (0.9 + 0.05 * (ax - 40))
-    sylvian = np.maximum(sylvian, np.maximum(40 - ax, np.abs(z - 2) - 17))
+    sylvian = sylvian + 0.4 * np.maximum(np.maximum(42 - ax, np.abs(z - 2) - 12), 0)
     magna = ellipsoid(x, y, z, (0, 62, -50), (9, 9, 9)) - wide
     quadrigeminal = ellipsoid(x, y, z, (0, 26, -3), (9 + 2 * wide, 3 + wide, 6))
     cistern = np.minimum(np.minimum(around, star), np.minimum(insula, sylvian))

@@ -37,16 +37,17 @@ HU = {
     "subarachnoid": (50, 72),
     "subdural": (50, 75),
 }
-# Basal ganglia, thalamus, two lobes, frontal and temporal base (contusions), cerebellum, pons: place in mm and chance.
+# Basal ganglia, thalamus, two lobes, frontal and temporal base (contusions), cerebellum, pons: place in mm, chance, and
+# the most millilitres that fit there.
 PLACES = (
-    ((24, -4, 4), 0.22),
-    ((11, 11, 8), 0.14),
-    ((36, -20, 38), 0.15),
-    ((38, 34, 28), 0.17),
-    ((24, -50, -6), 0.11),
-    ((46, -12, -26), 0.09),
-    ((24, 52, -36), 0.08),
-    ((4, 14, -32), 0.04),
+    ((24, -4, 4), 0.22, 50),
+    ((11, 11, 8), 0.14, 20),
+    ((36, -20, 38), 0.15, 50),
+    ((38, 34, 28), 0.17, 50),
+    ((24, -50, -6), 0.11, 25),
+    ((46, -12, -26), 0.09, 15),
+    ((24, 52, -36), 0.08, 15),
+    ((4, 14, -32), 0.04, 5),
 )
 
 
@@ -104,7 +105,8 @@ def _draw_bleed(rng: np.random.Generator, kind: str, volume: float, side: float)
         centre = (side * np.cos(angle) * np.cos(high) * 68, 4 + 86 * np.sin(angle) * np.cos(high), 76 * np.sin(high))
         aspect = (1.0, rng.uniform(0.75, 1.1), rng.uniform(0.85, 1.25))
     elif kind == "intraparenchymal":
-        centre = _brain_place(rng, side)
+        centre, most = _brain_place(rng, side)
+        volume = min(volume, most)
         aspect = tuple(np.exp(rng.normal(0, 0.16, 3)))
     elif kind == "intraventricular":
         centre = (side * rng.uniform(4, 22), rng.uniform(-15, 35), rng.uniform(5, 16))
@@ -129,10 +131,10 @@ def _draw_bleed(rng: np.random.Generator, kind: str, volume: float, side: float)
     )
 
 
-def _brain_place(rng: np.random.Generator, side: float) -> tuple[float, float, float]:
-    x, y, z = PLACES[int(rng.choice(len(PLACES), p=[chance for _, chance in PLACES]))][0]
+def _brain_place(rng: np.random.Generator, side: float) -> tuple[tuple[float, float, float], float]:
+    (x, y, z), _, most = PLACES[int(rng.choice(len(PLACES), p=[chance for _, chance, _ in PLACES]))]
     spread = rng.normal(0, 1, 3) * (3, 6, 5)
-    return side * x + spread[0], y + spread[1], z + spread[2]
+    return (side * x + spread[0], y + spread[1], z + spread[2]), float(most)
 
 
 def midline_shift(bleeds: list[Bleed]) -> float:
@@ -171,7 +173,7 @@ def bleed_fields(bleeds: list[Bleed], f: Fields, x: Array, y: Array, z: Array, d
             f[name] = -down - np.float32(bleed.level) + 0.6 * bleed.waves(x, y, z)
         else:
             gap = np.sqrt(((x - cx) / wx) ** 2 + ((y - cy) / wy) ** 2 + ((z - cz) / wz) ** 2)
-            rough = {"intraparenchymal": 0.16 * min(bleed.level, 14), "subarachnoid": 5.0, "intraventricular": 3.0}
+            rough = {"intraparenchymal": 0.2 * min(bleed.level, 14), "subarachnoid": 5.0, "intraventricular": 3.0}
             f[name] = gap - np.float32(bleed.level) + np.float32(rough[bleed.kind]) * bleed.waves(x, y, z)
             if bleed.kind == "subarachnoid":
                 spread = 0.8 * np.clip(0.5 - f[name] / 8, 0, 1)
@@ -207,6 +209,13 @@ def blood_share(bleed: Bleed, name: str, f: Fields, parts: Parts, edge: float) -
     if bleed.kind == "intraventricular":
         return soft(field, 2.5 if bleed.layered else 5.0) * parts.ventricle
     return 0.95 * soft(field, 9.0) * parts.outer_csf * parts.inside * (1 - parts.ventricle)
+
+
+def reaches(bleed: Bleed, field: Array) -> bool:
+    """Whether the bleed or its oedema can touch a plane with this field."""
+    if bleed.kind in ("epidural", "subdural"):
+        return bleed.along_falx or bool(field.max() > -0.3)
+    return bool(field.min() < 12)
 
 
 def oedema_share(bleed: Bleed, field: Array) -> Array | None:

@@ -1,5 +1,6 @@
 """The scanner: where the slices lie, and the picture of each with partial volume, noise and streaks."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,12 +8,13 @@ from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from ichseq.ct.phantom.anatomy import Array, Fields, Head, head_fields
-from ichseq.ct.phantom.bleeding import Bleed, bleed_fields, blood_share, midline_shift, oedema_share
+from ichseq.ct.phantom.bleeding import Bleed, bleed_fields, blood_share, midline_shift, oedema_share, reaches
 from ichseq.ct.phantom.face import add_face
 from ichseq.ct.phantom.tissue import AIR, cut_parts, hounsfield
 
 SUB_PLANES = (-1 / 3, 0.0, 1 / 3)
 FIELD_STEP = 2.0
+STRIP_PIXELS = 20_000
 SHIFT_CENTRE, SHIFT_WIDTH = (0.0, 0.0, 8.0), (50.0, 60.0, 40.0)
 
 
@@ -139,17 +141,16 @@ def take_slice(head: Head, bleeds: list[Bleed], stack: Stack, pose: Pose, index:
     blood = [np.zeros_like(total) for _ in bleeds]
     for part in SUB_PLANES:
         coarse = _plane_fields(head, bleeds, stack, pose, index, part, coarse_v, coarse_u)
-        fine = _upsample(coarse, weights_v, weights_u)
-        parts = cut_parts(head, fine, edge)
-        shares = []
-        for number, bleed in enumerate(bleeds):
-            name = f"bleed{number}"
-            if name not in fine:
-                continue
-            share = blood_share(bleed, name, fine, parts, edge)
-            blood[number] += share
-            shares.append((share, bleed.hu, oedema_share(bleed, fine[name])))
-        total += hounsfield(head, fine, parts, shares, edge)
+        for strip, fine in _upsample(coarse, weights_v, weights_u):
+            parts = cut_parts(head, fine, edge)
+            shares = []
+            for number, bleed in enumerate(bleeds):
+                name = f"bleed{number}"
+                if name in fine:
+                    share = blood_share(bleed, name, fine, parts, edge)
+                    blood[number][strip] += share
+                    shares.append((share, bleed.hu, oedema_share(bleed, fine[name])))
+            total[strip] += hounsfield(head, fine, parts, shares, edge)
     for share in blood:
         share /= len(SUB_PLANES)
     return Picture(total / np.float32(len(SUB_PLANES)), box, blood)
@@ -184,8 +185,11 @@ def _upsampling(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], spars
     return first + FIELD_STEP * np.arange(n), weights
 
 
-def _upsample(fields: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Fields:
-    """Every field from the coarse grid (h, w) to the fine one (rows, columns); one that is constant stays a number."""
+def _upsample(fields: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Iterator[tuple[slice, Fields]]:
+    """Every field from the coarse grid (h, w) to the fine one (rows, columns); one that is constant stays a number.
+
+    In strips of some rows, which fit a core's cache: twice as fast as whole planes.
+    """
     constant = {name: field.flat[0] for name, field in fields.items() if field.min() == field.max()}
     names = [name for name in fields if name not in constant]
     h, w = fields[names[0]].shape
@@ -193,8 +197,10 @@ def _upsample(fields: Fields, down: sparse.csr_array, across: sparse.csr_array) 
     np.clip(block, -60, 400, out=block)
     block = (across @ block).reshape(-1, len(names), h)  # (columns, fields, h)
     block = np.ascontiguousarray(block.transpose(2, 1, 0)).reshape(h, -1)  # (h, fields * columns)
-    fine = (down @ block).reshape(down.shape[0], len(names), -1)  # (rows, fields, columns)
-    return constant | {name: fine[:, i] for i, name in enumerate(names)}
+    n = STRIP_PIXELS // across.shape[0] + 1
+    for top in range(0, down.shape[0], n):
+        fine = (down[top : top + n] @ block).reshape(-1, len(names), across.shape[0])  # (strip, fields, columns)
+        yield slice(top, top + n), constant | {name: fine[:, i] for i, name in enumerate(names)}
 
 
 def _plane_fields(
@@ -224,6 +230,9 @@ def _plane_fields(
     if bleeds:
         fall = down_in_head(pose)
         bleed_fields(bleeds, fields, x, y, z, x * fall[0] + y * fall[1] + z * fall[2])
+        for number, bleed in enumerate(bleeds):
+            if not reaches(bleed, fields[f"bleed{number}"]):
+                del fields[f"bleed{number}"]
     for name in ("q", "below", "vault"):
         del fields[name]
     return fields
@@ -271,5 +280,5 @@ def _streaks(rng: np.random.Generator, scanner: Scanner, picture: Picture) -> Ar
     soft_tissue = (hu > -150) & (hu < 200)
     rows = rng.standard_normal(len(bone), dtype=np.float32)
     rows = ndimage.gaussian_filter1d(rows, max(1.0, len(bone) / 90)) * np.float32(np.sqrt(len(bone) / 25))
-    amount = np.float32(9 * scanner.streaks) * np.clip(bone - 0.75, 0, 1.2)
+    amount = np.float32(9 * scanner.streaks) * np.clip(bone - 0.6, 0, 1.2)
     return (rows * amount - 0.5 * amount)[:, None] * soft_tissue

@@ -40,7 +40,9 @@ def cut_parts(head: Head, f: Fields, edge: float) -> Parts:
     if push is not None:
         depth = depth - push
     reach = 15 + 5 * old
-    width = np.float32(0.35 + 1.25 * old) * (np.float32(1.1) - depth / np.float32(reach))
+    # Folds run in from the surface and from the cleft between the hemispheres.
+    depth_of_fold = np.minimum(depth, np.abs(f["middle"]) + 4 + 2 * np.maximum(6 - f["callosum"], 0))
+    width = np.float32(0.35 + 1.25 * old) * (np.float32(1.1) - depth_of_fold / np.float32(reach))
     if push is not None:
         width -= 0.12 * push
     if "spread" in f:
@@ -56,7 +58,7 @@ def cut_parts(head: Head, f: Fields, edge: float) -> Parts:
     outer = soft(nearest, edge)
     ventricle = soft(f["ventricle"], edge)
     cortex = np.minimum(
-        depth - rim, np.maximum(fold - np.maximum(width, 0), depth - np.float32(reach + 1) - 4 * f["tissue"])
+        depth - rim, np.maximum(fold - np.maximum(width, 0), depth_of_fold - np.float32(reach + 1) - 4 * f["tissue"])
     )
     cortex = np.minimum(np.minimum(cortex, fissure), f["cistern"]) - np.float32(2.6)
     grey = soft(np.minimum(cortex, f["grey"]), 1.6 * edge)
@@ -92,6 +94,8 @@ def hounsfield(
     for _, _, oedema in blood:
         if oedema is not None:
             brain -= 11 * oedema
+    # White matter around the ventricles grows dark with age.
+    brain -= np.float32(6 * head.atrophy) * np.exp(np.maximum(f["ventricle"], 0) * np.float32(-0.14))
     csf = np.maximum(parts.outer_csf, parts.ventricle)
     brain += csf * (np.float32(head.csf) - brain)
     # The scanner's blur and beam hardening brighten the brain next to bone.
