@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ichseq.data.store import CODEC, write_whole
@@ -76,7 +77,7 @@ class Index:
         shapes: int32 (n_series, 2), rows and columns.
         spacing: float32 (n_series, 2), mm between rows and between columns; NaN where the files do not say.
         fold: int16 (n_series,).
-        patient_codes: int32 (n_series,), the same number for the same patient.
+        patient_codes: int32 (n_series,), the same number for the same patient (`patients_of`).
         labels: float32 (n_slices, 6) in the order of LABELS, NaN where unknown.
         positions_mm: float64 (n_slices,), along the scan axis, ascending from feet to head in a series.
     """
@@ -118,7 +119,7 @@ class Index:
         labels = np.empty((len(slices), len(LABELS)), np.float32)
         for k, label in enumerate(LABELS):
             labels[:, k] = _numbers(slices, label)
-        patients = series["patient_id"].combine_chunks().dictionary_encode()
+        patients = patients_of(series).dictionary_encode()
         return cls(
             folder=folder,
             key=settings["key"],
@@ -218,6 +219,12 @@ class Index:
         return np.where(known > 0, sums / np.maximum(known, 1), np.nan)
 
 
+def patients_of(series: pa.Table) -> pa.Array:
+    """Who each series' patient is: the PatientID; where that is empty, the study stands for the patient."""
+    unnamed = pc.equal(series["patient_id"], "")
+    return pc.if_else(unnamed, series["study_uid"], series["patient_id"]).combine_chunks()
+
+
 def read_settings(folder: Path) -> dict[str, Any]:
     """The content of index.json, whose `finished` says whether the set is complete.
 
@@ -268,7 +275,7 @@ def write_index(folder: Path, series: pa.Table, slices: pa.Table, **settings: An
         pq.write_table(table.combine_chunks().replace_schema_metadata({_KEY: key}), sink, compression="zstd")
         write_whole(folder / name, sink.getvalue())
     phantom = bool(np.any(_numbers(series, "phantom")))
-    counts = {"series": len(series), "slices": len(slices), "patients": len(series["patient_id"].unique())}
+    counts = {"series": len(series), "slices": len(slices), "patients": len(patients_of(series).unique())}
     write_settings(folder, finished=True, key=key, phantom=phantom, **settings, counts=counts)
     return key
 

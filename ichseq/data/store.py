@@ -48,7 +48,7 @@ def write_series(path: Path, hu: np.ndarray | Iterable[np.ndarray], *, notes: di
     Args:
         path: the file to write; its folder is made.
         hu: integer (n, rows, columns) in HU, or an iterable of such blocks, one after the other.
-        notes: plain values to keep in the file.
+        notes: plain values to keep in the file; looked at after the last block, so reading may add to them.
 
     Raises:
         DataError: the file cannot be written (read-only or full disk).

@@ -1,0 +1,162 @@
+"""The folder that `prepare` writes: whether it may be used, what stands in it already, and what of that is to go."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ichseq.data.index import patients_of, read_settings, write_settings
+from ichseq.errors import ConfigError, DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs into one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+Identity = tuple[str, str, str]
+"""PatientID, StudyInstanceUID and SeriesInstanceUID of a series."""
+
+
+def check_output(
+    out: Path, sources: Sequence[Path], *, folds: int, seed: int, labelled: bool
+) -> tuple[dict[Identity, tuple[str, int]], bool]:
+    """See whether a set may be prepared here, before any work is done; writes nothing.
+
+    Returns:
+        Of the set that stands there, the patient and the fold of every series (empty if there is none); whether there
+        is one.
+
+    Raises:
+        DataError: the folder holds something else or a set of another version, cannot be written, lies inside the
+            source or around it; or the set that is there has labels, and this run has none.
+        ConfigError: the set that is there was drawn with other folds or another seed.
+    """
+    for source in sources:
+        _keep_apart(source.resolve(), out.resolve(), source, out)
+    existing = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    if not existing.is_dir():
+        raise DataError(f"{existing}: is a file, so nothing can be prepared there; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise DataError(f"{existing}: cannot be written (read-only, or not yours); choose another folder")
+    if not out.exists() or not _held(out):
+        return {}, False
+    if not (out / "index.json").exists():
+        raise DataError(f"{out}: holds other files, and no prepared set; choose a new or an empty folder")
+    settings = read_settings(out)
+    if not settings["finished"]:
+        return {}, False
+    for name, asked in (("folds", folds), ("seed", seed)):
+        if settings[name] != asked:
+            raise ConfigError(
+                f"{out}: its folds were drawn with {name} {settings[name]} and are never drawn again; ask for {name} "
+                f"{settings[name]} instead of {asked}, or prepare into another folder"
+            )
+    if settings["labels"] and not labelled:
+        raise DataError(f"{out}: has labels from {settings['labels']}, and this run would lose them; give them again")
+    return _series_there(out), True
+
+
+def _keep_apart(source: Path, out: Path, source_shown: Path, out_shown: Path) -> None:
+    if out.is_relative_to(source):
+        raise DataError(
+            f"{out_shown}: lies inside the source {source_shown}, which would then hold its own output; "
+            "choose a folder beside it"
+        )
+    if source.is_relative_to(out):
+        raise DataError(f"{source_shown}: lies inside the output folder {out_shown}; choose a folder beside it")
+
+
+def _held(out: Path) -> list[str]:
+    """Names in the folder, less half-written files that a killed run left."""
+    return [name for name in os.listdir(out) if not name.endswith(".part")]
+
+
+def _series_there(out: Path) -> dict[Identity, tuple[str, int]]:
+    columns = ["patient_id", "study_uid", "series_uid", "fold"]
+    try:
+        table = pq.read_table(out / "series.parquet", columns=columns)
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(
+            f"{out / 'series.parquet'}: missing or damaged ({type(error).__name__}), and the folds stand in it; restore "
+            "it from a copy, or prepare into another folder"
+        ) from error
+    names, patients = (table[name].to_pylist() for name in columns), patients_of(table).to_pylist()
+    rows = zip(*names, strict=True)
+    return {
+        (p, study, series): (patient, fold) for (p, study, series, fold), patient in zip(rows, patients, strict=True)
+    }
+
+
+def check_same_source(out: Path, there: dict[Identity, tuple[str, int]], found: set[Identity]) -> None:
+    """See that the source still has every series of the set that stands in `out`; it may have more.
+
+    Raises:
+        DataError: it has not.
+    """
+    gone = sum(identity not in found for identity in there)
+    if gone:
+        of = read_settings(out)["source"]
+        raise DataError(
+            f"{out}: was prepared from {', '.join(of)}, and {gone} of its {len(there)} series are not in this source; "
+            "give a source that has them (it may have more), or prepare into another folder"
+        )
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Make the folder and hold it against a second run; a run that is killed lets go of it by itself.
+
+    Raises:
+        DataError: it cannot be made, or another run is at work in it.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        handle = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(f"{out}: another `ichseq prepare` is at work there; wait until it ends") from None
+            except OSError:  # a file system without locks: better no lock than no set
+                pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def begin(out: Path, **settings: Any) -> None:
+    """Mark a new folder as ours, and its set as not finished."""
+    write_settings(out, finished=False, **settings)
+
+
+def discard(out: Path) -> None:
+    """Take back `begin`, where nothing could be prepared."""
+    with suppress(OSError, DataError):
+        if not read_settings(out)["finished"]:
+            (out / "index.json").unlink()
+            shutil.rmtree(out / "store", ignore_errors=True)
+            out.rmdir()
+
+
+def sweep(out: Path, used: set[str] | None = None) -> None:
+    """Remove half-written files; and, where `used` is given, files of the store that the set does not use.
+
+    Args:
+        out: the prepared folder.
+        used: paths below it, as in series.parquet.
+    """
+    with suppress(OSError):
+        for path in [*out.glob("*.part"), *out.glob("store/*/*")]:
+            if path.name.endswith(".part") or (used is not None and path.relative_to(out).as_posix() not in used):
+                path.unlink(missing_ok=True)
+        for folder in out.glob("store/*"):
+            with suppress(OSError):  # not empty, as a rule
+                folder.rmdir()

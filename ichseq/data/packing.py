@@ -1,0 +1,159 @@
+"""What a worker of `prepare` does: read the headers of some files; put the slices of some series into the store.
+
+Everything a worker is given and gives back is flat (numpy and Arrow), so that any joblib backend can carry it.
+"""
+
+import hashlib
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from ichseq.ct.archive import FileList, LeftOut
+from ichseq.ct.dicom import SliceError
+from ichseq.ct.scan import Headers
+from ichseq.ct.series import Series, make_series
+from ichseq.data.store import CODEC, Stored, read_stored, write_series
+from ichseq.errors import DataError, ScanError
+
+_NUMBERS_OF_THE_FILE: Final = ("file", "noted")  # columns of a header that say nothing about the slice
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A series that is in the store.
+
+    Attributes:
+        row: its row of SERIES_SCHEMA, less what only the whole set knows.
+        slices: its rows of SLICES_SCHEMA, less series and labels.
+        order: sorts the series of a set, the same way wherever their files lie.
+    """
+
+    row: dict[str, Any]
+    slices: pa.RecordBatch
+    order: tuple[Any, ...]
+
+
+def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tuple[list[Packed], list[LeftOut], int]:
+    """Put the series of some groups of headers (`group_headers`) into the store below a folder.
+
+    A series whose file is there, and not older than its slices, is not read again. A slice that cannot be decoded is
+    left out and the series goes on without it.
+
+    Returns:
+        The series, what was left out of them, and how many of them were read now.
+
+    Raises:
+        DataError: the store cannot be written.
+    """
+    packed: list[Packed] = []
+    left_out: list[LeftOut] = []
+    read = 0
+    for files, headers in groups:
+        found, out = make_series(files, headers)
+        left_out += out
+        content = _content(headers)
+        newest = _newest(files)
+        for series in found:
+            name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
+            place = f"store/{name[:2]}/{name}.b2nd"
+            stored = _still_good(folder / place, series, newest)
+            if stored is None:
+                read += 1
+                stored = _pack(folder / place, series, left_out)
+            if stored is not None:
+                bad = dict(stored.notes["left_out"])
+                left_out += [LeftOut(series.files[k], reason) for k, reason in bad.items()]
+                packed.append(_packed(place, series, stored, [k for k in range(len(series)) if k not in bad]))
+    return packed, left_out, read
+
+
+def _content(headers: Headers) -> str:
+    """Hash of what the headers say of the pixels, independent of the files' names and order."""
+    kept = [name for name in headers.numbers.dtype.names or () if name not in _NUMBERS_OF_THE_FILE]
+    rows = sorted(
+        headers.sop_uid[k] + b"\0" + b"\0".join(headers.numbers[name][k].tobytes() for name in kept)
+        for k in range(len(headers))
+    )
+    return hashlib.sha256(b"\n".join(rows)).hexdigest()
+
+
+def _newest(files: FileList) -> int:
+    """When the youngest of the files was changed, in ns; for members of an archive, the archive."""
+    try:
+        times = {os.stat(path).st_mtime_ns for path in files.archives}
+        for i in np.flatnonzero(files.archive < 0):
+            with files.open(int(i)) as stream:
+                times.add(os.fstat(stream.fileno()).st_mtime_ns)
+    except (OSError, ScanError):  # gone since its header was read: reading it again will say so
+        return sys.maxsize
+    return max(times)
+
+
+def _still_good(path: Path, series: Series, newest: int) -> Stored | None:
+    try:
+        if os.stat(path).st_mtime_ns < newest:
+            return None
+        stored = read_stored(path)
+    except (OSError, DataError):  # not there yet, or damaged: it is written again
+        return None
+    whole = stored.shape[0] + len(stored.notes["left_out"]) == len(series)
+    return stored if whole and stored.shape[1:] == series.shape[1:] else None
+
+
+def _pack(path: Path, series: Series, left_out: list[LeftOut]) -> Stored | None:
+    """Write a series' file, a slice at a time; None if no slice of it can be read."""
+    notes: dict[str, Any] = {"left_out": [], "warnings": []}
+    slices = _readable(series, notes)
+    first = next(slices, None)
+    if first is None:
+        left_out += [LeftOut(series.files[k], reason) for k, reason in notes["left_out"]]
+        return None
+    return write_series(path, itertools.chain([first], slices), notes=notes)
+
+
+def _readable(series: Series, notes: dict[str, Any]) -> Iterator[np.ndarray]:
+    """The slices that can be read, (1, rows, columns) each; at the end `notes` says what happened on the way."""
+    bad: list[list[Any]] = notes["left_out"]
+    for k in range(len(series)):
+        try:
+            yield series.read(k, k + 1)
+        except SliceError as error:
+            bad.append([k, error.reason])
+    notes["warnings"] = list(series.warnings)
+    if bad:
+        notes["warnings"].append(f"{len(bad)} of {len(series)} slices could not be read and are left out")
+
+
+def _packed(place: str, series: Series, stored: Stored, kept: list[int]) -> Packed:
+    n, rows, columns = stored.shape
+    row = {
+        "patient_id": series.patient_id,
+        "study_uid": series.study_uid,
+        "series_uid": series.series_uid,
+        "store": place,
+        "n_slices": n,
+        "rows": rows,
+        "columns": columns,
+        "spacing_row_mm": series.spacing_mm[0],
+        "spacing_column_mm": series.spacing_mm[1],
+        "phantom": series.phantom,
+        "warnings": "\n".join(stored.notes["warnings"]),
+    }
+    slices = pa.record_batch(
+        {
+            "slice_index": pa.array(range(n), pa.int32()),
+            "sop_uid": pa.array([series.sop_uids[k] for k in kept], pa.string()),
+            "file": pa.array([series.files[k] for k in kept], pa.string()),
+            "position_mm": pa.array(series.positions_mm[kept], pa.float64()),
+            "checksum": pa.array(stored.sums, pa.uint64()),
+        }
+    )
+    identity = (series.patient_id, series.study_uid, series.series_uid)
+    return Packed(row, slices, (*identity, rows, columns, series.sop_uids[0]))

@@ -1,0 +1,272 @@
+"""Prepare a data set: from DICOM files to a store, tables and folds.
+
+Headers in parallel, series, the store in parallel, labels, folds, tables. Nothing is redone that is there: a series'
+file is named after its content, appears whole or not at all, and is taken as it is when `prepare` runs again. The
+tables come last, so a run that was killed leaves the state before it, and files that the next run takes up.
+"""
+
+import csv
+import io
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import joblib
+import numpy as np
+import pyarrow as pa
+
+from ichseq.ct.archive import FileList, LeftOut
+from ichseq.ct.scan import Headers, group_headers, scan_headers
+from ichseq.ct.series import list_files, nothing_usable
+from ichseq.data.folds import assign_folds, patient_labels
+from ichseq.data.index import SERIES_SCHEMA, SLICES_SCHEMA, Index, patients_of, write_index
+from ichseq.data.label_table import LabelTable, read_labels
+from ichseq.data.output import Identity, begin, check_output, check_same_source, discard, locked, sweep
+from ichseq.data.packing import Packed, pack_groups
+from ichseq.data.store import write_whole
+from ichseq.data.summary import LabelCounts, Summary
+from ichseq.errors import ConfigError, DataError
+from ichseq.labels import LABELS
+
+Progress = Callable[[int, int], None]
+TRAIN_CSV: Final = "stage_2_train.csv"
+"""The label file of the RSNA 2019 layout; the slices that it labels lie beside it, in stage_2_train/."""
+
+_HEADERS_AT_ONCE: Final = 1000
+_SLICES_AT_ONCE: Final = 300
+
+
+def prepare(
+    source: str | Path | Sequence[str | Path],
+    out: str | Path = "data/prepared",
+    *,
+    labels: str | Path | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Summary:
+    """Prepare the CT series of a source for training, or add what is new in it to a set prepared before.
+
+    Of the RSNA 2019 layout (a folder or zip with stage_2_train.csv beside stage_2_train/) the training part alone is
+    taken; prepare stage_2_test/ by itself, as an unlabelled set. Without labels every label is unknown, and the folds
+    are drawn all the same.
+
+    Args:
+        source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
+        out: the prepared folder; new, empty, or prepared before from the same series or some of them.
+        labels: a label file (ichseq.data.label_table); None: the source's stage_2_train.csv, if it has one.
+        folds: how many; patients that have a fold keep it.
+        seed: of the folds' draw.
+        workers: processes; None: as many as there are cores, or whatever an enclosing `joblib.parallel_config` says.
+        progress: called with (done, total); a file counts once for its header and once for its pixels.
+
+    Raises:
+        ScanError: the source does not exist, or has no usable CT slice.
+        DataError: bad labels; an output that cannot be written, holds something else, or was made by another version.
+        ConfigError: more folds than patients; other folds or another seed than the set was drawn with.
+    """
+    out = Path(out)
+    sources = [Path(source)] if isinstance(source, str | Path) else [Path(item) for item in source]
+    if folds < 1 or (workers is not None and workers < 1):
+        raise ConfigError(f"folds {folds}, workers {workers}: at least 1 of each is needed")
+    every_file = list_files(source)
+    files, table = _choose(every_file, sources, labels)
+    there, exists = check_output(out, sources, folds=folds, seed=seed, labelled=table is not None)
+    parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered")
+    tell = _Teller(progress, 2 * len(files))
+
+    headers = _scan(files, parallel, tell)
+    left_out = [*every_file.left_out, *headers.left_out]
+    if not len(headers):
+        raise nothing_usable(files, headers.dicom_files, left_out)
+    check_same_source(out, there, _check_headers(headers, folds, table))
+    settings = {"folds": folds, "seed": seed, "source": [item.name for item in sources], "labels": table and table.name}
+    with locked(out):
+        sweep(out)
+        if not exists:
+            begin(out, **settings)
+        packed, read = _pack(files, headers, out, parallel, tell, left_out)
+        if not packed:
+            discard(out)
+            raise nothing_usable(files, headers.dicom_files, left_out)
+        series, slices = _tables(packed)
+        slices, counts = _label(slices, table)
+        kept = dict(there.values())
+        series = _with_folds(series, slices, folds=folds, seed=seed, kept=kept)
+        left_out = sorted(left_out)
+        write_whole(out / "left_out.csv", _csv(left_out))
+        write_index(out, series, slices, **settings)
+        sweep(out, set(series["store"].to_pylist()))
+    tell.done()
+    index = Index.load(out)
+    return Summary(index, left_out, counts, read, len(every_file) - len(files), index.n_patients - len(set(kept)))
+
+
+class _Teller:
+    """Counts work done and tells `progress`."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._at, self._total = progress, 0, total
+
+    def add(self, count: int) -> None:
+        self._at += count
+        if self._progress is not None:
+            self._progress(self._at, self._total)
+
+    def done(self) -> None:
+        self.add(self._total - self._at)
+
+
+def _jobs(workers: int | None) -> int | None:
+    if workers is not None:
+        return workers
+    configured = joblib.parallel.get_active_backend()[1]  # what parallel_config asks for; 1 where nobody asked
+    return None if configured not in (None, 1) else -1
+
+
+def _choose(files: FileList, sources: Sequence[Path], labels: str | Path | None) -> tuple[FileList, LabelTable | None]:
+    """The files to prepare, and their labels; of the RSNA 2019 layout the training part."""
+    found = files.find(TRAIN_CSV)
+    chosen = files
+    if len(found) == 1 and (inside := _beside(files, found[0])).any():
+        chosen = files.take(np.flatnonzero(inside))
+    if labels is not None:
+        return chosen, read_labels(Path(labels))
+    if len(found) > 1:
+        raise DataError(f"{files.name(found[0])} and {files.name(found[1])}: two label files; name one with --labels")
+    if found:
+        with files.open(found[0]) as stream:
+            return chosen, read_labels(stream, files.name(found[0]))
+    for source in sources:  # stage_2_train/ was named itself, and its labels lie beside it
+        path = source.resolve().parent / TRAIN_CSV
+        if source.resolve().name == TRAIN_CSV.removesuffix(".csv") and path.is_file():
+            return chosen, read_labels(path, str(source.parent / TRAIN_CSV))
+    return chosen, None
+
+
+def _beside(files: FileList, csv_number: int) -> np.ndarray:
+    """Bool (n,): which files lie in stage_2_train/ beside the label file; compared as bytes, a letter at a time."""
+    starts = np.concatenate([[0], files.ends[:-1]])
+    name = files.names[starts[csv_number] : files.ends[csv_number]].tobytes()
+    prefix = name.removesuffix(b".csv") + b"/"
+    inside = (files.archive == files.archive[csv_number]) & (files.ends - starts > len(prefix))
+    for k, letter in enumerate(prefix):
+        inside[inside] = files.names[starts[inside] + k] == letter
+    return inside
+
+
+def _scan(files: FileList, parallel: Any, tell: _Teller) -> Headers:
+    step = min(_HEADERS_AT_ONCE, max(32, len(files) // 64))
+    tasks = (
+        joblib.delayed(_scan_piece)(files.take(slice(first, first + step)), first)
+        for first in range(0, len(files), step)
+    )
+    parts = []
+    for part, count in parallel(tasks):
+        parts.append(part)
+        tell.add(count)
+    headers = Headers.concatenate(parts)
+    order = np.argsort(headers.numbers["file"], kind="stable")  # the workers end in any order
+    kept = headers.take(order)
+    return Headers(**{**kept.__dict__, "left_out": headers.left_out, "dicom_files": headers.dicom_files})
+
+
+def _scan_piece(files: FileList, first: int) -> tuple[Headers, int]:
+    return scan_headers(files, first=first), len(files)
+
+
+def _check_headers(headers: Headers, folds: int, table: LabelTable | None) -> set[Identity]:
+    """What can be refused before a pixel is read; returns the identities of the series found."""
+    texts = [np.char.decode(getattr(headers, name), "utf-8") for name in ("patient_id", "study_uid", "series_uid")]
+    patients = len(np.unique(np.where(texts[0] == "", texts[1], texts[0])))
+    if folds > patients:
+        count = f"{patients} patient{'s' * (patients != 1)}"
+        raise ConfigError(f"{folds} folds asked for, but the source holds {count}; ask for at most {patients}")
+    if table is not None:
+        _, without_image = table.match(pa.array(np.char.decode(headers.sop_uid, "utf-8")))
+        if without_image == len(table.sop_uid):
+            raise DataError(
+                f"{table.name}: none of its {without_image} labelled slices is among the {len(headers)} images of the "
+                "source; check that they belong together"
+            )
+    return set(zip(*(text.tolist() for text in texts), strict=True))
+
+
+def _pack(
+    files: FileList, headers: Headers, out: Path, parallel: Any, tell: _Teller, left_out: list[LeftOut]
+) -> tuple[list[Packed], int]:
+    tell.add(len(files) - len(headers))
+    packed: list[Packed] = []
+    read = 0
+    batches = _batches(group_headers(headers))
+    folder = out.resolve()  # workers may stand elsewhere
+    tasks = (joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder) for batch in batches)
+    for found, missing, count, done in parallel(tasks):
+        packed += found
+        left_out += missing
+        read += count
+        tell.add(done)
+    return sorted(packed, key=lambda item: item.order), read
+
+
+def _pieces(files: FileList, headers: Headers, groups: list[np.ndarray]) -> list[tuple[FileList, Headers]]:
+    parts = [headers.take(group) for group in groups]
+    return [(files.take(part.numbers["file"]), part) for part in parts]
+
+
+def _batches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Groups of about as many slices as keep a worker busy for a second, and at least four batches a worker or so."""
+    slices = sum(len(group) for group in groups)
+    target = min(_SLICES_AT_ONCE, max(1, slices // 64))
+    ends = np.cumsum([len(group) for group in groups]) // target
+    for _, batch in itertools.groupby(zip(ends, groups, strict=True), key=lambda pair: pair[0]):
+        yield [group for _, group in batch]
+
+
+def _pack_batch(pieces: list[tuple[FileList, Headers]], folder: Path) -> tuple[list[Packed], list[LeftOut], int, int]:
+    packed, left_out, read = pack_groups(pieces, folder)
+    return packed, left_out, read, sum(len(headers) for _, headers in pieces)
+
+
+def _tables(packed: list[Packed]) -> tuple[pa.Table, pa.Table]:
+    """The two tables, but for labels and folds."""
+    lengths = np.array([item.row["n_slices"] for item in packed], np.int64)
+    slices = pa.Table.from_batches([item.slices for item in packed]).combine_chunks()
+    slices = slices.append_column("series", pa.array(np.repeat(np.arange(len(packed), dtype=np.int32), lengths)))
+    rows = {name: [item.row[name] for item in packed] for name in packed[0].row}
+    rows["series"] = list(range(len(packed)))
+    rows["first_row"] = (np.cumsum(lengths) - lengths).tolist()
+    return pa.table({name: pa.array(rows[name], SERIES_SCHEMA.field(name).type) for name in rows}), slices
+
+
+def _label(slices: pa.Table, table: LabelTable | None) -> tuple[pa.Table, LabelCounts]:
+    values, counts = np.full((len(slices), len(LABELS)), np.nan, np.float32), LabelCounts()
+    if table is not None:
+        values, without_image = table.match(slices["sop_uid"].combine_chunks())
+        unknown = np.isnan(values)
+        none, partly = unknown.all(axis=1), unknown.any(axis=1)
+        missing, some = int(none.sum()), int((partly & ~none).sum())
+        counts = LabelCounts(table.name, without_image, missing, some, table.inconsistent)
+    for k, label in enumerate(LABELS):
+        slices = slices.append_column(SLICES_SCHEMA.field(label), pa.array(values[:, k]))
+    return slices, counts
+
+
+def _with_folds(series: pa.Table, slices: pa.Table, *, folds: int, seed: int, kept: dict[str, int]) -> pa.Table:
+    patients = patients_of(series).dictionary_encode()
+    of_series = patients.indices.to_numpy(zero_copy_only=False)
+    of_slice = np.repeat(of_series, series["n_slices"].to_numpy())
+    labels = np.column_stack([slices[label].to_numpy() for label in LABELS])
+    names = patients.dictionary.to_pylist()
+    drawn = assign_folds(names, patient_labels(of_slice, labels, len(names)), folds=folds, seed=seed, kept=kept)
+    return series.append_column(SERIES_SCHEMA.field("fold"), pa.array(drawn[of_series], pa.int16()))
+
+
+def _csv(left_out: list[LeftOut]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(LeftOut._fields)
+    writer.writerows(left_out)
+    return text.getvalue().encode("utf-8", "backslashreplace")
