@@ -123,9 +123,10 @@ def _start(out: Path) -> Path:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f"{out}: is not an empty folder; phantoms are written into a new one only, choose another")
     try:
-        (partial / "truth").mkdir(parents=True)
-        for part in PARTS:
-            (partial / f"stage_2_{part}").mkdir()
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        for name in ("truth", *(f"stage_2_{part}" for part in PARTS)):
+            (partial / name).mkdir()
     except FileExistsError as error:
         raise DataError(f"{partial}: left over from an interrupted run, or one is running; delete it first") from error
     except OSError as error:
