@@ -279,6 +279,27 @@ def test_compressed_files_hold_the_same_hu(syntax, signed, bits):
     np.testing.assert_array_equal(read(data), wanted)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_jpeg_lossless_as_most_archives_write_it(tmp_path, signed):
+    """Process 14, selection value 1; pydicom cannot encode it, so gdcm does."""
+    gdcm = pytest.importorskip("gdcm", reason="gdcm encodes the file")
+    pixels = real_slice() if signed else (real_slice() + 3000).astype("u2")
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    plain.write_bytes(dicom_bytes(ct_dataset(pixels, SOPClassUID=CT_IMAGE)))
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(plain))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFileName(str(packed))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    assert read_header(io.BytesIO(packed.read_bytes()), "file").syntax == uid.JPEGLosslessSV1
+    np.testing.assert_array_equal(read(packed.read_bytes()), read(plain.read_bytes()))
+
+
 @pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=lambda s: s.name)
 def test_damaged_compressed_pixels_are_a_refusal(syntax):
     data = dicom_bytes(ct_dataset(real_slice()), syntax=syntax)

@@ -72,6 +72,7 @@ class Refused(Exception):
 
 
 def refuse(reason: str) -> NoReturn:
+    """Raise Refused; an expression's worth of typing less at every check."""
     raise Refused(reason)
 
 
@@ -197,14 +198,16 @@ def floats_of(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | No
 
 
 def integer_of(dataset: Dataset, name: str) -> int:
+    """An integer string; NO_NUMBER where absent or no integer."""
     text = text_of(dataset, name)
     return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else NO_NUMBER
 
 
 def short_of(dataset: Dataset, name: str, *, signed: bool = False) -> int | None:
+    """A two-byte integer, read in the signedness asked for whatever the file calls it; None where absent."""
     value = _bytes(dataset, name)
     if len(value) != 2:
         return None
-    element = dataset.get_item(TAGS[name])
+    element = dataset.get_item(TAGS[name], keep_deferred=True)
     little = bool(getattr(element, "is_little_endian", True))
     return int.from_bytes(value, "little" if little else "big", signed=signed)
