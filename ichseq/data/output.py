@@ -82,8 +82,8 @@ def _series_there(out: Path) -> dict[Identity, tuple[str, int]]:
         table = pq.read_table(out / "series.parquet", columns=columns)
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         raise DataError(
-            f"{out / 'series.parquet'}: missing or damaged ({type(error).__name__}), and the folds stand in it; restore "
-            "it from a copy, or prepare into another folder"
+            f"{out / 'series.parquet'}: missing or damaged ({type(error).__name__}), and the folds stand in it; "
+            "restore it from a copy, or prepare into another folder"
         ) from error
     names, patients = (table[name].to_pylist() for name in columns), patients_of(table).to_pylist()
     rows = zip(*names, strict=True)

@@ -82,7 +82,12 @@ def prepare(
     if not len(headers):
         raise nothing_usable(files, headers.dicom_files, left_out)
     check_same_source(out, there, _check_headers(headers, folds, table))
-    settings = {"folds": folds, "seed": seed, "source": [item.name for item in sources], "labels": table and table.name}
+    settings = {
+        "folds": folds,
+        "seed": seed,
+        "source": [item.resolve().name for item in sources],  # names alone: a path may say more than it should
+        "labels": table and Path(table.name).name,
+    }
     with locked(out):
         sweep(out)
         if not exists:

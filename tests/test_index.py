@@ -1,0 +1,143 @@
+"""The index: tables that are read back as written, folds that exist, and sets that must not be used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ichseq.data.index import Index, write_index, write_settings
+from ichseq.errors import ConfigError, DataError
+from ichseq.labels import LABELS
+
+LENGTHS = [3, 1, 4, 2]
+
+
+def tables(**changes: Any) -> tuple[pa.Table, pa.Table]:
+    """Four series of three patients, one of them without PatientID; columns can be replaced by name."""
+    n, total = len(LENGTHS), sum(LENGTHS)
+    series: dict[str, Any] = {
+        "series": range(n),
+        "patient_id": ["p", "p", "q", ""],
+        "study_uid": ["s1", "s2", "s3", "s4"],
+        "series_uid": ["a", "b", "c", "d"],
+        "store": [f"store/0{k}/{k}.b2nd" for k in range(n)],
+        "n_slices": LENGTHS,
+        "rows": [512, 256, 512, 64],
+        "columns": [512, 256, 320, 64],
+        "spacing_row_mm": [0.5, 0.4, np.nan, 1],
+        "spacing_column_mm": [0.5, 0.4, np.nan, 2],
+        "fold": [0, 0, 1, 2],
+        "phantom": [False, False, True, False],
+        "warnings": ["", "odd", "", ""],
+        "first_row": np.cumsum(LENGTHS) - LENGTHS,
+    }
+    slices: dict[str, Any] = {
+        "series": np.repeat(range(n), LENGTHS),
+        "slice_index": np.concatenate([range(length) for length in LENGTHS]),
+        "sop_uid": [f"ID_{k}" for k in range(total)],
+        "file": [f"raw/{k}.dcm" for k in range(total)],
+        "position_mm": np.arange(total) * 5.0,
+        **{label: np.full(total, np.nan) for label in LABELS},
+        "subdural": [1, 0, np.nan, 0, 1, 1, 0, 0, np.nan, np.nan],
+        "checksum": range(total),
+    }
+    for name, values in changes.items():
+        (series if name in series else slices)[name] = values
+    return pa.table(series), pa.table(slices)
+
+
+def write(folder: Path, **changes: Any) -> str:
+    return write_index(folder, *tables(**changes), folds=3, seed=0, source=["raw"], labels=None)
+
+
+def test_what_is_loaded_is_what_was_written(tmp_path: Path) -> None:
+    key = write(tmp_path)
+    index = Index.load(tmp_path)
+    assert (index.key, index.folds, index.phantom) == (key, 3, True)
+    assert (index.n_series, index.n_slices, index.n_patients) == (4, 10, 3)
+    assert index.lengths.tolist() == LENGTHS
+    assert index.offsets.tolist() == [0, 3, 4, 8, 10]
+    assert index.shapes.tolist() == [[512, 512], [256, 256], [512, 320], [64, 64]]
+    assert index.patient_codes[0] == index.patient_codes[1] != index.patient_codes[2]
+    assert len(set(index.patient_codes)) == 3  # without a PatientID, the study stands for the patient
+    assert (index.labels.dtype, index.labels.shape) == (np.float32, (10, 6))
+    assert np.array_equal(index.labels[:4, 4], [1, 0, np.nan, 0], equal_nan=True)
+    assert (index.sop_uid(8), index.file(8)) == ("ID_8", "raw/8.dcm")
+    assert index.sop_uids(2) == ["ID_4", "ID_5", "ID_6", "ID_7"]
+    assert index.files(1) == ["raw/3.dcm"]
+    assert index.store_path(1) == tmp_path / "store/01/1.b2nd"
+    assert index.series_row(1)["warnings"] == "odd"
+    for array, dtype in ((index.lengths, np.int32), (index.offsets, np.int64), (index.fold, np.int16)):
+        assert array.dtype == dtype
+
+
+def test_folds_split_the_series_and_a_fold_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    index = Index.load(tmp_path)
+    for fold in range(3):
+        both = np.concatenate([index.training_series(fold), index.validation_series(fold)])
+        assert sorted(both) == [0, 1, 2, 3]
+        assert set(index.fold[index.validation_series(fold)]) == {fold}
+    for fold in (-1, 3):
+        with pytest.raises(ConfigError, match=f"fold {fold} does not exist; this set has folds 0 to 2"):
+            index.training_series(fold)
+    write(tmp_path, fold=[1, 1, 1, 1])
+    with pytest.raises(ConfigError, match="fold 1 holds every series"):
+        Index.load(tmp_path).training_series(1)
+
+
+def test_prevalence_counts_known_labels_of_the_series_asked_for(tmp_path: Path) -> None:
+    write(tmp_path)
+    index = Index.load(tmp_path)
+    assert index.slice_rows(np.array([2, 0])).tolist() == [4, 5, 6, 7, 0, 1, 2]
+    assert index.prevalence()[4] == pytest.approx(3 / 7)
+    assert index.prevalence(np.array([0, 1]))[4] == pytest.approx(1 / 3)
+    assert np.isnan(index.prevalence(np.array([3]))).all()
+    assert np.isnan(index.prevalence(np.array([], int))).all()
+
+
+def test_the_key_follows_what_training_sees_and_nothing_else(tmp_path: Path) -> None:
+    key = write(tmp_path)
+    assert write(tmp_path) == key
+    assert write(tmp_path, file=["elsewhere"] * 10) == key
+    subdural = [1, 0, 0, 0, 1, 1, 0, 0, np.nan, np.nan]
+    for change in ({"checksum": range(1, 11)}, {"fold": [0, 0, 2, 1]}, {"subdural": subdural}):
+        assert write(tmp_path, **change) != key
+
+
+def test_sets_that_must_not_be_used_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no prepared set"):
+        Index.load(tmp_path)
+    write_settings(tmp_path, finished=False)
+    with pytest.raises(DataError, match="not finished; run `ichseq prepare` again"):
+        Index.load(tmp_path)
+    write(tmp_path)
+    settings = json.loads((tmp_path / "index.json").read_text())
+    for change in ({"format": 99}, {"codec": "other"}, {"hu_range": [0, 80]}):
+        (tmp_path / "index.json").write_text(json.dumps(settings | change))
+        with pytest.raises(DataError, match="prepared by another version of ichseq"):
+            Index.load(tmp_path)
+    for text in ("", "[]", "{}", "null"):
+        (tmp_path / "index.json").write_text(text)
+        with pytest.raises(DataError, match=r"index\.json: damaged"):
+            Index.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["series.parquet", "slices.parquet"])
+def test_tables_that_are_missing_damaged_or_of_another_set_are_named(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "a")
+    write(tmp_path / "b", checksum=range(1, 11))
+    path = tmp_path / "a" / name
+    sound = path.read_bytes()
+    path.write_bytes((tmp_path / "b" / name).read_bytes())
+    with pytest.raises(DataError, match=f"{name}: does not belong"):
+        Index.load(tmp_path / "a")
+    path.write_bytes(sound[:-20])
+    with pytest.raises(DataError, match=f"{name}: damaged"):
+        Index.load(tmp_path / "a")
+    path.unlink()
+    with pytest.raises(DataError, match=f"{name}: missing"):
+        Index.load(tmp_path / "a")

@@ -1,0 +1,121 @@
+"""The store: exact within its range, deterministic, read in pieces and from threads; damage never becomes a picture."""
+
+import resource
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+from dicom_files import HEAD_CT, needs_head_ct
+
+from ichseq.ct.series import load_series
+from ichseq.data.store import read_slices, read_stored, write_series, write_whole
+from ichseq.errors import DataError
+from ichseq.labels import HU_RANGE
+
+
+def volume(*shape: int) -> np.ndarray:
+    """Smooth anatomy-like values with noise, reaching beyond the store's range on both sides."""
+    generator = np.random.default_rng(sum(shape))
+    ramp = np.linspace(-2000, 3000, shape[-1])
+    return (ramp + generator.normal(0, 5, shape)).astype(np.int16)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 509, 311), (1, 7, 300), (4, 1, 5), (2, 512, 512)])
+def test_what_is_read_is_what_was_written_clipped(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    hu = volume(*shape)
+    write_series(tmp_path / "a.b2nd", hu)
+    assert np.array_equal(read_slices(tmp_path / "a.b2nd"), np.clip(hu, *HU_RANGE))
+
+
+def test_any_slices_in_any_order_and_into_a_given_array(tmp_path: Path) -> None:
+    path, hu = tmp_path / "a.b2nd", np.clip(volume(6, 40, 30), *HU_RANGE)
+    write_series(path, hu)
+    assert np.array_equal(read_slices(path, 2, 5), hu[2:5])
+    assert np.array_equal(read_slices(path, 4), hu[4:])
+    assert np.array_equal(read_slices(path, rows=[5, 0, 3, 3]), hu[[5, 0, 3, 3]])
+    assert read_slices(path, rows=[]).shape == (0, 40, 30)
+    out = np.empty((2, 40, 30), np.int16)
+    assert read_slices(path, 1, 3, out=out) is out
+    assert np.array_equal(out, hu[1:3])
+    with pytest.raises(IndexError, match="slices 0 to 5"):
+        read_slices(path, rows=[6])
+    with pytest.raises(ValueError, match="out must be"):
+        read_slices(path, 0, 3, out=out)
+
+
+def test_the_same_content_gives_the_same_bytes_however_it_arrives(tmp_path: Path) -> None:
+    hu = volume(7, 64, 48)
+    notes = {"warnings": ["odd"], "left_out": [[2, "why"]]}
+    first = write_series(tmp_path / "a", hu, notes=notes)
+    write_series(tmp_path / "b", (hu[k : k + 3] for k in range(0, 7, 3)), notes=notes)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    again = read_stored(tmp_path / "b")
+    assert (again.shape, again.notes) == ((7, 64, 48), notes)
+    assert np.array_equal(first.sums, again.sums)
+
+
+def test_threads_read_one_file_at_once(tmp_path: Path) -> None:
+    hu = np.clip(volume(8, 128, 128), *HU_RANGE)
+    write_series(tmp_path / "a", hu)
+    with ThreadPoolExecutor(4) as pool:
+        for k, got in enumerate(pool.map(lambda k: read_slices(tmp_path / "a", rows=[k % 8]), range(64))):
+            assert np.array_equal(got[0], hu[k % 8])
+
+
+def test_a_changed_byte_is_an_error_or_harmless_but_never_another_picture(tmp_path: Path) -> None:
+    path, hu = tmp_path / "a", np.clip(volume(3, 64, 64), *HU_RANGE)
+    write_series(path, hu)
+    sound = path.read_bytes()
+    generator = np.random.default_rng(0)
+    errors = 0
+    for at in generator.integers(0, len(sound), 150):
+        damaged = bytearray(sound)
+        damaged[at] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            assert np.array_equal(read_slices(path), hu)
+        except DataError:
+            errors += 1
+    assert errors > 100
+
+
+def test_missing_truncated_foreign_and_older_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with pytest.raises(DataError, match="a: missing"):
+        read_slices(path)
+    write_series(path, volume(2, 32, 32))
+    sound = path.read_bytes()
+    for length in (0, 10, len(sound) // 2, len(sound) - 1):
+        path.write_bytes(sound[:length])
+        with pytest.raises(DataError, match="a: damaged"):
+            read_slices(path)
+    foreign = blosc2.asarray(np.zeros((2, 4, 4), np.int16), urlpath=str(tmp_path / "b.b2nd"), mode="w")
+    with pytest.raises(DataError, match="not a series of the store"):
+        read_slices(tmp_path / "b.b2nd")
+    foreign.schunk.vlmeta["ichseq"] = {"codec": "older", "sums": b"", "notes": {}}
+    with pytest.raises(DataError, match="written as older, this version reads"):
+        read_slices(tmp_path / "b.b2nd")
+
+
+def test_a_full_disk_leaves_the_earlier_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    write_whole(path, b"earlier")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # as a full disk: a write that stops half way
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(DataError, match="a: cannot be written"):
+            write_whole(path, b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == b"earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@needs_head_ct
+def test_a_slice_of_the_real_head_ct_takes_at_most_100_kilobytes(tmp_path: Path) -> None:
+    hu = load_series(HEAD_CT)[0].hu
+    write_series(tmp_path / "a", hu)
+    assert np.array_equal(read_slices(tmp_path / "a"), np.clip(hu, *HU_RANGE))
+    assert (tmp_path / "a").stat().st_size <= 100_000 * len(hu)
