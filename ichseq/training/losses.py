@@ -1,0 +1,27 @@
+"""The loss: binary cross entropy on logits, each label with its weight, unknown labels left out."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ichseq.labels import LABEL_WEIGHTS
+
+
+def weighted_bce_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum over slices and labels of weight x binary cross entropy; divide by `label_weight` for the mean.
+
+    With every label known, the mean is (6 x mean over all six + 1 x mean over any) / 7, the published loss, and the
+    competition's weighted log loss but for its clipping.
+
+    Args:
+        logits: (S, 6).
+        labels: (S, 6), NaN where unknown.
+    """
+    known = ~labels.isnan()
+    losses = F.binary_cross_entropy_with_logits(logits.float(), labels.nan_to_num(0.0), reduction="none")
+    return (torch.where(known, losses, 0.0) * losses.new_tensor(LABEL_WEIGHTS)).sum()
+
+
+def label_weight(labels: Tensor) -> float:
+    """Sum of the weights of the known labels, (S, 6) on the CPU."""
+    return float(((~labels.isnan()) * labels.new_tensor(LABEL_WEIGHTS)).sum())
