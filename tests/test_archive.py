@@ -197,6 +197,18 @@ def test_damage_inside_an_archive_is_named(tmp_path):
     assert "not a zip archive" in list_files(path).left_out[0].reason
 
 
+def test_a_flipped_bit_that_still_unpacks_is_noticed(tmp_path):
+    path = tmp_path / "rot.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=0) as archive:
+        archive.writestr("a", bytes(1000))
+    data = bytearray(path.read_bytes())
+    data[500] ^= 1
+    path.write_bytes(data)
+    files = list_files(path)
+    with files.open(0) as stream, pytest.raises(ScanError, match="length or checksum differs"):
+        stream.read()
+
+
 @pytest.mark.parametrize(("source", "message"), [("missing", "no such file or folder"), ([], "no source given")])
 def test_nothing_to_list(tmp_path, source, message):
     with pytest.raises(ScanError, match=message):

@@ -84,8 +84,8 @@ def test_bits_above_the_stored_ones_are_ignored():
 
 
 def test_fractions_are_rounded_and_the_extremes_clipped():
-    dataset = ct_dataset(grid(-32768, 3, 7, 32767), RescaleSlope="1.5", RescaleIntercept="-0.25")
-    assert read(dicom_bytes(dataset))[0, :4].tolist() == [-32768, 4, 10, 32767]  # 4.25 and 10.25 between
+    dataset = ct_dataset(grid(-32768, 3, 7, 32767), RescaleSlope="1.5", RescaleIntercept="-0.75")
+    assert read(dicom_bytes(dataset))[0, :4].tolist() == [-32768, 4, 10, 32767]  # 3.75 and 9.75 between
     dataset = ct_dataset(grid(-32768, 3), RescaleSlope="1e30")
     assert read(dicom_bytes(dataset))[0, :2].tolist() == [-32768, 32767]
 
