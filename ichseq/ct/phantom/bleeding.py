@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ichseq.ct.phantom.anatomy import Array, Fields, Head, Waves, draw_waves, head_fields, vault
+from ichseq.ct.phantom.anatomy import Fields, head_fields, vault
+from ichseq.ct.phantom.head import Array, Head, Waves, draw_waves
 from ichseq.ct.phantom.tissue import Parts, cut_parts, soft
 from ichseq.labels import LABELS
 
@@ -22,20 +23,20 @@ JOINS = {
     "subarachnoid": {"intraventricular": 0.3, "intraparenchymal": 0.2, "subdural": 0.2},
     "subdural": {"subarachnoid": 0.35, "intraparenchymal": 0.2},
 }
-# Millilitres, drawn log-uniformly: first bleed of its kind in a patient.
+# Millilitres of a patient's first bleed; the logarithm is drawn, with more large ones than small.
 VOLUMES = {
     "epidural": (1.2, 60),
     "intraparenchymal": (1.0, 50),
     "intraventricular": (1.2, 25),
     "subarachnoid": (2.0, 25),
-    "subdural": (3.0, 90),
+    "subdural": (3.0, 70),
 }
 HU = {
-    "epidural": (58, 78),
-    "intraparenchymal": (56, 82),
-    "intraventricular": (50, 75),
-    "subarachnoid": (50, 72),
-    "subdural": (50, 75),
+    "epidural": (60, 80),
+    "intraparenchymal": (58, 85),
+    "intraventricular": (54, 78),
+    "subarachnoid": (58, 75),
+    "subdural": (52, 75),
 }
 # Basal ganglia, thalamus, two lobes, frontal and temporal base (contusions), cerebellum, pons: place in mm, chance, and
 # the most millilitres that fit there.
@@ -89,7 +90,7 @@ def draw_bleeds(rng: np.random.Generator, kinds: list[str]) -> list[Bleed]:
     for first, kind in zip([True] + [False] * 9, kinds, strict=False):
         low, high = VOLUMES[kind]
         # What joins another bleed is smaller.
-        volume = float(np.exp(rng.uniform(np.log(low), np.log(high if first else 0.35 * high))))
+        volume = low * ((high if first else 0.35 * high) / low) ** rng.beta(1.5, 1.1)
         extra = 1 if kind == "intraparenchymal" and rng.random() < 0.25 else 0
         for i in range(1 + extra):
             bleeds.append(_draw_bleed(rng, kind, max(low, volume * 0.4**i), side if rng.random() < 0.7 else -side))
@@ -111,7 +112,7 @@ def _draw_bleed(rng: np.random.Generator, kind: str, volume: float, side: float)
     elif kind == "intraventricular":
         centre = (side * rng.uniform(4, 22), rng.uniform(-15, 35), rng.uniform(5, 16))
     elif rng.random() < 0.5:
-        centre = (side * rng.uniform(0, 22), rng.uniform(-18, 4), rng.uniform(-20, -8))
+        centre = (side * rng.uniform(0, 15), rng.uniform(-18, 4), rng.uniform(-20, -8))
         aspect = (1.15, 1.1, 0.75)
     else:
         high = rng.uniform(0.05, 1.1)
@@ -176,7 +177,7 @@ def bleed_fields(bleeds: list[Bleed], f: Fields, x: Array, y: Array, z: Array, d
             rough = {"intraparenchymal": 0.2 * min(bleed.level, 14), "subarachnoid": 5.0, "intraventricular": 3.0}
             f[name] = gap - np.float32(bleed.level) + np.float32(rough[bleed.kind]) * bleed.waves(x, y, z)
             if bleed.kind == "subarachnoid":
-                spread = 0.8 * np.clip(0.5 - f[name] / 8, 0, 1)
+                spread = 1.1 * np.clip(0.5 - f[name] / 8, 0, 1)
                 f["spread"] = f["spread"] + spread if "spread" in f else spread
 
 

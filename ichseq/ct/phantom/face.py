@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ichseq.ct.phantom.anatomy import FAR, Array, Fields, Head, cone, ellipsoid, ramp
+from ichseq.ct.phantom.anatomy import FAR, Fields, cone, ellipsoid, ramp
+from ichseq.ct.phantom.head import Array, Head
 
 
 def add_face(head: Head, fields: Fields, x: Array, y: Array, z: Array) -> None:

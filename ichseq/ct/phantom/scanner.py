@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from ichseq.ct.phantom.anatomy import Array, Fields, Head, head_fields
+from ichseq.ct.phantom.anatomy import Fields, head_fields
 from ichseq.ct.phantom.bleeding import Bleed, bleed_fields, blood_share, midline_shift, oedema_share, reaches
 from ichseq.ct.phantom.face import add_face
+from ichseq.ct.phantom.head import Array, Head
 from ichseq.ct.phantom.tissue import AIR, cut_parts, hounsfield
 
 SUB_PLANES = (-1 / 3, 0.0, 1 / 3)
