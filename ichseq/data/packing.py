@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from ichseq.ct.archive import FileList, LeftOut
 from ichseq.ct.dicom import SliceError
 from ichseq.ct.scan import Headers
 from ichseq.ct.series import Series, make_series
-from ichseq.data.store import CODEC, Stored, read_stored, write_series
+from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError, ScanError
 
 _NUMBERS_OF_THE_FILE: Final = ("file", "noted")  # columns of a header that say nothing about the slice
@@ -55,23 +56,33 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
     packed: list[Packed] = []
     left_out: list[LeftOut] = []
     read = 0
-    for files, headers in groups:
-        found, out = make_series(files, headers)
-        left_out += out
-        content = _content(headers)
-        newest = _newest(files)
-        for series in found:
-            name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
-            place = f"store/{name[:2]}/{name}.b2nd"
-            stored = _still_good(folder / place, series, newest)
-            if stored is None:
-                read += 1
-                stored = _pack(folder / place, series, left_out)
-            if stored is not None:
+    with ThreadPoolExecutor(1) as thread:
+        writing: list[Future[None]] = []
+        for files, headers in groups:
+            found, out = make_series(files, headers)
+            left_out += out
+            content, newest = _content(headers), _newest(files)
+            for series in found:
+                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
+                place = f"store/{name[:2]}/{name}.b2nd"
+                stored = _still_good(folder / place, series, newest)
+                if stored is None:
+                    read += 1
+                    data, stored = _pack(series)
+                    if data:  # the disk is waited for while the next series is read
+                        _finish(writing)
+                        writing.append(thread.submit(write_whole, folder / place, data))
                 bad = dict(stored.notes["left_out"])
                 left_out += [LeftOut(series.files[k], reason) for k, reason in bad.items()]
-                packed.append(_packed(place, series, stored, [k for k in range(len(series)) if k not in bad]))
+                if len(bad) < len(series):
+                    packed.append(_packed(place, series, stored, [k for k in range(len(series)) if k not in bad]))
+        _finish(writing)
     return packed, left_out, read
+
+
+def _finish(writing: "list[Future[None]]") -> None:
+    while writing:
+        writing.pop().result()
 
 
 def _content(headers: Headers) -> str:
@@ -107,15 +118,14 @@ def _still_good(path: Path, series: Series, newest: int) -> Stored | None:
     return stored if whole and stored.shape[1:] == series.shape[1:] else None
 
 
-def _pack(path: Path, series: Series, left_out: list[LeftOut]) -> Stored | None:
-    """Write a series' file, a slice at a time; None if no slice of it can be read."""
+def _pack(series: Series) -> tuple[bytes, Stored]:
+    """Read a series, a slice at a time: the bytes for its file, none if no slice can be read."""
     notes: dict[str, Any] = {"left_out": [], "warnings": []}
     slices = _readable(series, notes)
     first = next(slices, None)
     if first is None:
-        left_out += [LeftOut(series.files[k], reason) for k, reason in notes["left_out"]]
-        return None
-    return write_series(path, itertools.chain([first], slices), notes=notes)
+        return b"", Stored((0, *series.shape[1:]), np.empty(0, np.uint64), notes)
+    return pack_series(itertools.chain([first], slices), notes=notes)
 
 
 def _readable(series: Series, notes: dict[str, Any]) -> Iterator[np.ndarray]:
