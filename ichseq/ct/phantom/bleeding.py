@@ -2,8 +2,11 @@
 
 What a patient has follows from seed, part and number alone. In every ten patients in a row five bleed, one of them with
 each kind as its first; others join as they do in life (a bleed in the brain breaks into a ventricle, a fracture comes
-with contusions). So half of the exams bleed against about two fifths of RSNA 2019's, and epidural bleeding, rare there
-(0.4 % of slices), is enriched about tenfold, so that five folds of 60 patients have every label.
+with contusions). So of 60 patients 30 bleed, each kind in six or more, and five folds can each have every label.
+
+How enriched that is (60 patients, seed 0, against the RSNA 2019 training slices): any 0.19 of the slices against 0.144
+(1.3 times); epidural 0.034 against 0.0041 (8 times, for it is the rare one); intraparenchymal 0.047 against 0.048,
+intraventricular 0.025 against 0.035, subarachnoid 0.051 against 0.048, subdural 0.067 against 0.063.
 """
 
 from dataclasses import dataclass, replace
