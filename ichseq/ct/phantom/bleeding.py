@@ -39,7 +39,7 @@ HU = {
     "intraparenchymal": (58, 85),
     "intraventricular": (54, 78),
     "subarachnoid": (58, 75),
-    "subdural": (52, 75),
+    "subdural": (56, 76),
 }
 # Basal ganglia, thalamus, two lobes, frontal and temporal base (contusions), cerebellum, pons: place in mm, chance, and
 # the most millilitres that fit there.
