@@ -98,7 +98,7 @@ def pack_series(hu: np.ndarray | Iterable[np.ndarray], *, notes: dict[str, Any] 
 
 
 def _block_rows(shape: tuple[int, ...]) -> int:
-    """Rows of a block: they divide the slice's, so that a chunk is the slice's bytes and decodes straight into place."""
+    """Rows of a block, a divisor of the slice's: a chunk is then the slice's bytes and decodes straight into place."""
     rows, columns = shape
     fits = [k for k in range(1, rows + 1) if rows % k == 0 and k * columns * 2 <= _BLOCK_BYTES]
     return fits[-1] if fits and fits[-1] * columns * 2 >= _BLOCK_BYTES // 8 else rows
