@@ -67,9 +67,9 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
                 place = f"store/{name[:2]}/{name}.b2nd"
                 stored = _still_good(folder / place, series, newest)
                 if stored is None:
-                    read += 1
                     data, stored = _pack(series)
                     if data:  # the disk is waited for while the next series is read
+                        read += 1
                         _finish(writing)
                         writing.append(thread.submit(write_whole, folder / place, data))
                 bad = dict(stored.notes["left_out"])

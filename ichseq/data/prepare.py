@@ -81,7 +81,8 @@ def prepare(
     left_out = [*every_file.left_out, *headers.left_out]
     if not len(headers):
         raise nothing_usable(files, headers.dicom_files, left_out)
-    check_same_source(out, there, _check_headers(headers, folds, table))
+    groups = group_headers(headers)
+    check_same_source(out, there, _check_headers(headers, groups, folds, table))
     settings = {
         "folds": folds,
         "seed": seed,
@@ -92,7 +93,7 @@ def prepare(
         sweep(out)
         if not exists:
             begin(out, **settings)
-        packed, read = _pack(files, headers, out, parallel, tell, left_out)
+        packed, read = _pack(files, headers, groups, out, parallel, tell, left_out)
         if not packed:
             discard(out)
             raise nothing_usable(files, headers.dicom_files, left_out)
@@ -182,32 +183,40 @@ def _scan_piece(files: FileList, first: int) -> tuple[Headers, int]:
     return scan_headers(files, first=first), len(files)
 
 
-def _check_headers(headers: Headers, folds: int, table: LabelTable | None) -> set[Identity]:
+def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, table: LabelTable | None) -> set[Identity]:
     """What can be refused before a pixel is read; returns the identities of the series found."""
-    texts = [np.char.decode(getattr(headers, name), "utf-8") for name in ("patient_id", "study_uid", "series_uid")]
-    patients = len(np.unique(np.where(texts[0] == "", texts[1], texts[0])))
+    found: set[Identity] = set()
+    for first, *_ in groups:  # a group shares all three
+        text = (headers.text(name, first) for name in ("patient_id", "study_uid", "series_uid"))
+        found.add((next(text), next(text), next(text)))
+    patients = len({patient or study for patient, study, _ in found})
     if folds > patients:
         count = f"{patients} patient{'s' * (patients != 1)}"
         raise ConfigError(f"{folds} folds asked for, but the source holds {count}; ask for at most {patients}")
     if table is not None:
-        _, without_image = table.match(pa.array(np.char.decode(headers.sop_uid, "utf-8")))
+        _, without_image = table.match(pa.array(headers.sop_uid).cast(pa.string()))
         if without_image == len(table.sop_uid):
             raise DataError(
                 f"{table.name}: none of its {without_image} labelled slices is among the {len(headers)} images of the "
                 "source; check that they belong together"
             )
-    return set(zip(*(text.tolist() for text in texts), strict=True))
+    return found
 
 
 def _pack(
-    files: FileList, headers: Headers, out: Path, parallel: Any, tell: _Teller, left_out: list[LeftOut]
+    files: FileList,
+    headers: Headers,
+    groups: list[np.ndarray],
+    out: Path,
+    parallel: Any,
+    tell: _Teller,
+    left_out: list[LeftOut],
 ) -> tuple[list[Packed], int]:
     tell.add(len(files) - len(headers))
     packed: list[Packed] = []
     read = 0
-    batches = _batches(group_headers(headers))
     folder = out.resolve()  # workers may stand elsewhere
-    tasks = (joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder) for batch in batches)
+    tasks = (joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder) for batch in _batches(groups))
     for found, missing, count, done in parallel(tasks):
         packed += found
         left_out += missing
