@@ -231,9 +231,9 @@ def _pieces(files: FileList, headers: Headers, groups: list[np.ndarray]) -> list
 
 
 def _batches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Groups of about as many slices as keep a worker busy for a second, and at least four batches a worker or so."""
+    """Groups of several series each, so that a worker reads one while the last one is written."""
     slices = sum(len(group) for group in groups)
-    target = min(_SLICES_AT_ONCE, max(1, slices // 64))
+    target = min(_SLICES_AT_ONCE, max(100, slices // 64))
     ends = np.cumsum([len(group) for group in groups]) // target
     for _, batch in itertools.groupby(zip(ends, groups, strict=True), key=lambda pair: pair[0]):
         yield [group for _, group in batch]
