@@ -260,6 +260,7 @@ def bad_files(folder: Path) -> Iterator[tuple[str, str]]:
     for name, data, reason in (
         ("note.txt", b"hello", "not a DICOM file"),
         ("short.dcm", good[:-50], "truncated"),
+        ("shorter.dcm", good[:-60], "truncated"),
         ("mr.dcm", slice_bytes(0, 1, Modality="MR"), "modality MR"),
         ("slope.dcm", slice_bytes(0, 1, RescaleSlope=None), "no RescaleSlope"),
         ("nowhere.dcm", slice_bytes(0, 1, ImagePositionPatient=None), "no ImagePositionPatient"),
@@ -278,6 +279,9 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(raw: Path, tmp_path: Pa
     written = (tmp_path / "out" / "left_out.csv").read_text().splitlines()
     assert written[0] == "file,reason"
     assert len(written) == 1 + len(expected)
+    assert summary.left_out_by_reason["truncated (details differ)"] == 2
+    assert sum(summary.left_out_by_reason.values()) == len(expected)
+    assert "6 files left out" in summary.text()
 
 
 def test_a_slice_that_cannot_be_decoded_is_left_out_and_its_series_goes_on(raw: Path, tmp_path: Path) -> None:

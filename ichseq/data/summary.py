@@ -54,8 +54,16 @@ class Summary:
 
     @property
     def left_out_by_reason(self) -> dict[str, int]:
-        """Number of files left out for each reason, the most frequent first."""
-        return dict(Counter(item.reason for item in sorted(self.left_out)).most_common())
+        """Number of files left out for each kind of reason, the most frequent first.
+
+        Reasons that differ only after a colon (byte counts, names of other files) are of one kind.
+        """
+        kinds: dict[str, Counter[str]] = {}
+        for item in self.left_out:
+            kinds.setdefault(item.reason.partition(":")[0], Counter())[item.reason] += 1
+        shown = {min(found) if len(found) == 1 else f"{kind} (details differ)": found for kind, found in kinds.items()}
+        totals = {reason: found.total() for reason, found in shown.items()}
+        return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
 
     @property
     def warnings(self) -> int:
