@@ -22,3 +22,15 @@ class DataError(IchseqError):
 
 class RunError(IchseqError):
     """A run that is missing, damaged, or must not be used for what was asked."""
+
+
+class Stopped(IchseqError):
+    """The user or the system asked the process to stop, and it did so in good order.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -1,0 +1,114 @@
+"""Checkpoints: everything that decides the next step, in safetensors and JSON, written beside and renamed into place.
+
+    last/step-00000500/state.safetensors   model, optimizer and moving average, by prefixed name
+    last/step-00000500/state.json          position, history, scaler, checksum of the tensors
+
+The last two are kept; if the newest is damaged, the one before is used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ichseq.errors import RunError
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: named tensors, a JSON state, and the lines to show if a damaged one was passed over."""
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+    passed_over: list[str]
+
+
+def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+    """Write the checkpoint of a step into `folder` and drop all but the last two.
+
+    Raises:
+        RunError: the file system refuses; earlier checkpoints are as they were.
+    """
+    final, beside = folder / f"step-{step:08d}", folder / f".step-{step:08d}.part"
+    try:
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / "state.safetensors")
+        state = {**state, "step": step, "checksum": _checksum(beside / "state.safetensors")}
+        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+        for name in ("state.safetensors", "state.json"):
+            with open(beside / name, "rb") as file:
+                os.fsync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(beside, final)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunError(f"{folder}: the checkpoint can't be written ({reason}); the one before is intact") from None
+    for old in _found(folder)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """The newest whole checkpoint of `folder`.
+
+    Raises:
+        RunError: there is none.
+    """
+    passed_over: list[str] = []
+    for path in reversed(_found(folder)):
+        try:
+            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            if state["checksum"] != _checksum(path / "state.safetensors"):
+                raise ValueError("checksum")
+            return Checkpoint(load_file(path / "state.safetensors"), state, passed_over)
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            passed_over.append(f"{path}: damaged ({error}); going back to the checkpoint before it")
+    damaged = f" ({len(passed_over)} damaged)" if passed_over else ""
+    raise RunError(f"{folder.parent}: nothing to resume{damaged}; train without --resume, or name another run with -o")
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors, "optimizer.<parameter number>.<name>"."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{name}": torch.as_tensor(v) for i, values in state.items() for name, v in values.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        prefix, _, rest = key.partition(".")
+        if prefix == "optimizer":
+            number, _, name = rest.partition(".")
+            state.setdefault(int(number), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under "<prefix>.<name>"."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under "<prefix>.", by their names again."""
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _found(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"))
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()

@@ -1,0 +1,108 @@
+"""Run folders: where they are, which one is meant, and whom a run has seen.
+
+runs/<name>/<stage>/fold<K>/    a leaf: one stage trained on one fold
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ichseq.config import STAGES
+from ichseq.data.index import Index
+from ichseq.errors import RunError
+
+RUNS = Path("runs")
+
+
+def leaf_of(run: Path, stage: str, fold: int) -> Path:
+    """Folder of a stage and fold in a run."""
+    return run / stage / f"fold{fold}"
+
+
+def leaves(run: Path) -> list[Path]:
+    """The leaves of a run that hold a model; of a leaf, itself."""
+    if (run / "model.json").is_file():
+        return [run]
+    return sorted(path.parent for path in run.glob("*/fold*/model.json"))
+
+
+def read_run(leaf: Path) -> dict[str, Any]:
+    """run.json of a leaf.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        return json.loads((leaf / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{leaf}: run.json can't be read ({type(error).__name__}); it is not a run of ichseq") from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write strict JSON beside and rename it into place."""
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
+    os.replace(beside, path)
+
+
+def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
+    """The leaves meant by a run: its last stage's (joint before frozen before slice), of one fold or of all.
+
+    Raises:
+        RunError: no such run, or nothing in it for that fold.
+    """
+    if not run.is_dir():
+        near = [str(path) for path in sorted(run.parent.glob("*")) if path.is_dir()] if run.parent.is_dir() else []
+        hint = f"; there are {', '.join(near[:8])}" if near else "; train one with `ichseq train`"
+        raise RunError(f"{run}: no such run{hint}")
+    found = leaves(run)
+    if fold is not None:
+        found = [leaf for leaf in found if read_run(leaf)["fold"] == fold]
+    for stage in reversed(STAGES):
+        chosen = [leaf for leaf in found if read_run(leaf)["stage"] == stage]
+        if chosen:
+            return sorted(chosen, key=lambda leaf: read_run(leaf)["fold"])
+    of_fold = "" if fold is None else f" for fold {fold}"
+    raise RunError(f"{run}: no trained model{of_fold} in it; train one with `ichseq train` (-o {run})")
+
+
+def newest_run(fold: int | None = None, stage: str | None = None) -> Path:
+    """The run under runs/ that was last trained and has the fold (and stage).
+
+    Raises:
+        RunError: there is none.
+    """
+    pattern = f"*/{stage or '*'}/fold{'*' if fold is None else fold}/run.json"
+    found = sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
+    if stage is None:
+        found = [path for path in found if (path.parent / "model.json").is_file()]
+    if not found:
+        what = "" if fold is None else f" of fold {fold}"
+        raise RunError(f"no run{what} under {RUNS}/; train one with `ichseq train`, or name one")
+    return found[-1].parents[2]
+
+
+def patient_hashes(patient_ids: Iterable[str]) -> list[str]:
+    """A short hash of each different patient, sorted: enough to tell whether two runs share a patient."""
+    return sorted({hashlib.sha256(str(patient).encode()).hexdigest()[:16] for patient in patient_ids})
+
+
+def refuse_seen_patients(leaf: Path, index: Index, fold: int) -> list[str]:
+    """Hashes of the patients that the run of `leaf` has trained on, if none is in this fold's validation part.
+
+    Raises:
+        RunError: some are, so that the fold's figures would be those of patients seen in training.
+    """
+    patients = index.series_column("patient_id")
+    here = set(patient_hashes(patients[i] for i in index.validation_series(fold)))
+    seen = read_run(leaf)["patients"]
+    shared = len(here & set(seen))
+    if shared:
+        raise RunError(
+            f"{leaf}: was trained on {shared} of the {len(here)} patients of this set's fold {fold}, which is held out "
+            "for validation; start from a run of the same fold"
+        )
+    return seen
