@@ -153,8 +153,8 @@ class Trainer:
         for section, values in now.items():
             for key, value in values.items():
                 if value != was[section].get(key) and (section, key) not in _MAY_CHANGE:
-                    raise RunError(f"{self.leaf}: {section}.{key} was {was[section].get(key)!r} and is now {value!r}; a "
-                                   "resumed run keeps its settings, start a new one with -o")  # fmt: skip
+                    raise RunError(f"{self.leaf}: {section}.{key} was {was[section].get(key)!r} and is now {value!r}; "
+                                   "a resumed run keeps its settings, start a new one with -o")  # fmt: skip
 
     def _build(self, init: Path | None, *, fetch: bool) -> None:
         config, train = self.config, self.config.train
@@ -191,8 +191,8 @@ class Trainer:
         other = Model.load(init)
         for key in ("backbone", "windows"):
             if other.settings[key] != model.settings[key]:
-                raise RunError(f"{init}: its model.{key} is {other.settings[key]}, this run's {model.settings[key]}; set "
-                               f"model.{key} to the same, or choose another --init")  # fmt: skip
+                raise RunError(f"{init}: its model.{key} is {other.settings[key]}, this run's {model.settings[key]}; "
+                               f"set model.{key} to the same, or choose another --init")  # fmt: skip
         mine, theirs = model.state_dict(), other.state_dict()
         fitting = {k: t for k, t in theirs.items() if k in mine and mine[k].shape == t.shape}
         model.load_state_dict(fitting, strict=False)
@@ -203,7 +203,11 @@ class Trainer:
     def _scheduler(self, optimizer: torch.optim.Optimizer) -> CosineLRScheduler | StepLRScheduler:
         train = self.config.train
         total = self.steps_per_epoch * (train.epochs or 1)
-        warmup = {"warmup_t": min(train.warmup_steps, total), "warmup_lr_init": 0.0, "t_in_epochs": False}
+        warmup: dict[str, Any] = {
+            "warmup_t": min(train.warmup_steps, total),
+            "warmup_lr_init": 0.0,
+            "t_in_epochs": False,
+        }
         if train.schedule == "cosine":
             return CosineLRScheduler(optimizer, t_initial=total, **warmup)
         return StepLRScheduler(optimizer, decay_t=self.steps_per_epoch, decay_rate=train.decay, **warmup)
@@ -307,7 +311,9 @@ class Trainer:
         device, seed = self.accelerator.device, self.config.train.seed
         warp, boxes = None, None
         if augment and self.stage.augments:
-            keys = [(seed, self.epoch, i) if k < 0 else (seed, self.epoch, i, k) for i, k in batch.items]
+            keys: list[tuple[int, ...]] = [
+                (seed, self.epoch, i) if k < 0 else (seed, self.epoch, i, k) for i, k in batch.items
+            ]
             warp = warps(self.config.augment, keys).to(device)
         if self.boxes is not None:
             boxes = self.boxes[[i for i, _ in batch.items]].to(device)
@@ -321,8 +327,8 @@ class Trainer:
         for (items, _, weight), loss in zip(self.pending, losses, strict=True):
             if not math.isfinite(loss):
                 numbers = ", ".join(str(self.index.store_path(i).name) for i, _ in items)
-                raise RunError(f"{self.leaf}: the loss is {loss} on the series {numbers} (epoch {self.epoch + 1}); the "
-                               "last good checkpoint is kept. Lower train.backbone_lr or look at these series")  # fmt: skip
+                raise RunError(f"{self.leaf}: the loss is {loss} on the series {numbers} (epoch {self.epoch + 1}); "
+                               "the last good checkpoint is kept; lower the learning rates")  # fmt: skip
             self.epoch_loss += loss * weight
             self.epoch_weight += weight
         self.shown = f"{losses[-1]:.4f}"

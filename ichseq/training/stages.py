@@ -125,7 +125,7 @@ def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int) -
 
 @torch.no_grad()
 def write_embeddings(
-    model: Model, index: Index, path: Path, threads: int, progress: Callable[[int, int], None]
+    model: Model, index: Index, path: Path, threads: int, progress: Callable[[int, int], object]
 ) -> None:
     """Compute every slice's embedding once and write float32 (n_slices, D) to a .npy file, beside and then renamed."""
     model.eval()

@@ -1,0 +1,221 @@
+"""The command line: parsing and printing only. What is heavy is imported inside each command."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ichseq import __version__
+from ichseq.errors import IchseqError, Stopped
+
+PARTLY = 3  # exit code of predict where a part of the sources failed
+
+_PATH = click.Path(path_type=Path)
+
+
+class _Group(click.Group):
+    """Prints the message of an expected error on one line; --debug shows where it came from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Stopped as stopped:
+            click.echo(str(stopped), err=True)
+            ctx.exit(stopped.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            ctx.exit(130)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            if isinstance(error, IchseqError):
+                click.echo(f"Error: {error}", err=True)
+            else:
+                known = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                click.echo(f"Error: {known} (unexpected; `ichseq --debug ...` shows where, please report it)", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="ichseq")
+def main(debug: bool) -> None:
+    """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
+
+
+@main.command()
+@click.option("-o", "--out", type=_PATH, default="demo", show_default=True, help="Folder for everything it makes.")
+def demo(out: Path) -> None:
+    """Make phantom scans, train a small network on them, and show what it finds."""
+    from ichseq.demo import run_demo
+
+    run_demo(out, bar=_bar, echo=click.echo)
+
+
+@main.command()
+@click.argument("out", type=_PATH)
+@click.option("--patients", default=60, show_default=True, help="Patients with labels.")
+@click.option("--test-patients", default=10, show_default=True, help="Patients of the test part.")
+@click.option("--size", default=512, show_default=True, help="Rows and columns of a slice.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
+def phantom(out: Path, patients: int, test_patients: int, size: int, seed: int, workers: int | None) -> None:
+    """Make up head CT with bleeding, as DICOM in the layout of the RSNA 2019 set."""
+    from ichseq.ct.phantom import write_phantoms
+
+    with _bar("phantoms", "patients") as progress:
+        write_phantoms(
+            out,
+            patients=patients,
+            test_patients=test_patients,
+            size=size,
+            seed=seed,
+            workers=workers,
+            progress=progress,
+        )
+    click.echo(f"{patients} + {test_patients} made-up patients in {out}; next: ichseq prepare {out}")
+
+
+@main.command()
+@click.argument("source", type=_PATH)
+@click.option("-o", "--out", type=_PATH, default="data/prepared", show_default=True, help="The prepared set.")
+@click.option("--labels", type=_PATH, help="Label table; default: stage_2_train.csv in the source, if there.")
+@click.option("--folds", default=5, show_default=True, help="Number of folds, by patient.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the folds.")
+@click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
+def prepare(source: Path, out: Path, labels: Path | None, folds: int, seed: int, workers: int | None) -> None:
+    """Read the DICOM files of a folder or zip once into a set to train on; run again, it does what is missing."""
+    from ichseq.data.prepare import prepare as prepare_set
+
+    with _bar("prepare", "files") as progress:
+        summary = prepare_set(source, out, labels=labels, folds=folds, seed=seed, workers=workers, progress=progress)
+    click.echo(summary.text())
+
+
+@main.command()
+@click.option("--stage", default="joint", show_default=True, help="slice, frozen or joint.")
+@click.option("-c", "--config", "path", type=_PATH, help="YAML with settings that differ from the defaults.")
+@click.option("--data", type=_PATH, default="data/prepared", show_default=True, help="The prepared set.")
+@click.option("--fold", default=0, show_default=True, help="Fold held out for validation.")
+@click.option("-o", "--out", type=_PATH, help="Folder of the run; default: runs/<time>.")
+@click.option("--init", type=_PATH, help="Run whose weights are the start.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run.")
+@click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
+def train(
+    stage: str,
+    path: Path | None,
+    data: Path,
+    fold: int,
+    out: Path | None,
+    init: Path | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a stage of the network: joint (everything), slice (no sequence) or frozen (the sequence part alone)."""
+    import time
+
+    import yaml
+
+    from ichseq.config import load_config
+    from ichseq.errors import RunError
+    from ichseq.training.engine import train as train_stage
+    from ichseq.training.runs import RUNS, find_leaves, leaf_of, newest_run
+
+    if out is None:
+        out = newest_run(fold, stage) if resume else RUNS / time.strftime("%Y%m%d-%H%M%S")
+    base = None
+    if resume:
+        file = leaf_of(out, stage, fold) / "config.yaml"
+        if not file.is_file():
+            raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
+        base = yaml.safe_load(file.read_text(encoding="utf-8"))
+    config = load_config(stage, path, overrides, base=base)
+    start = find_leaves(init)[0] if init is not None and len(find_leaves(init)) == 1 else None
+    if init is not None and start is None:
+        start = find_leaves(init, fold)[0]
+    leaf = train_stage(config, stage, data=data, fold=fold, out=out, init=start, resume=resume)
+    click.echo(f"trained: {leaf}\nnext: ichseq evaluate --fold {fold} --run {out} --data {data}")
+
+
+@main.command()
+@click.option("--fold", default="0", show_default=True, help="A fold, or all.")
+@click.option("--run", type=_PATH, help="runs/NAME or a leaf of it; default: the newest run that has the fold.")
+@click.option("--data", type=_PATH, default="data/prepared", show_default=True, help="The prepared set.")
+def evaluate(fold: str, run: Path | None, data: Path) -> None:
+    """Score a run on the patients that it held out."""
+    from ichseq.data.index import Index
+    from ichseq.errors import ConfigError
+    from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
+    from ichseq.evaluation.report import metrics_text
+    from ichseq.training.runs import find_leaves, newest_run
+
+    if fold != "all" and not fold.isdigit():
+        raise ConfigError(f"--fold is {fold!r}; give a number or all")
+    number = None if fold == "all" else int(fold)
+    index = Index.load(data)
+    if number is not None:
+        index.validation_series(number)  # a fold that the set lacks is the user's first mistake to hear of
+    leaves = find_leaves(run if run is not None else newest_run(number), number)
+    click.echo(f"run: {', '.join(map(str, leaves))}")
+    with _bar("evaluate", "series") as progress:
+        if number is None:
+            _, metrics = evaluate_all(leaves, index, device=_device(), progress=progress)
+        else:
+            _, metrics = evaluate_fold(leaves[0], index, device=_device(), progress=progress)
+    click.echo(metrics_text(metrics))
+    click.echo(f"\nwritten: {(leaves[0].parent if number is None else leaves[0]) / 'metrics.json'}")
+
+
+@main.command()
+@click.argument("sources", type=_PATH, nargs=-1, required=True)
+@click.option("--run", type=_PATH, required=True, help="runs/NAME or a leaf of it; several folds: their mean.")
+@click.option("-o", "--out", type=_PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
+@click.pass_context
+def predict(ctx: click.Context, sources: tuple[Path, ...], run: Path, out: Path) -> None:
+    """Predict every slice of every series in folders, zips or DICOM files.
+
+    Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
+    """
+    from ichseq.inference.predict import predict_sources, write_table
+    from ichseq.model import Model
+    from ichseq.training.runs import find_leaves
+
+    models = [Model.load(leaf).to(_device()) for leaf in find_leaves(run)]
+    with _bar("predict", "series") as progress:
+        outcome = predict_sources(models, sources, progress=progress)
+    exams = out.with_name("exams.csv")
+    write_table(outcome.slices, out)
+    write_table(outcome.exams, exams)
+    click.echo(f"{len(outcome.slices)} slices of {len(outcome.exams)} series: {out} (slices), {exams} (exams)")
+    if outcome.note:
+        click.echo(f"Note: {outcome.note}", err=True)
+    for item in outcome.failed:
+        click.echo(f"not predicted: {item.file}: {item.reason}", err=True)
+    if outcome.failed:
+        ctx.exit(PARTLY)
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def _bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, moved by calls of (done, total)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit=f" {unit}", file=sys.stderr) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move
