@@ -1,0 +1,63 @@
+"""A small prepared set of phantoms and a small trained run, made once for all tests that need them."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ichseq.config import Config, load_config
+from ichseq.ct.phantom import write_phantoms
+from ichseq.data.prepare import prepare
+from ichseq.training.engine import train
+
+torch.set_num_threads(1)  # sums then come in one order, so that equal runs are equal to the bit
+
+TINY = (
+    "model.backbone=test_resnet",
+    "model.pretrained=false",
+    "model.image_size=32",
+    "model.hidden_size=8",
+    "train.epochs=2",
+    "train.patients_per_batch=2",
+    "train.slices_per_batch=64",
+    "train.backbone_lr=1e-3",
+    "train.sequence_lr=1e-3",
+    "train.warmup_steps=2",
+    "train.workers=1",
+)
+
+
+def tiny(stage: str = "joint", *more: str) -> Config:
+    """Settings of a network that trains in seconds."""
+    return load_config(stage, None, [*TINY, *more])
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten made-up patients as DICOM, in the RSNA layout; not to be changed."""
+    out = tmp_path_factory.mktemp("phantoms") / "raw"
+    write_phantoms(out, patients=10, test_patients=1, size=64, workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def prepared(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantoms, prepared; not to be changed."""
+    out = tmp_path_factory.mktemp("prepared") / "set"
+    prepare(phantoms, out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A joint run on fold 0, with dropout and a moving average, two epochs; not to be changed."""
+    out = tmp_path_factory.mktemp("runs") / "joint"
+    train(tiny(), "joint", data=prepared, fold=0, out=out, progress=False)
+    return out
+
+
+@pytest.fixture
+def run_copy(run: Path, tmp_path: Path) -> Path:
+    """The same run, free to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "run"))

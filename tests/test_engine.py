@@ -1,0 +1,160 @@
+"""Training: an interrupted run goes on to the weights of an uninterrupted one; what must not be started is refused."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import TINY, tiny
+from safetensors.torch import load_file
+
+from ichseq import Model
+from ichseq.config import load_config
+from ichseq.data.index import Index
+from ichseq.errors import ConfigError, DataError, RunError, Stopped
+from ichseq.training.engine import StopRequest, Trainer, train
+from ichseq.training.runs import leaf_of
+
+
+def last_weights(leaf: Path) -> dict[str, torch.Tensor]:
+    return load_file(sorted((leaf / "last").glob("step-*"))[-1] / "state.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_run_leaves_what_it_should(run: Path) -> None:
+    leaf = leaf_of(run, "joint", 0)
+    names = {path.name for path in leaf.iterdir()}
+    assert names == {"config.yaml", "weights.safetensors", "model.json", "last", "history.csv", "run.json", "log.txt"}
+    history = pd.read_csv(leaf / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["step"].tolist() == [4, 8]  # 8 patients, 2 a step
+    assert np.isfinite(history[["train_loss", "valid_loss"]].to_numpy()).all()
+    content = json.loads((leaf / "run.json").read_text())
+    assert content["finished"] is True
+    assert len(content["patients"]) == 8
+    assert content["phantom"] is True
+    assert Model.load(leaf).trained_on["phantom"] is True
+
+
+@pytest.mark.parametrize("extra", [("model.dropout=0.3", "train.ema=0.5"), ("train.accumulate=2", "train.workers=0")])
+def test_interrupted_in_an_epoch_and_resumed_equals_uninterrupted(
+    prepared: Path, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    config = tiny("joint", *extra)
+    whole = train(config, "joint", data=prepared, fold=1, out=tmp_path / "whole", progress=False)
+    leaf = leaf_of(tmp_path / "broken", "joint", 1)
+    index = Index.load(prepared)
+    trainer = Trainer(config, "joint", index, 1, leaf, False)
+    trainer.prepare(None, False)
+    request = StopRequest()
+    request.code = 143  # as SIGTERM would set it: the first step is finished and saved
+    with pytest.raises(Stopped, match="go on with --resume"):
+        trainer.run(request)
+    assert trainer.step == 1
+    train(config, "joint", data=prepared, fold=1, out=tmp_path / "broken", resume=True, progress=False)
+    assert same(last_weights(whole), last_weights(leaf))
+    columns = ["epoch", "step", "train_loss", "valid_loss", "learning_rate_backbone"]
+    one, other = pd.read_csv(whole / "history.csv")[columns], pd.read_csv(leaf / "history.csv")[columns]
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_killed_and_resumed_equals_uninterrupted(prepared: Path, tmp_path: Path) -> None:
+    settings = [*TINY, "train.checkpoint_every=1", "train.epochs=4"]
+    config = load_config("joint", None, settings)
+    whole = train(config, "joint", data=prepared, fold=0, out=tmp_path / "whole", progress=False)
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from pathlib import Path; from ichseq.config import load_config; from ichseq.training.engine import train\n"
+        f"train(load_config('joint', None, {settings!r}), 'joint', data=Path({str(prepared)!r}), fold=0,"
+        f" out=Path({str(tmp_path / 'killed')!r}), progress=False)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    last = leaf_of(tmp_path / "killed", "joint", 0) / "last"
+    deadline = time.monotonic() + 120
+    while not (last / "step-00000002").is_dir() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    leaf = train(config, "joint", data=prepared, fold=0, out=tmp_path / "killed", resume=True, progress=False)
+    assert same(last_weights(whole), last_weights(leaf))
+
+
+def test_threads_change_nothing(prepared: Path, run: Path, tmp_path: Path) -> None:
+    config = tiny("joint", "train.workers=3")
+    leaf = train(config, "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
+    assert same(last_weights(leaf), last_weights(leaf_of(run, "joint", 0)))
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before(prepared: Path, run: Path, run_copy: Path) -> None:
+    leaf = leaf_of(run_copy, "joint", 0)
+    newest = sorted((leaf / "last").glob("step-*"))[-1] / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    train(tiny(), "joint", data=prepared, fold=0, out=run_copy, resume=True, progress=False)
+    assert "going back to the checkpoint before it" in (leaf / "log.txt").read_text()
+    assert same(last_weights(leaf), last_weights(leaf_of(run, "joint", 0)))
+
+
+def test_slice_then_frozen_then_joint(prepared: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stages"
+    first = train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=out, progress=False)
+    second = train(tiny("frozen"), "frozen", data=prepared, fold=0, out=out, init=first, progress=False)
+    one, two = Model.load(first).state_dict(), Model.load(second).state_dict()
+    assert all(torch.equal(one[key], two[key]) for key in one if key.startswith("backbone."))
+    assert not torch.equal(one["sequence.head.weight"], two["sequence.head.weight"])
+    third = train(tiny("joint"), "joint", data=prepared, fold=0, out=out, init=second, progress=False)
+    three = Model.load(third)
+    assert three.settings["freeze_bn"] is True  # auto: it starts from trained weights
+    means = [key for key in two if key.endswith("running_mean")]
+    assert all(torch.equal(two[key], three.state_dict()[key]) for key in means)
+    assert any(not torch.equal(two[key], tensor) for key, tensor in three.state_dict().items())
+
+
+def test_weights_that_saw_the_fold_are_refused(prepared: Path, run: Path, tmp_path: Path) -> None:
+    leaf = leaf_of(run, "joint", 0)
+    with pytest.raises(RunError, match="trained on 2 of the 2 patients"):
+        train(tiny(), "joint", data=prepared, fold=1, out=tmp_path / "r", init=leaf, progress=False)
+    config = tiny("joint", f"model.pretrained={leaf / 'weights.safetensors'}")
+    with pytest.raises(RunError, match="trained on 2 of the 2 patients"):
+        train(config, "joint", data=prepared, fold=1, out=tmp_path / "r2", progress=False)
+
+
+def test_refusals(prepared: Path, run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="there is a run here already"):
+        train(tiny(), "joint", data=prepared, fold=0, out=run, progress=False)
+    with pytest.raises(RunError, match="nothing to resume"):
+        train(tiny(), "joint", data=prepared, fold=0, out=tmp_path / "none", resume=True, progress=False)
+    config = tiny("joint", "model.hidden_size=16")
+    with pytest.raises(RunError, match=r"model.hidden_size was 8 and is now 16"):
+        train(config, "joint", data=prepared, fold=0, out=run, resume=True, progress=False)
+    with pytest.raises(ConfigError, match="fold 7"):
+        train(tiny(), "joint", data=prepared, fold=7, out=tmp_path / "r", progress=False)
+    with pytest.raises(DataError):
+        train(tiny(), "joint", data=tmp_path / "nothing", fold=0, out=tmp_path / "r", progress=False)
+
+
+def test_a_loss_not_finite_stops_and_keeps_the_last_checkpoint(prepared: Path, tmp_path: Path) -> None:
+    config = tiny("joint", "train.backbone_lr=1e30", "train.clip_norm=null", "train.warmup_steps=0")
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) on the series .*\.b2nd"):
+        train(config, "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
+    state = last_weights(leaf_of(tmp_path / "r", "joint", 0))
+    assert all(tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point())
+
+
+def test_a_damaged_store_file_is_named(prepared: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(prepared, tmp_path / "set"))
+    index = Index.load(broken)
+    path = index.store_path(int(index.training_series(0)[0]))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=path.name):
+        train(tiny(), "joint", data=broken, fold=0, out=tmp_path / "r", progress=False)

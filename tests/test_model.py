@@ -1,0 +1,203 @@
+"""The network: its logits depend on one series alone, and on no way of computing them."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ichseq import Model
+from ichseq.errors import ConfigError, RunError
+from ichseq.labels import AIR_HU
+
+LENGTHS = torch.tensor([7, 12, 3, 8])
+
+
+def make(**settings: object) -> Model:
+    torch.manual_seed(0)
+    options: dict = {"image_size": 32, "hidden_size": 8, "chunk_size": 8, "checkpointing": "off"} | settings
+    return Model("test_resnet", **options)
+
+
+@pytest.fixture(scope="module")
+def hu() -> Tensor:
+    """30 slices of blurred noise with a margin of air, another place for each."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.nn.functional.avg_pool2d(torch.randn(30, 1, 50, 50, generator=generator) * 300, 3, 1)[:, 0]
+    slices = torch.full((30, 64, 64), float(AIR_HU))
+    slices[:, 5:53, 9:57] = noise
+    return slices.round().to(torch.int16)
+
+
+def gradients(model: Model, hu: Tensor, checkpointing: str) -> tuple[Tensor, Tensor]:
+    model.checkpointing = checkpointing
+    model.zero_grad()
+    logits, aux = model(hu, LENGTHS, return_aux=True)
+    loss = logits.square().mean() + aux.square().mean()
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+def test_shapes(hu: Tensor) -> None:
+    logits, aux = make().eval()(hu, LENGTHS, return_aux=True)
+    assert logits.shape == aux.shape == (30, 6)
+    assert make(sequence="none").eval()(hu, LENGTHS).shape == (30, 6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_series_alone_gives_what_it_gives_in_a_batch(hu: Tensor, training: bool) -> None:
+    model = make(freeze_bn=True).train(training)
+    together = model(hu, LENGTHS)
+    for first, n in zip([0, 7, 19, 22], LENGTHS.tolist(), strict=True):
+        alone = model(hu[first : first + n], torch.tensor([n]))
+        assert torch.allclose(alone, together[first : first + n], atol=1e-5)
+    assert together.std(dim=0).min() > 1e-4  # they are no constants
+
+
+def test_padding_to_a_larger_neighbour_changes_nothing(hu: Tensor) -> None:
+    model = make().eval()
+    padded = torch.full((30, 80, 96), AIR_HU, dtype=torch.int16)
+    padded[:, :64, :64] = hu
+    sizes = [(64, 64)] * 4
+    assert torch.allclose(model(padded, LENGTHS, sizes=sizes), model(hu, LENGTHS), atol=1e-6)
+
+
+def test_order_of_the_slices_matters(hu: Tensor) -> None:
+    model = make().eval()
+    one = torch.tensor([30])
+    assert not torch.allclose(model(hu, one), model(hu.flip(0), one).flip(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [4, 8, 32])
+def test_frozen_batch_norm_recomputation_and_chunks_agree(hu: Tensor, chunk: int) -> None:
+    model = make(freeze_bn=True).train()
+    loss, reference = gradients(model, hu, "off")
+    model.chunk_size = chunk
+    for checkpointing in ("off", "on"):
+        other_loss, other = gradients(model, hu, checkpointing)
+        assert abs(other_loss - loss) <= 1e-5 * loss
+        assert (other - reference).norm() <= 1e-5 * reference.norm()
+
+
+def test_live_batch_norm_recomputed_moves_its_statistics_once(hu: Tensor) -> None:
+    plain, recomputed = make().train(), make().train()
+    loss, reference = gradients(plain, hu, "off")
+    other_loss, other = gradients(recomputed, hu, "on")
+    assert abs(other_loss - loss) <= 1e-5 * loss
+    assert (other - reference).norm() <= 1e-5 * reference.norm()
+    before = dict(make().named_buffers())
+    moved = 0
+    for (name, a), (_, b) in zip(plain.named_buffers(), recomputed.named_buffers(), strict=True):
+        assert torch.equal(a, b), name
+        moved += "running_mean" in name and not torch.equal(a, before[name])
+    assert moved > 0
+    counts = {int(b) for name, b in recomputed.named_buffers() if name.endswith("num_batches_tracked")}
+    assert counts == {4}  # 30 slices in chunks of at most 8
+
+
+def test_frozen_batch_norm_stays_where_it_is(hu: Tensor) -> None:
+    model = make(freeze_bn=True).train()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    gradients(model, hu, "on")
+    assert all(torch.equal(before[name], buffer) for name, buffer in model.named_buffers())
+
+
+def test_the_backbone_reads_each_slice_once(hu: Tensor) -> None:
+    model = make().eval()
+    model(hu, LENGTHS)
+    assert model.backbone_slices == 30
+
+
+def test_freeze_backbone(hu: Tensor) -> None:
+    model = make()
+    model.freeze_backbone()
+    model.train()
+    model(hu, LENGTHS).sum().backward()
+    assert all(p.grad is None for p in model.backbone.parameters())
+    assert model.sequence.head.weight.grad is not None
+    assert not model.backbone.training
+
+
+def test_windows_stand_for_their_hounsfield_units() -> None:
+    model = make(normalise=False, crop="none")
+    for hu, brain in ((0, 0.0), (40, 0.5), (80, 1.0), (3000, 1.0), (-1000, 0.0)):
+        flat = torch.full((1, 64, 64), hu, dtype=torch.int16)
+        boxes = model.crop_boxes(flat, torch.tensor([1]))
+        image = model.network_input(flat, [(0, 0, 1, 64, 64)], boxes, None)
+        assert image.shape == (1, 3, 32, 32)
+        assert image[0, 0, 16, 16] == pytest.approx(brain, abs=1e-6)
+
+
+def test_crop_box_holds_the_head(hu: Tensor) -> None:
+    boxes = make().crop_boxes(hu, LENGTHS)
+    centre_x, centre_y, half_x, half_y = boxes[1].tolist()
+    assert (centre_x - half_x, centre_x + half_x) == (9, 57)
+    assert (centre_y - half_y, centre_y + half_y) == (5, 53)
+    air = torch.full((2, 40, 60), AIR_HU, dtype=torch.int16)
+    assert make().crop_boxes(air, torch.tensor([2])).tolist() == [[30, 20, 30, 20]]
+
+
+def test_saved_and_loaded_gives_the_same(hu: Tensor, tmp_path: Path) -> None:
+    model = make(dropout=0.5).eval()
+    model.trained_on = {"phantom": True}
+    model.save(tmp_path)
+    again = Model.load(tmp_path)
+    assert not again.training
+    assert again.trained_on == {"phantom": True}
+    assert torch.allclose(again(hu, LENGTHS), model(hu, LENGTHS), atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "weights.safetensors"]
+
+
+def test_weights_from_a_local_file(tmp_path: Path) -> None:
+    source = make()
+    save_file(source.backbone.state_dict(), tmp_path / "timm.safetensors")
+    torch.save({"state_dict": source.backbone.state_dict()}, tmp_path / "timm.pth")
+    source.save(tmp_path)
+    for name in ("timm.safetensors", "timm.pth", "weights.safetensors"):
+        torch.manual_seed(7)
+        model = Model("test_resnet", pretrained=str(tmp_path / name), image_size=32, hidden_size=8)
+        for key, tensor in source.backbone.state_dict().items():
+            assert torch.equal(model.backbone.state_dict()[key], tensor)
+        assert model.settings["freeze_bn"] is True  # auto: the backbone starts from trained weights
+    two = Model("test_resnet", pretrained=str(tmp_path / "timm.pth"), windows=["brain", "subdural"], image_size=32)
+    assert two.backbone.conv1[0].weight.shape[1] == 2
+
+
+def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"resnet81.*did you mean"):
+        Model("resnet81")
+    with pytest.raises(ConfigError, match="no window 'bone'"):
+        make(windows=["bone"])
+    with pytest.raises(ConfigError, match=r"no file .*nowhere"):
+        make(pretrained=str(tmp_path / "nowhere.pth"))
+    (tmp_path / "bad.pth").write_bytes(b"no weights")
+    with pytest.raises(ConfigError, match=r"bad.pth can't be read"):
+        make(pretrained=str(tmp_path / "bad.pth"))
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="of another network; it lacks"):
+        make(pretrained=str(tmp_path / "other.safetensors"))
+    with pytest.raises(RunError, match="no model there"):
+        Model.load(tmp_path)
+
+
+def test_damaged_and_newer_models_are_refused(tmp_path: Path) -> None:
+    make().save(tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(description | {"format": 99}))
+    with pytest.raises(RunError, match="newer ichseq"):
+        Model.load(tmp_path)
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    (tmp_path / "weights.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:-100])
+    with pytest.raises(RunError, match="damaged"):
+        Model.load(tmp_path)
+
+
+def test_wrong_lengths_are_refused(hu: Tensor) -> None:
+    with pytest.raises(ValueError, match="do not add up to the 30 slices"):
+        make()(hu, torch.tensor([7, 12]))
+
+
+def test_activation_bytes_grow_with_the_image() -> None:
+    assert 3 < make(image_size=64).activation_bytes() / make(image_size=32).activation_bytes() < 5
