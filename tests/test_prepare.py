@@ -209,6 +209,23 @@ def test_a_killed_run_is_taken_up_to_the_same_set(raw: Path, tmp_path: Path, fil
     assert content(out) == content(tmp_path / "whole")
 
 
+def test_workers_end_with_a_parent_that_is_killed() -> None:
+    script = """
+import os, joblib, time
+from ichseq.data.packing import end_with
+def work(parent):
+    end_with(parent)
+    print("at work", flush=True)
+    time.sleep(100)
+joblib.Parallel(n_jobs=2)(joblib.delayed(work)(os.getpid()) for _ in range(2))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert [run.stdout.readline() for _ in range(2)] == [b"at work\n"] * 2
+        run.kill()
+        run.communicate(timeout=20)  # the pipe closes when the last worker is gone
+
+
 def test_new_patients_are_added_and_the_others_keep_their_fold(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = prepare(raw, out, workers=1).index

@@ -7,6 +7,8 @@ import hashlib
 import itertools
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from ichseq.ct.series import Series, make_series
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError, ScanError
 
+_LOOK_EVERY: Final = 1.0  # seconds
 _NUMBERS_OF_THE_FILE: Final = ("file", "noted")  # columns of a header that say nothing about the slice
 
 
@@ -78,6 +81,26 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
                     packed.append(_packed(place, series, stored, [k for k in range(len(series)) if k not in bad]))
         _finish(writing)
     return packed, left_out, read
+
+
+def end_with(parent: int) -> None:
+    """In a child process of `parent`: end when it does, even if it is killed and can tell nobody.
+
+    A joblib worker whose parent is gone may else wait for work for ever, and hold its memory and terminal. Does nothing
+    in the parent itself, nor in a worker that something else has started.
+    """
+    if os.getppid() == parent and parent not in _watched:
+        _watched.add(parent)
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+_watched: set[int] = set()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY)
+    os._exit(1)
 
 
 def _finish(writing: "list[Future[None]]") -> None:

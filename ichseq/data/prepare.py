@@ -8,6 +8,7 @@ tables come last, so a run that was killed leaves the state before it, and files
 import csv
 import io
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,7 +24,7 @@ from ichseq.data.folds import assign_folds, patient_labels
 from ichseq.data.index import SERIES_SCHEMA, SLICES_SCHEMA, Index, patients_of, write_index
 from ichseq.data.label_table import LabelTable, read_labels
 from ichseq.data.output import Identity, begin, check_output, check_same_source, discard, locked, sweep
-from ichseq.data.packing import Packed, pack_groups
+from ichseq.data.packing import Packed, end_with, pack_groups
 from ichseq.data.store import write_whole
 from ichseq.data.summary import LabelCounts, Summary
 from ichseq.errors import ConfigError, DataError
@@ -166,7 +167,7 @@ def _beside(files: FileList, csv_number: int) -> np.ndarray:
 def _scan(files: FileList, parallel: Any, tell: _Teller) -> Headers:
     step = min(_HEADERS_AT_ONCE, max(32, len(files) // 64))
     tasks = (
-        joblib.delayed(_scan_piece)(files.take(slice(first, first + step)), first)
+        joblib.delayed(_scan_piece)(files.take(slice(first, first + step)), first, os.getpid())
         for first in range(0, len(files), step)
     )
     parts = []
@@ -179,7 +180,8 @@ def _scan(files: FileList, parallel: Any, tell: _Teller) -> Headers:
     return Headers(**{**kept.__dict__, "left_out": headers.left_out, "dicom_files": headers.dicom_files})
 
 
-def _scan_piece(files: FileList, first: int) -> tuple[Headers, int]:
+def _scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
+    end_with(parent)
     return scan_headers(files, first=first), len(files)
 
 
@@ -216,7 +218,9 @@ def _pack(
     packed: list[Packed] = []
     read = 0
     folder = out.resolve()  # workers may stand elsewhere
-    tasks = (joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder) for batch in _batches(groups))
+    tasks = (
+        joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid()) for batch in _batches(groups)
+    )
     for found, missing, count, done in parallel(tasks):
         packed += found
         left_out += missing
@@ -239,7 +243,10 @@ def _batches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
         yield [group for _, group in batch]
 
 
-def _pack_batch(pieces: list[tuple[FileList, Headers]], folder: Path) -> tuple[list[Packed], list[LeftOut], int, int]:
+def _pack_batch(
+    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int
+) -> tuple[list[Packed], list[LeftOut], int, int]:
+    end_with(parent)
     packed, left_out, read = pack_groups(pieces, folder)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
