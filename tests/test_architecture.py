@@ -1,0 +1,71 @@
+"""Who imports whom: the order of the house, and that docs/architecture.md draws it as it is."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import ichseq
+
+PACKAGE = Path(ichseq.__file__).parent
+DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
+ORDER = [
+    "errors",
+    "labels",
+    "config",
+    "ct",
+    "data",
+    "backbone",
+    "model",
+    "training",
+    "inference",
+    "evaluation",
+    "demo",
+    "cli",
+]
+BELOW_ALL = {"errors", "labels", "config"}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, at its top or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names}
+    return names
+
+
+def parts_imported(path: Path) -> set[str]:
+    parts = {name.split(".")[1] for name in imported(path) if name.startswith("ichseq.")}
+    return (parts & set(ORDER)) - {part_of(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_those_before_it(path: Path) -> None:
+    part = part_of(path)
+    assert not any(name.startswith(".") for name in imported(path)), "relative imports hide who imports whom"
+    assert parts_imported(path) <= set(ORDER[: ORDER.index(part)])
+    if part in ("backbone", "model"):  # so that other code can lift the network out
+        assert parts_imported(path) <= BELOW_ALL | {"backbone"}
+    if part in ("errors", "labels", "config", "ct"):
+        roots = {name.split(".")[0] for name in imported(path)}
+        assert not roots & {"torch", "torchvision", "timm", "kornia", "accelerate", "safetensors"}
+
+
+def test_the_document_draws_the_imports_as_they_are() -> None:
+    actual: dict[str, set[str]] = {part: set() for part in ORDER}
+    for path in FILES:
+        actual[part_of(path)] |= parts_imported(path)
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, -]+) \|$", text, re.MULTILINE)
+    assert {part: set(re.findall(r"\w+", names)) for part, names in rows} == actual
+    arrows = set(re.findall(r"^ +(\w+) --> (\w+)$", text, re.MULTILINE))
+    assert arrows == {(part, other) for part in ORDER for other in actual[part] - BELOW_ALL}
