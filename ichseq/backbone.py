@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import psutil
 import timm
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ichseq.errors import ConfigError
 
 
-def make_backbone(name: str, pretrained: bool | str, channels: int, image_size: int) -> nn.Module:
+def make_backbone(name: str, pretrained: bool | str, channels: int, image_size: int, pool: str = "avg") -> nn.Module:
     """A timm model without its classifier; arguments as those of `ichseq.Model`.
 
     Raises:
@@ -26,6 +26,8 @@ def make_backbone(name: str, pretrained: bool | str, channels: int, image_size: 
         hint = f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() lists them"
         raise ConfigError(f"model.backbone: timm has no {name!r}{hint}")
     options: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
+    if pool != "avg":
+        options["global_pool"] = pool
     try:
         if pretrained is True:
             return _fetch(name, options)
@@ -86,9 +88,13 @@ def _load_local(backbone: nn.Module, path: Path, channels: int) -> None:
         raise ConfigError(f"model.pretrained: {path} can't be read as weights ({type(error).__name__})") from None
 
 
-def feature_count(backbone: nn.Module) -> int:
-    """Length D of the pooled embedding."""
-    return int(cast(int, backbone.num_features))
+def feature_count(backbone: nn.Module, channels: int, image_size: int) -> int:
+    """Length D of the pooled embedding, as a pass over one empty image gives it."""
+    mode = backbone.training
+    with torch.no_grad(), _evaluating(backbone):
+        features = backbone(torch.zeros(1, channels, image_size, image_size)).shape[-1]
+    backbone.train(mode)
+    return int(features)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -30,6 +30,7 @@ class ModelConfig:
     windows: tuple[str, ...] = DEFAULT_WINDOWS  # one input channel each
     normalise: bool = True  # published mean and standard deviation of each window
     crop: Literal["series", "none"] = "series"  # cut the air around the head, one box for the whole series
+    pool: Literal["avg", "max", "catavgmax"] = "avg"  # over the backbone's last feature map; small bleeds like max
     sequence: Literal["lstm2", "none"] = "lstm2"
     hidden_size: int = 256  # units of each LSTM direction
     dropout: float = 0.0  # on the embedding, training only

@@ -74,6 +74,7 @@ class Model(nn.Module):
         windows: names of `ichseq.labels.WINDOWS`, an input channel each.
         normalise: subtract the published mean of each window and divide by its standard deviation.
         crop: "series" cuts the air around the head, one box for all slices of a series; "none" keeps the image.
+        pool: how the backbone's last feature map becomes one vector: "avg", "max", or both ("catavgmax"; D doubles).
         sequence: "lstm2" (see `SkipLSTM`) or "none" (each slice by itself).
         hidden_size: units of each LSTM direction.
         dropout: on the embedding, in training.
@@ -100,6 +101,7 @@ class Model(nn.Module):
         windows: Sequence[str] = DEFAULT_WINDOWS,
         normalise: bool = True,
         crop: Literal["series", "none"] = "series",
+        pool: Literal["avg", "max", "catavgmax"] = "avg",
         sequence: Literal["lstm2", "none"] = "lstm2",
         hidden_size: int = 256,
         dropout: float = 0.0,
@@ -115,6 +117,7 @@ class Model(nn.Module):
             "windows": list(windows),
             "normalise": normalise,
             "crop": crop,
+            "pool": pool,
             "sequence": sequence,
             "hidden_size": hidden_size,
             "dropout": dropout,
@@ -134,10 +137,10 @@ class Model(nn.Module):
         self.register_buffer("window_scale", scale, persistent=False)
         self.register_buffer("channel_mean", mean, persistent=False)
         self.register_buffer("channel_std", std, persistent=False)
-        self.backbone = make_backbone(backbone, pretrained, len(windows), image_size)
+        self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool)
         if channels_last:
             self.backbone = self.backbone.to(memory_format=torch.channels_last)
-        self.features = feature_count(self.backbone)
+        self.features = feature_count(self.backbone, len(windows), image_size)
         self.drop = nn.Dropout(dropout)
         self.slice_head = nn.Linear(self.features, len(LABELS))
         if sequence not in ("lstm2", "none"):

@@ -1,0 +1,301 @@
+"""The metric of the six labels, discrimination by slice and by exam, and how far patients' chance moves them."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+
+from ichseq.errors import DataError
+from ichseq.labels import CLIP_PROBABILITY, LABEL_WEIGHTS, LABELS
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Intervals = dict[str, list[float] | None]
+
+FULL_DRAWS_SLICES: Final = 200_000
+"""Above this many slices the bootstrap draws less often, so that it stays under a minute."""
+
+FEWEST_DRAWS: Final = 100
+"""The bootstrap is never cut below this many draws."""
+
+BLOCK_NUMBERS: Final = 1_000_000
+"""About how many multiplicities a block of draws holds at once; bounds the memory."""
+
+
+def evaluate_table(
+    table: pd.DataFrame, prevalence: Sequence[float | None] | None, *, draws: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """Score a prediction table against the truth that stands in it.
+
+    The weighted log loss is that of the RSNA 2019 competition: probabilities clipped, `any` weighing twice, the mean
+    over every known (slice, label) entry. The prior answers every slice with the training prevalence, which is what a
+    model that learned nothing would reach; `ratio_to_prior` below 1 means that something was learned. An exam is a
+    series: positive if any slice is, negative if all slices are known and negative, and left out otherwise; its score
+    is the highest p(any) of its slices.
+
+    Intervals are 95 % percentile intervals of a bootstrap over patients, since slices of a patient are alike; a draw
+    in which a value does not exist (such as an AUC without a positive) is left out of that value's interval.
+
+    Args:
+        table: a row a slice, with the columns of labels.PREDICTION_COLUMNS; true_<label> is NaN where unknown.
+        prevalence: fraction of positive training slices in the order of LABELS; None where unknown.
+        draws: bootstrap draws, at least 1; fewer are made above 200,000 slices.
+        seed: seed of the bootstrap.
+
+    Returns:
+        A dict that is strict JSON: weighted_log_loss, prior_weighted_log_loss, ratio_to_prior,
+        labels.<label>.{log_loss, auc, average_precision, positives}, exam.{auc_any, positives}, n_slices, n_exams,
+        n_patients, intervals (dotted name -> [low, high]), undefined (dotted name -> why the value is None) and draws
+        (the number made).
+
+    Raises:
+        DataError: columns missing, no truth at all, a probability that is empty or outside 0..1, a truth other than 0,
+            1 or empty, or a prevalence that is not six fractions.
+    """
+    probability, truth = _read_columns(table)
+    prior = _read_prevalence(prevalence)
+    patient, patients = pd.factorize(table["patient_id"], use_na_sentinel=False)
+    exam_patient, exam_score, exam_truth = _exams(table, patient, probability, truth)
+    undefined: dict[str, str] = {}
+
+    result: dict[str, Any] = _weighted_losses(probability, truth, prior, undefined)
+    result["labels"] = {
+        label: _label_metrics(f"labels.{label}", probability[:, k], truth[:, k], undefined)
+        for k, label in enumerate(LABELS)
+    }
+    result["exam"] = {
+        "auc_any": _auc("exam.auc_any", exam_score, exam_truth, "exam", undefined),
+        "positives": int((exam_truth == 1).sum()),
+    }
+    result |= {"n_slices": len(table), "n_exams": len(exam_score), "n_patients": len(patients)}
+
+    if len(table) > FULL_DRAWS_SLICES:
+        draws = min(draws, max(FEWEST_DRAWS, draws * FULL_DRAWS_SLICES // len(table)))
+    sums = _PatientSums(probability, truth, prior, patient, len(patients))
+    ranks = {f"labels.{label}.auc": _Ranks(probability[:, k], truth[:, k], patient) for k, label in enumerate(LABELS)}
+    ranks["exam.auc_any"] = _Ranks(exam_score, exam_truth, exam_patient)
+    result["intervals"] = _intervals(sums, ranks, len(patients), draws, seed, undefined)
+    result["undefined"] = undefined
+    result["draws"] = draws
+    return result
+
+
+def _read_columns(table: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Probabilities and truth as float64 (slices, 6), checked; truth is NaN where unknown."""
+    true_columns = [f"true_{label}" for label in LABELS]
+    missing = [c for c in ("patient_id", "series_uid", *LABELS, *true_columns) if c not in table.columns]
+    if missing:
+        raise DataError(f"prediction table: columns missing: {', '.join(missing)}; use a table written by ichseq")
+    probability = np.stack([_numbers(table, label) for label in LABELS], axis=1)
+    truth = np.stack([_numbers(table, column) for column in true_columns], axis=1)
+    for k, label in enumerate(LABELS):
+        column = probability[:, k]
+        if np.isnan(column).any():
+            raise DataError(
+                f"prediction table: column {label} is empty in {int(np.isnan(column).sum())} of {len(column)} rows; "
+                "every slice needs a probability"
+            )
+        outside = column[(column < 0) | (column > 1)]
+        if outside.size:
+            raise DataError(
+                f"prediction table: column {label} holds {outside[0]:g}, outside 0 to 1; give probabilities, not logits"
+            )
+        known = truth[~np.isnan(truth[:, k]), k]
+        odd = known[(known != 0) & (known != 1)]
+        if odd.size:
+            raise DataError(f"prediction table: column true_{label} holds {odd[0]:g}; the truth is 0, 1 or empty")
+    if np.isnan(truth).all():
+        raise DataError(
+            "prediction table: no slice has a known label (all true_ columns are empty); evaluate with labels"
+        )
+    return probability, truth
+
+
+def _numbers(table: pd.DataFrame, column: str) -> Floats:
+    try:
+        return pd.to_numeric(table[column]).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"prediction table: column {column} holds something that is not a number") from error
+
+
+def _read_prevalence(prevalence: Sequence[float | None] | None) -> Floats:
+    """Prevalence as float64 (6,), NaN where unknown."""
+    if prevalence is None:
+        return np.full(len(LABELS), np.nan)
+    prior = np.array([np.nan if p is None else p for p in prevalence], dtype=np.float64)
+    if len(prior) != len(LABELS) or ((prior < 0) | (prior > 1)).any():
+        raise DataError(f"training prevalence {list(prevalence)}: must be {len(LABELS)} fractions from 0 to 1")
+    return prior
+
+
+def _exams(
+    table: pd.DataFrame, patient: Integers, probability: Floats, truth: Floats
+) -> tuple[Integers, Floats, Floats]:
+    """Patient code, score and truth (NaN where unknown) of each exam."""
+    k = LABELS.index("any")
+    slices = pd.DataFrame(
+        {
+            "patient": patient,
+            "score": probability[:, k],
+            "truth": truth[:, k],
+            "unknown": np.isnan(truth[:, k]),
+        }
+    )
+    exams = slices.groupby(pd.factorize(table["series_uid"], use_na_sentinel=False)[0]).agg(
+        {"patient": "first", "score": "max", "truth": "max", "unknown": "any"}
+    )
+    # One unlabelled slice may be the one that bleeds, so an exam counts as negative only if all of it is known.
+    exam_truth = exams["truth"].mask(exams["unknown"] & (exams["truth"] != 1))
+    return exams["patient"].to_numpy(), exams["score"].to_numpy(), exam_truth.to_numpy(dtype=np.float64)
+
+
+def _clip(probability: Floats) -> Floats:
+    return np.clip(probability, CLIP_PROBABILITY, 1 - CLIP_PROBABILITY)
+
+
+def _weighted_losses(
+    probability: Floats, truth: Floats, prior: Floats, undefined: dict[str, str]
+) -> dict[str, float | None]:
+    known = ~np.isnan(truth)
+    weights = np.broadcast_to(np.array(LABEL_WEIGHTS), truth.shape)[known]
+    loss = float(log_loss(truth[known], _clip(probability[known]), sample_weight=weights, labels=[0, 1]))
+    # A label without any truth is no part of the mean, so its prevalence need not be known.
+    lacking = [label for k, label in enumerate(LABELS) if known[:, k].any() and np.isnan(prior[k])]
+    if lacking:
+        reason = f"no training prevalence of {', '.join(lacking)}"
+        undefined |= {"prior_weighted_log_loss": reason, "ratio_to_prior": reason}
+        return {"weighted_log_loss": loss, "prior_weighted_log_loss": None, "ratio_to_prior": None}
+    answer = _clip(np.broadcast_to(prior, truth.shape)[known])
+    prior_loss = float(log_loss(truth[known], answer, sample_weight=weights, labels=[0, 1]))
+    return {"weighted_log_loss": loss, "prior_weighted_log_loss": prior_loss, "ratio_to_prior": loss / prior_loss}
+
+
+def _label_metrics(name: str, probability: Floats, truth: Floats, undefined: dict[str, str]) -> dict[str, Any]:
+    known = ~np.isnan(truth)
+    positives = int((truth == 1).sum())
+    loss = precision = None
+    if known.any():
+        loss = float(log_loss(truth[known], _clip(probability[known]), labels=[0, 1]))
+    else:
+        undefined[f"{name}.log_loss"] = "no slice with a known label"
+    auc = _auc(f"{name}.auc", probability, truth, "slice", undefined)
+    if positives:
+        precision = float(average_precision_score(truth[known], probability[known]))
+    else:
+        undefined[f"{name}.average_precision"] = undefined[f"{name}.auc"]
+    return {"log_loss": loss, "auc": auc, "average_precision": precision, "positives": positives}
+
+
+def _auc(name: str, score: Floats, truth: Floats, unit: str, undefined: dict[str, str]) -> float | None:
+    known = ~np.isnan(truth)
+    if not known.any():
+        undefined[name] = f"no {unit} with a known label"
+    elif not (truth == 1).any():
+        undefined[name] = f"no positive {unit}"
+    elif not (truth == 0).any():
+        undefined[name] = f"no negative {unit}"
+    else:
+        return float(roc_auc_score(truth[known], score[known]))
+    return None
+
+
+class _PatientSums:
+    """Log losses summed by patient and label: a draw then costs a matrix product instead of a pass over the slices."""
+
+    def __init__(self, probability: Floats, truth: Floats, prior: Floats, patient: Integers, n_patients: int) -> None:
+        def by_patient(values: Floats) -> Floats:
+            columns = [np.bincount(patient, values[:, k], minlength=n_patients) for k in range(len(LABELS))]
+            return np.stack(columns, axis=1)
+
+        known = ~np.isnan(truth)
+        clipped = _clip(probability)
+        self.known = by_patient(known.astype(np.float64))
+        self.loss = by_patient(np.where(known, -np.log(np.where(truth == 1, clipped, 1 - clipped)), 0.0))
+        positive = by_patient((truth == 1).astype(np.float64))
+        # A label without truth has a NaN prevalence at times and counts nothing: any finite answer will do there.
+        answer = _clip(np.where(known.any(axis=0), prior, 0.5))
+        self.prior = -positive * np.log(answer) - (self.known - positive) * np.log(1 - answer)
+
+    def values(self, counts: Integers) -> dict[str, Floats]:
+        """Value of every log loss for each draw; counts (draws, patients) says how often a patient was drawn."""
+        often = counts.astype(np.float64)
+        known, loss, prior = often @ self.known, often @ self.loss, often @ self.prior
+        weights = np.array(LABEL_WEIGHTS)
+        total = known @ weights
+        with np.errstate(invalid="ignore", divide="ignore"):
+            by_label = loss / known
+            values = {
+                "weighted_log_loss": loss @ weights / total,
+                "prior_weighted_log_loss": prior @ weights / total,
+                "ratio_to_prior": (loss @ weights) / (prior @ weights),
+            }
+        return values | {f"labels.{label}.log_loss": by_label[:, k] for k, label in enumerate(LABELS)}
+
+
+class _Ranks:
+    """The AUC under patient multiplicities, with the sorting done once.
+
+    A positive beats the negatives below it and half beats those at its own score, so the AUC is a sum over positives
+    of two look-ups in the running count of the sorted negatives.
+    """
+
+    def __init__(self, score: Floats, truth: Floats, patient: Integers) -> None:
+        negative = np.flatnonzero(truth == 0)
+        negative = negative[np.argsort(score[negative], kind="stable")]
+        positive = np.flatnonzero(truth == 1)
+        self.negative_patient = patient[negative]
+        self.positive_patient = patient[positive]
+        self.below = np.searchsorted(score[negative], score[positive], side="left")
+        self.up_to = np.searchsorted(score[negative], score[positive], side="right")
+
+    def values(self, counts: Integers) -> Floats:
+        """AUC of each draw; NaN where a draw holds one class alone. Counts as in _PatientSums.values."""
+        running = np.zeros((len(counts), len(self.negative_patient) + 1), dtype=np.int64)
+        np.cumsum(counts[:, self.negative_patient], axis=1, out=running[:, 1:])
+        often = counts[:, self.positive_patient]
+        # Whole numbers up to here: twice the number of pairs won, exact in int64.
+        won = (often * (running[:, self.below] + running[:, self.up_to])).sum(axis=1)
+        pairs = often.sum(axis=1) * running[:, -1]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return won / (2.0 * pairs)
+
+
+def _intervals(
+    sums: _PatientSums,
+    ranks: dict[str, _Ranks],
+    n_patients: int,
+    draws: int,
+    seed: int,
+    undefined: dict[str, str],
+) -> Intervals:
+    """95 % intervals by dotted name; None where the value itself is undefined, or where one patient is all there is."""
+    names = ["weighted_log_loss", "prior_weighted_log_loss", "ratio_to_prior"]
+    names += [f"labels.{label}.log_loss" for label in LABELS] + list(ranks)
+    if n_patients < 2:
+        # A single patient drawn again and again is the same patient: zero width would pass for certainty.
+        undefined["intervals"] = "one patient: nothing to draw from"
+        return dict.fromkeys(names)
+    defined = {name: auc for name, auc in ranks.items() if name not in undefined}
+    largest = max([n_patients, *(len(auc.negative_patient) + len(auc.positive_patient) for auc in defined.values())])
+    block = max(1, BLOCK_NUMBERS // largest)
+    generator = np.random.default_rng(seed)
+    values: dict[str, list[Floats]] = {name: [] for name in names}
+    for start in range(0, draws, block):
+        drawn = [generator.integers(n_patients, size=n_patients) for _ in range(start, min(start + block, draws))]
+        counts = np.stack([np.bincount(patients, minlength=n_patients) for patients in drawn])
+        for name, value in sums.values(counts).items():
+            values[name].append(value)
+        for name, auc in defined.items():
+            values[name].append(auc.values(counts))
+    return {name: None if name in undefined else _interval(np.concatenate(values[name])) for name in names}
+
+
+def _interval(values: Floats) -> list[float] | None:
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return None
+    low, high = np.quantile(values, [0.025, 0.975])
+    return [float(low), float(high)]
