@@ -124,6 +124,7 @@ def test_montage_frames_in_red_what_is_called_bleeding(tmp_path):
         plot_montage(hu, _table(7, p), tmp_path / f"{name}.png", title="A head", note="made up")
     low, high = _pixels(tmp_path / "low.png"), _pixels(tmp_path / "high.png")
     assert low.shape[1] == 1800
+    assert _near(low, RED) > 50, "the legend's frame lost its colour"
     assert _near(high, RED) > _near(low, RED) + 7 * 1000
 
 
@@ -136,6 +137,17 @@ def test_montage_marks_the_truth_where_it_is_known(tmp_path):
     without_truth = _table(4, 0.1)[list(LABELS)]
     plot_montage(hu, without_truth, tmp_path / "absent.png", title="A head")
     assert np.array_equal(_pixels(tmp_path / "absent.png"), _pixels(tmp_path / "unknown.png"))
+
+
+def test_truth_band_lies_at_its_slice(tmp_path):
+    table = _table(4, 0.1, truth=0.0)
+    table.loc[0, "true_intraventricular"] = 1.0
+    plot_montage(np.zeros((4, 32, 32), np.int16), table, tmp_path / "first.png", title="A head")
+    bottom = _pixels(tmp_path / "first.png")[-165:-65]
+    columns = np.flatnonzero((np.abs(bottom - [47, 196, 141]).max(axis=-1) < 30).sum(axis=0) > 3)
+    left, width = 0.055 * 1800, 0.925 * 1800
+    assert columns[0] == pytest.approx(left, abs=4)
+    assert columns[-1] == pytest.approx(left + width / 4, abs=4)
 
 
 def test_montage_of_many_slices_stays_of_moderate_size(tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -83,7 +84,7 @@ def plot_history(history: pd.DataFrame, path: Path, prior: float | None = None) 
     rates = history[["learning_rate_backbone", "learning_rate_sequence"]].to_numpy(float)
     if np.nanmin(rates, initial=1.0) > 0:  # a rate of zero has no place on a logarithmic axis
         rate.set_yscale("log")
-    speed.set_ylim(bottom=0)
+    speed.set_ylim(0, 1.15 * max(float(history["slices_per_second"].max()), 1e-3))
     for axes, title in ((loss, "Weighted log loss"), (rate, "Learning rate"), (speed, "Slices per second")):
         axes.set_title(title, loc="left", fontweight="bold")
         axes.set_xlabel("epoch")
@@ -119,7 +120,7 @@ def plot_montage(hu: np.ndarray, table: pd.DataFrame, path: Path, *, title: str,
     columns = 6 if len(shown) <= 18 else 8 if len(shown) <= 40 else 10
     pitch = (_WIDTH - 40) / columns
     picture = pitch - 10
-    tile, head, foot = picture + 72, 128, 470
+    tile, head, foot = picture + 72, 128, 440
     height = int(head + -(-len(shown) // columns) * tile + foot)
     figure = Figure(figsize=(_WIDTH / 100, height / 100), dpi=100, facecolor=_GROUND)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -261,7 +262,7 @@ def _heading(axes: Axes, title: str, note: str | None) -> None:
     for label, short, colour in zip(LABELS, _INITIALS, _COLOURS, strict=True):
         axes.add_patch(Rectangle((left, 93), 15, 15, color=colour, linewidth=0))
         axes.text(left + 22, 101, label if label == short else f"{short} {label}", color=_INK, fontsize=12, va="center")
-        left += 75 if label == short else 205
+        left += 46 + 8.6 * len(label if label == short else f"{short} {label}") + 14
     axes.add_patch(Rectangle((left, 93), 15, 15, fill=False, edgecolor=_ALARM, linewidth=2.5))
     axes.text(left + 22, 101, "p(any) ≥ 0.5", color=_INK, fontsize=12, va="center")
     axes.plot([left + 162], [101], marker="D", color=_INK, markersize=7)
@@ -305,10 +306,12 @@ def _draw_course(figure: Figure, answers: np.ndarray, truth: np.ndarray, height:
     lines = figure.add_axes((0.055, 185 / height, 0.925, 235 / height), facecolor="#1b1f26")
     bands = figure.add_axes((0.055, 62 / height, 0.925, 108 / height), facecolor="#1b1f26", sharex=lines)
     for k, (label, colour) in enumerate(zip(LABELS, _COLOURS, strict=True)):
-        style = {"linewidth": 2.6, "linestyle": "--"} if label == "any" else {"linewidth": 2.2}
+        style: dict[str, Any] = (
+            {"linewidth": 5.0, "alpha": 0.45, "zorder": 1} if label == "any" else {"linewidth": 2.0, "zorder": 2}
+        )
         lines.add_line(Line2D(x, answers[:, k], color=colour, marker="o", markersize=3, **style))
         for value, shade in ((0, 0.10), (1, 0.95)):
-            runs = [(i + 0.5, 1) for i in x[truth[:, k] == value]]
+            runs = [(i - 0.5, 1) for i in x[truth[:, k] == value]]
             bands.broken_barh(runs, (k - 0.36, 0.72), color=colour, alpha=shade, linewidth=0)
     if np.isnan(truth).all():
         bands.text(0.5, 0.5, "truth unknown", transform=bands.transAxes, color=_FAINT, ha="center", va="center")
@@ -332,6 +335,16 @@ def _save(figure: Figure, path: Path, *, palette: bool = False) -> None:
     canvas.draw()
     picture = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     if palette:  # 256 colours are enough for grey slices and six hues, and a third of the size
-        picture = picture.quantize(256, dither=Image.Dither.NONE)
+        picture = picture.quantize(palette=_palette(picture), dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, format="PNG", optimize=True)
+
+
+def _palette(picture: Image.Image) -> Image.Image:
+    """Palette of the picture, with room kept for the colours that carry meaning, however few pixels they have."""
+    found = np.array(picture.quantize(220).getpalette(), np.uint8).reshape(-1, 3)[:220]
+    ground = np.array(to_rgb(_GROUND))
+    kept = [ground + share * (np.array(to_rgb(c)) - ground) for c in (*_COLOURS, _ALARM) for share in (1, 0.7, 0.4)]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([found, np.round(np.array(kept) * 255).astype(np.uint8)]).tobytes())
+    return palette
