@@ -5,6 +5,7 @@ An unknown key, a wrong type or a value out of range is a ConfigError that names
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -122,8 +123,11 @@ def load_config(
             raise ConfigError(f"--set {text}: write section.key=value, for example train.epochs=3")
         try:
             _merge(values, {section: {name: yaml.safe_load(raw)}}, f"--set {text}")
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
             raise ConfigError(f"--set {text}: {raw!r} is not a YAML value") from None
+    for key, value in STAGE_DEFAULTS[stage].items():
+        if values["train"][key] is None:
+            values["train"][key] = value
     sections = {f.name: _build(f.name, _class_of(f.name), values[f.name]) for f in fields(Config)}
     config = Config(**sections)
     _check_ranges(config)
@@ -142,9 +146,9 @@ def _class_of(section: str) -> type:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:  # before ValueError, which UnicodeDecodeError is
         raise ConfigError(f"{path}: the configuration can't be read ({type(error).__name__})") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         mark = getattr(error, "problem_mark", None)
         raise ConfigError(f"{path}: not valid YAML{f' (line {mark.line + 1})' if mark else ''}") from None
     if content is None:
@@ -221,8 +225,8 @@ def _check_ranges(config: Config) -> None:
     for section, limits in least.items():
         for key, limit in limits.items():
             value = getattr(getattr(config, section), key)
-            if value is not None and not value >= limit:
-                raise ConfigError(f"{section}.{key} is {value}; it has to be at least {limit}")
+            if value is not None and not limit <= value < math.inf:
+                raise ConfigError(f"{section}.{key} is {value}; it has to be a number of at least {limit}")
     for section, keys in below_one.items():
         for key in keys:
             value = getattr(getattr(config, section), key)

@@ -72,7 +72,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             if state["checksum"] != _checksum(path / "state.safetensors"):
                 raise ValueError("checksum")
             return Checkpoint(load_file(path / "state.safetensors"), state, passed_over)
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             passed_over.append(f"{path}: damaged ({error}); going back to the checkpoint before it")
     damaged = f" ({len(passed_over)} damaged)" if passed_over else ""
     raise RunError(f"{folder.parent}: nothing to resume{damaged}; train without --resume, or name another run with -o")

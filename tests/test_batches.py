@@ -1,0 +1,175 @@
+"""Batches: every series once and whole, shared out evenly, the same however many threads read."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ichseq.ct.phantom import write_phantoms
+from ichseq.data.batches import Batch, Item, item_labels, plan_epoch, plan_slices, read_ahead, read_batch
+from ichseq.data.index import Index
+from ichseq.data.prepare import prepare
+from ichseq.data.store import read_slices
+from ichseq.errors import DataError
+from ichseq.labels import AIR_HU
+
+SHARING = [(1, 1, 1), (3, 1, 1), (2, 1, 2), (2, 2, 2), (1, 3, 3), (2, 1, 3)]  # batch, accumulate, processes
+
+
+@pytest.fixture(scope="module")
+def index(prepared: Path) -> Index:
+    return Index.load(prepared)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """Series of two sizes."""
+    folder = tmp_path_factory.mktemp("mixed")
+    for size in (32, 48):
+        write_phantoms(folder / f"raw{size}", patients=1, test_patients=0, size=size, seed=size, workers=1)
+    prepare(
+        [folder / f"raw{size}" / "stage_2_train" for size in (32, 48)],
+        folder / "set",
+        labels=folder / "raw32" / "stage_2_train.csv",
+        folds=2,
+        workers=1,
+    )
+    return Index.load(folder / "set")
+
+
+def flat(plan: list[list[list[list[Item]]]]) -> list[Item]:
+    return [item for step in plan for process in step for batch in process for item in batch]
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "processes"), SHARING)
+def test_every_series_comes_once(index: Index, batch: int, accumulate: int, processes: int) -> None:
+    series = index.training_series(0)
+    plan = plan_epoch(index, series, batch=batch, accumulate=accumulate, processes=processes, key=(0, 1))
+    assert sorted(flat(plan)) == [(i, -1) for i in sorted(series.tolist())]
+    patients = index.patient_codes[[i for i, _ in flat(plan)]]
+    assert sorted(patients) == sorted(index.patient_codes[series])
+    assert not set(patients) & set(index.patient_codes[index.validation_series(0)])
+    for number, step in enumerate(plan):
+        assert [len(process) for process in step] == [accumulate] * processes
+        sizes = [len(items) for process in step for items in process]
+        assert max(sizes) <= batch
+        if number + 1 < len(plan):
+            assert sizes == [batch] * len(sizes)  # only the last step may hold fewer
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_get_about_the_same_number_of_slices(index: Index, processes: int) -> None:
+    lengths = np.array([20, 90, 25, 80, 30, 70, 35, 60, 40, 50], np.int32)  # more unlike than the phantoms'
+    uneven = dataclasses.replace(index, lengths=lengths)
+    dealt, as_drawn = [], []
+    for epoch in range(20):
+        plan = plan_epoch(uneven, np.arange(10), batch=3, accumulate=1, processes=processes, key=(0, epoch))
+        drawn = [sum(lengths[i] for items in process for i, _ in items) for process in plan[0]]
+        dealt.append(max(drawn) - min(drawn))
+        order = np.random.default_rng(epoch).permutation(10)[: 3 * processes].reshape(processes, 3)
+        as_drawn.append(np.ptp(lengths[order].sum(axis=1)))
+    assert max(dealt) <= lengths.max()
+    assert np.mean(dealt) < 0.5 * np.mean(as_drawn)
+
+
+@pytest.mark.parametrize("make", [plan_epoch, plan_slices])
+def test_a_key_decides_its_plan(index: Index, make: type[plan_epoch]) -> None:
+    def plan(*key: int) -> list[list[list[list[Item]]]]:
+        return make(index, index.training_series(0), batch=1, accumulate=1, processes=1, key=key)
+
+    assert plan(0, 1) == plan(0, 1)
+    different = {str(plan(seed, epoch)) for seed in range(4) for epoch in range(4)}
+    assert len(different) == 16
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "processes"), [(32, 1, 1), (7, 2, 2), (5, 1, 3)])
+def test_every_slice_comes_once(index: Index, batch: int, accumulate: int, processes: int) -> None:
+    series = index.training_series(1)
+    plan = plan_slices(index, series, batch=batch, accumulate=accumulate, processes=processes, key=(0, 0))
+    assert sorted(flat(plan)) == [(int(i), k) for i in series for k in range(index.lengths[i])]
+    for step in plan:
+        sizes = [len(items) for process in step for items in process]
+        assert len(sizes) == accumulate * processes
+        assert max(sizes) <= batch
+        assert max(sizes) - min(sizes) <= 1
+    first = [i for i, _ in plan[0][0][0]]
+    assert len(set(first)) > 1  # slices of many series are mixed
+
+
+def test_a_batch_is_what_the_store_and_the_tables_hold(index: Index) -> None:
+    items = [(4, -1), (1, -1), (7, 3), (0, -1), (7, 2)]
+    batch = read_batch(index, items)
+    pieces = [
+        read_slices(index.store_path(i)) if k < 0 else read_slices(index.store_path(i))[k : k + 1] for i, k in items
+    ]
+    assert np.array_equal(batch.hu.numpy(), np.concatenate(pieces))
+    assert batch.hu.dtype == torch.int16
+    assert batch.lengths.tolist() == [len(piece) for piece in pieces]
+    assert batch.items == items
+    assert batch.sizes == [(64, 64)] * 5
+    labels = [index.labels[index.offsets[i] : index.offsets[i + 1]][slice(None) if k < 0 else [k]] for i, k in items]
+    assert np.array_equal(batch.labels.numpy(), np.concatenate(labels), equal_nan=True)
+    assert batch.labels.nansum() > 0
+    assert np.array_equal(item_labels(index, items), batch.labels.numpy(), equal_nan=True)
+
+
+def test_a_share_may_be_empty(index: Index) -> None:
+    batch = read_batch(index, [])
+    assert (len(batch.hu), len(batch.lengths), len(batch.labels)) == (0, 0, 0)
+
+
+def test_mixed_sizes_are_padded_with_air(mixed: Index) -> None:
+    assert sorted(mixed.shapes.tolist()) == [[32, 32], [48, 48]]
+    small, large = (int(i) for i in np.argsort(mixed.shapes[:, 0]))
+    batch = read_batch(mixed, [(large, -1), (small, -1)])
+    n = int(mixed.lengths[large])
+    assert batch.sizes == [(48, 48), (32, 32)]
+    assert batch.hu.shape == (n + mixed.lengths[small], 48, 48)
+    assert np.array_equal(batch.hu[:n].numpy(), read_slices(mixed.store_path(large)))
+    assert np.array_equal(batch.hu[n:, :32, :32].numpy(), read_slices(mixed.store_path(small)))
+    assert (batch.hu[n:, 32:] == AIR_HU).all()
+    assert (batch.hu[n:, :, 32:] == AIR_HU).all()
+    assert read_batch(mixed, [(small, -1)]).hu.shape[1:] == (32, 32)  # alone it needs no padding
+    known = ~batch.labels.isnan()
+    assert not known[:n].any()  # the label file is the small one's
+    assert known[n:].all()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_nothing(index: Index, threads: int) -> None:
+    tasks = [[(i, -1), (j, 0)] for i, j in itertools.permutations(range(4), 2)]
+    alone = list(read_ahead(tasks, lambda items: read_batch(index, items), 0))
+    ahead = list(read_ahead(tasks, lambda items: read_batch(index, items), threads))
+    assert [batch.items for batch in ahead] == tasks == [batch.items for batch in alone]
+    assert all(torch.equal(a.hu, b.hu) for a, b in zip(alone, ahead, strict=True))
+    assert list(read_ahead([], lambda items: read_batch(index, items), threads)) == []
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_an_error_of_a_reader_comes_in_its_turn(mixed: Index, threads: int, tmp_path: Path) -> None:
+    lacking = dataclasses.replace(mixed, folder=tmp_path)  # no store there
+
+    def read(number: int) -> Batch:
+        return read_batch(lacking if number == 2 else mixed, [(0, 0)])
+
+    batches = read_ahead(range(4), read, threads)
+    next(batches), next(batches)
+    with pytest.raises(DataError, match="store"):
+        next(batches)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_is_read_than_is_needed_soon(index: Index, threads: int) -> None:
+    started = []
+
+    def read(number: int) -> Batch:
+        started.append(number)
+        return read_batch(index, [(0, 0)])
+
+    batches = read_ahead(range(50), read, threads)
+    next(batches)
+    batches.close()  # waits for what is under way
+    assert len(started) <= threads + 2

@@ -1,0 +1,139 @@
+"""Settings: what is wrong is named, what YAML misreads is understood, and what was resolved loads as it was."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ichseq.config import STAGE_DEFAULTS, STAGES, load_config, save_config
+from ichseq.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("trian.epochs=3", ["trian", "did you mean 'train'?"]),
+        ("train.epoch=3", ["train.epoch", "did you mean 'epochs'?"]),
+        ("augment.qqqq=3", ["augment.qqqq", "flip", "rotate"]),
+        ("train.epochs=many", ["train.epochs", "'many'", "int"]),
+        ("train.epochs=2.5", ["train.epochs", "2.5", "int"]),
+        ("train.epochs=true", ["train.epochs", "True", "int"]),
+        ("train.weight_decay=true", ["train.weight_decay", "True", "float"]),
+        ("train.weight_decay=heavy", ["train.weight_decay", "'heavy'", "float"]),
+        ("model.normalise=3", ["model.normalise", "3", "bool"]),
+        ("model.windows=brain", ["model.windows", "'brain'"]),
+        ("model.windows=[brain, 4]", ["model.windows", "4", "str"]),
+        ("model.crop=head", ["model.crop", "'head'", "series, none"]),
+        ("train.precision=on", ["train.precision", "auto, no, bf16, fp16"]),
+        ("train.epochs=2001-99-99", ["train.epochs"]),
+        ("train.epochs=[1", ["train.epochs=[1", "YAML"]),
+        ("train.epochs", ["train.epochs", "section.key=value"]),
+        ("epochs=3", ["epochs=3", "section.key=value"]),
+    ],
+)
+def test_what_does_not_fit_is_named(setting: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("joint", None, [setting])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good"),
+    [
+        ("train.epochs", 0, 1),
+        ("train.patients_per_batch", 0, 1),
+        ("train.workers", -1, 0),
+        ("train.backbone_lr", -1e-9, 0),
+        ("train.sequence_lr", ".nan", 1),
+        ("train.sequence_lr", ".inf", 1),
+        ("train.clip_norm", -1, "null"),
+        ("train.ema", 1, 0.999),
+        ("model.dropout", 1, 0.5),
+        ("model.image_size", 31, 32),
+        ("augment.flip", 1.01, 1),
+        ("augment.affine", -0.01, 0),
+        ("augment.rotate", -5, 0),
+    ],
+)
+def test_ranges(key: str, bad: object, good: object) -> None:
+    load_config("joint", None, [f"{key}={good}"])
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        load_config("joint", None, [f"{key}={bad}"])
+
+
+def test_numbers_and_words_that_yaml_reads_otherwise(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "train:\n  backbone_lr: 1e-4\n  sequence_lr: 1\n  precision: no\n  checkpointing: off\n"
+        "model:\n  freeze_bn: on\n"
+    )
+    config = load_config("joint", file)
+    assert config.train.backbone_lr == 0.0001
+    assert config.train.sequence_lr == 1.0
+    assert isinstance(config.train.sequence_lr, float)
+    assert config.train.precision == "no"
+    assert config.train.checkpointing == "off"
+    assert config.model.freeze_bn is True
+    assert load_config("joint", file, ["train.checkpointing=on"]).train.checkpointing == "on"
+    assert load_config("joint", file, ["model.freeze_bn=auto"]).model.freeze_bn == "auto"
+
+
+def test_later_settings_win(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("train: {epochs: 7, seed: 7, accumulate: 7}\n")
+    base = {"train": {"epochs": 9, "seed": 9, "accumulate": 9, "workers": 9}}
+    train = load_config("joint", file, ["train.epochs=1", "train.seed=2", "train.seed=3"], base=base).train
+    assert (train.epochs, train.seed, train.accumulate, train.workers) == (1, 3, 7, 9)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_fills_what_was_not_said(stage: str) -> None:
+    for key, value in STAGE_DEFAULTS[stage].items():
+        assert getattr(load_config(stage).train, key) == value
+        assert getattr(load_config(stage, None, [f"train.{key}=null"]).train, key) == value
+    other = load_config(stage, None, ["train.epochs=11"]).train
+    assert other.epochs == 11
+    assert other.sequence_lr == STAGE_DEFAULTS[stage]["sequence_lr"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_saved_and_loaded_is_the_same(stage: str, tmp_path: Path) -> None:
+    settings = ["train.precision=no", "train.checkpointing=off", "train.clip_norm=null", "train.backbone_lr=3e-7"]
+    settings += ["model.windows=[subdural, brain]", "model.pretrained=some/weights.safetensors", "augment.flip=0.1"]
+    config = load_config(stage, None, settings)
+    save_config(config, tmp_path / "config.yaml")
+    for other in STAGES:  # the file says everything, so that no stage's default remains
+        assert load_config(other, tmp_path / "config.yaml") == config
+    assert load_config(stage, base=config.to_dict()) == config
+    assert config != load_config(stage)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"train:\n  epochs: [1\n", "not valid YAML"),
+        (b"- train\n", "sections"),
+        (b"train: 3\n", "train has to hold keys"),
+        (b"\xff\xfe\xfa", "can't be read"),
+        (b"train:\n  1: 2\n", "train.1"),
+        (b"train:\n  seed: 2001-99-99\n", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration(content: bytes, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_config("joint", file)
+    assert str(file) in str(caught.value)
+
+
+def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("# nothing\n")
+    assert load_config("slice", tmp_path / "empty.yaml") == load_config("slice")
+
+
+def test_unknown_stage_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'jiont'.*slice, frozen, joint"):
+        load_config("jiont")
+    with pytest.raises(ConfigError, match=r"missing\.yaml.*can't be read"):
+        load_config("joint", tmp_path / "missing.yaml")
