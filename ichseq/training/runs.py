@@ -36,7 +36,10 @@ def read_run(leaf: Path) -> dict[str, Any]:
         RunError: it is missing or damaged.
     """
     try:
-        return json.loads((leaf / "run.json").read_text(encoding="utf-8"))
+        content = json.loads((leaf / "run.json").read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not {"fold", "stage", "patients"} <= content.keys():
+            raise ValueError("not what a run writes")
+        return content
     except (OSError, ValueError) as error:
         raise RunError(f"{leaf}: run.json can't be read ({type(error).__name__}); it is not a run of ichseq") from None
 

@@ -1,0 +1,68 @@
+"""The command line: quick help, and one line for whatever a user gets wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ichseq.cli import main
+
+COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict"]
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from ichseq.cli import main\n"
+        f"for command in [[], *([name] for name in {COMMANDS!r})]:\n"
+        "    assert main([*command, '--help'], standalone_mode=False) == 0, command\n"
+        "assert 'torch' not in sys.modules and 'timm' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Usage:") == 1 + len(COMMANDS)
+    assert set(main.commands) == set(COMMANDS)
+
+
+CASES = [
+    (["train", "--data", "{set}", "--fold", "7"], "fold 7 does not exist"),
+    (["evaluate", "--data", "{set}", "--fold", "7"], "fold 7 does not exist"),
+    (["evaluate", "--data", "{set}", "--fold", "x"], "'x'"),
+    (["train", "--data", "{tmp}/absent"], "absent"),
+    (["evaluate", "--data", "{tmp}/absent"], "absent"),
+    (["train", "--data", "{set}", "--stage", "jiont"], "'jiont'"),
+    (["train", "--data", "{set}", "--set", "train.epoch=3"], "did you mean 'epochs'?"),
+    (["train", "--data", "{set}", "-c", "{tmp}/absent.yaml"], "absent.yaml"),
+    (["train", "--data", "{set}", "--set", "model.backbone=resnet5O", "--set", "model.pretrained=false"], "resnet5O"),
+    (["train", "--data", "{set}", "--init", "{tmp}/absent"], "absent: no such run"),
+    (["train", "--data", "{set}", "--resume", "-o", "{tmp}/absent"], "nothing to resume"),
+    (["evaluate", "--data", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
+    (["predict", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
+    (["prepare", "{tmp}/texts", "-o", "{tmp}/new"], "texts"),
+    (["prepare", "{tmp}/absent", "-o", "{tmp}/new"], "absent"),
+]
+
+
+@pytest.mark.parametrize(("command", "words"), CASES)
+def test_a_mistake_is_one_line(
+    command: list[str], words: str, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "notes.txt").write_text("no picture")
+    result = CliRunner().invoke(main, [part.format(set=prepared, tmp=tmp_path) for part in command])
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    assert "unexpected" not in result.output
+    errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1, result.stderr
+    assert result.stderr.rstrip().endswith(errors[0])
+    assert words in errors[0]
+
+
+@pytest.mark.parametrize("command", [["predict"], ["trian"], ["train", "--fold", "one"], ["prepare", "--no-such"]])
+def test_usage_errors_are_2(command: list[str]) -> None:
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 2
+    assert "Usage:" in result.stderr
