@@ -209,5 +209,6 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             table.to_csv(beside, index=False, float_format="%.7g")
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            beside.unlink(missing_ok=True)
         raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None

@@ -1,0 +1,121 @@
+"""Prediction: one table whatever the source, its order, or how many series come with it."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dicom_files import HEAD_CT, needs_head_ct
+
+import ichseq
+from ichseq.data.index import Index
+from ichseq.errors import DataError, ScanError
+from ichseq.inference.predict import PHANTOM_NOTE, predict_prepared, predict_sources, write_table
+from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.model import Model
+from ichseq.training.runs import leaf_of
+
+
+@pytest.fixture(scope="module")
+def model(run: Path) -> Model:
+    return Model.load(leaf_of(run, "joint", 0))
+
+
+def logits(table: pd.DataFrame) -> np.ndarray:
+    p = table[list(LABELS)].to_numpy()
+    return np.log(p / (1 - p))
+
+
+@pytest.mark.filterwarnings("ignore:these weights")
+def test_dicom_and_prepared_set_give_the_same_logits(model: Model, phantoms: Path, prepared: Path) -> None:
+    index = Index.load(prepared)
+    from_store = predict_prepared([model], index, np.arange(index.n_series))
+    from_files = ichseq.predict(model, ichseq.load_series(phantoms / "stage_2_train"))
+    one, other = (t.sort_values(["series_uid", "slice_index"], ignore_index=True) for t in (from_store, from_files))
+    assert one["sop_uid"].tolist() == other["sop_uid"].tolist()
+    assert np.abs(logits(one) - logits(other)).max() < 1e-5
+    assert list(one.columns) == list(other.columns) == list(PREDICTION_COLUMNS)
+    assert other["true_any"].isna().all()
+    assert one["true_any"].notna().all()
+
+
+def test_a_warning_says_that_the_weights_are_a_phantoms(model: Model, phantoms: Path) -> None:
+    series = ichseq.load_series(phantoms / "stage_2_test")[0]
+    with pytest.warns(UserWarning, match="made-up scans"):
+        table = ichseq.predict(model, series)
+    assert table.attrs["note"] == PHANTOM_NOTE
+    assert len(table) == len(series)
+    outcome = predict_sources([model], [phantoms / "stage_2_test"])
+    assert outcome.note == PHANTOM_NOTE
+    assert PHANTOM_NOTE in outcome.exams.loc[0, "warnings"]
+
+
+def test_exam_scores_are_the_highest_slices(model: Model, phantoms: Path) -> None:
+    outcome = predict_sources([model], [phantoms / "stage_2_train"])
+    for _, exam in outcome.exams.iterrows():
+        rows = outcome.slices[outcome.slices["series_uid"] == exam["series_uid"]]
+        assert exam["n_slices"] == len(rows)
+        assert all(exam[label] == rows[label].max() for label in LABELS)
+    assert len(outcome.exams) == 10
+    assert outcome.failed == []
+
+
+def test_names_and_containers_change_nothing(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    source = phantoms / "stage_2_test"
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for k, file in enumerate(sorted(source.iterdir(), reverse=True)):
+            archive.write(file, f"deep/{k:03d}")
+    plain = predict_sources([model], [source]).slices
+    zipped = predict_sources([model], [tmp_path / "scan.zip"]).slices
+    assert plain["sop_uid"].tolist() == zipped["sop_uid"].tolist()
+    assert np.array_equal(logits(plain), logits(zipped))
+    assert plain["position_mm"].is_monotonic_increasing
+
+
+def test_several_models_give_their_mean(model: Model, phantoms: Path) -> None:
+    other = Model("test_resnet", image_size=32, hidden_size=8).eval()
+    tables = [
+        predict_sources(models, [phantoms / "stage_2_test"]).slices for models in ([model], [other], [model, other])
+    ]
+    p = [table[list(LABELS)].to_numpy() for table in tables]
+    assert np.allclose((p[0] + p[1]) / 2, p[2], atol=1e-6)
+
+
+def test_bad_files_are_listed_and_the_good_ones_predicted(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    victim = sorted(source.iterdir())[0]
+    victim.write_bytes(victim.read_bytes()[:-50])
+    (source / "notes.txt").write_text("not a scan")
+    outcome = predict_sources([model], [source, tmp_path / "nowhere"])
+    assert len(outcome.slices) == len(list(source.iterdir())) - 2
+    failed = {item.file: item.reason for item in outcome.failed}
+    assert "truncated" in failed[str(victim)]
+    assert "no such file" in failed[str(tmp_path / "nowhere")]
+    assert not any("notes.txt" in file for file in failed)  # never was a slice
+    with pytest.raises(ScanError, match="no such file"):
+        predict_sources([model], [tmp_path / "nowhere"])
+
+
+def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": [0.123456789]})
+    for name in ("t.csv", "t.parquet"):
+        write_table(table, tmp_path / name)
+    assert pd.read_csv(tmp_path / "t.csv")["a"][0] == 0.1234568
+    assert pd.read_parquet(tmp_path / "t.parquet")["a"][0] == 0.123456789
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match=r"t\.csv: can't be written"):
+        write_table(table, tmp_path / "file" / "t.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "t.parquet", "file"}
+
+
+@needs_head_ct
+def test_the_real_head_ct_comes_in_instance_order(model: Model, tmp_path: Path) -> None:
+    import pydicom
+
+    for k, file in enumerate(sorted(HEAD_CT.glob("*.dcm"))):
+        shutil.copy(file, tmp_path / f"{(k * 11) % 28:02d}")
+    table = predict_sources([model], [tmp_path]).slices
+    numbers = [int(pydicom.dcmread(file, stop_before_pixels=True).InstanceNumber) for file in table["file"]]
+    assert numbers == list(range(1, 29))
