@@ -22,7 +22,7 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.training.engine import train
 
-PATIENTS, SIZE, FOLD = 60, 256, 0
+PATIENTS, SIZE, FOLD = 220, 128, 0
 SMALL = Path(__file__).with_name("small.yaml")
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]

@@ -158,3 +158,12 @@ def test_a_damaged_store_file_is_named(prepared: Path, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=path.name):
         train(tiny(), "joint", data=broken, fold=0, out=tmp_path / "r", progress=False)
+
+
+def test_runs_of_different_precision_follow_each_other(prepared: Path, tmp_path: Path) -> None:
+    for precision in ("no", "bf16", "no"):
+        config = tiny("slice", f"train.precision={precision}", "train.epochs=1")
+        leaf = train(
+            config, "slice", data=prepared, fold=0, out=tmp_path / str(len(list(tmp_path.iterdir()))), progress=False
+        )
+        assert np.isfinite(pd.read_csv(leaf / "history.csv")["train_loss"]).all()

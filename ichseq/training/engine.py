@@ -22,6 +22,7 @@ import pandas as pd
 import timm
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 from timm.utils import ModelEmaV3
@@ -95,7 +96,8 @@ class Trainer:
         if not len(self.training) or not known:
             raise DataError(f"{index.folder}: no labelled series outside fold {fold}, so nothing to train on; prepare "
                             "the scans with --labels")  # fmt: skip
-        # Decided per process at start, from its device.
+        # accelerate keeps the precision of the process's first training; a second one may have another.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision=_precision(config.train.precision),
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
@@ -492,7 +494,7 @@ def _precision(asked: str) -> str:
     if asked != "auto":
         return asked
     if not torch.cuda.is_available():
-        return "no"
+        return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 

@@ -253,11 +253,12 @@ def finish(rng: np.random.Generator, scanner: Scanner, picture: Picture, stack: 
     box = image[picture.box]
     np.copyto(box, picture.hu, where=picture.hu > -700)
     box += _streaks(rng, scanner, picture)
+    # As if 512 pixels had been drawn and then averaged (or sharpened) to this size: the field of view is the same.
+    sigma, ratio = 1.6 * scanner.kernel, 512 / size
+    spread = np.sqrt((sigma**2 + 1 / 12) / (sigma**2 + ratio**2 / 12))
     noise = rng.standard_normal((size, size), dtype=np.float32)
-    smooth = ndimage.gaussian_filter(
-        noise, scanner.kernel * 512 / size if size > 512 else scanner.kernel * 1.6, truncate=2
-    )
-    smooth *= np.float32(scanner.noise / max(float(smooth.std()), 1e-6))
+    smooth = ndimage.gaussian_filter(noise, sigma / ratio, truncate=2)
+    smooth *= np.float32(scanner.noise * spread / max(float(smooth.std()), 1e-6))
     image += smooth
     return image
 

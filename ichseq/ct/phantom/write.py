@@ -29,10 +29,10 @@ from ichseq.ct.phantom.scanner import (
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
 
-SEEN_SHARE, SEEN_AREA = 1 / 3, 20.0
-"""A slice is positive for a kind where at least 20 mm2 of its pixels hold a third of blood of that kind or more,
-counted across the slice's thickness: some 5 mm across and 10 HU above the brain, which a careful reader marks when the
-neighbours confirm it. Less is left unlabelled."""
+SEEN_SHARE, SEEN_AREA = 1 / 3, 50.0
+"""A slice is positive for a kind where at least 50 mm2 of its pixels hold a third of blood of that kind or more,
+counted across the slice's thickness: a spot 8 mm across or a film of 2 by 25 mm, 10 HU above the brain, which a careful
+reader marks when the neighbours confirm it. Less is left unlabelled: the faint end of a bleed."""
 
 BLEED_COLUMNS = (
     "patient_id", "series_uid", "part", "bleed", "kind", "volume_ml", "mean_hu", "x_mm", "y_mm", "z_mm",
