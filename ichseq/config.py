@@ -68,7 +68,7 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     aux_weight: float = 0.2  # weight of the slice head's loss in the joint stage (deep supervision)
     ema: float = 0.0  # decay of the moving average of the weights; 0: none
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 where the hardware has it
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it
     checkpointing: Literal["auto", "on", "off"] = "auto"  # recompute the backbone in the backward pass
     chunk_size: int = 32  # slices that the backbone reads at once
     checkpoint_every: int = 500  # steps

@@ -25,7 +25,6 @@ TINY = (
     "train.sequence_lr=1e-3",
     "train.warmup_steps=2",
     "train.workers=1",
-    "train.precision=no",  # what evaluation uses, so that its figures equal those of training
 )
 
 

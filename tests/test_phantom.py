@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from ichseq.ct.phantom import MARKER, write_phantoms
 from ichseq.ct.phantom.bleeding import KINDS, draw_kinds
+from ichseq.ct.phantom.scanner import draw_scanner, scan_noise
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
 
@@ -190,6 +191,18 @@ def test_noise_and_tissue_are_those_of_a_head(series: list[list[pydicom.FileData
         assert (hu > 800).sum() > 200, "skull"
         assert np.median(hu[:8, :8]) < -900
         assert height(slices[-1]) - height(slices[0]) > 130
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_small_images_have_the_noise_of_averaged_large_ones(size: int) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        scanner = draw_scanner(rng)
+        large = scan_noise(rng, scanner, 512)
+        assert large.std() == pytest.approx(scanner.noise, rel=0.01)
+        side = 512 // size
+        averaged = large.reshape(size, side, size, side).mean(axis=(1, 3))
+        assert scan_noise(rng, scanner, size).std() == pytest.approx(averaged.std(), rel=0.1)
 
 
 def test_same_bytes_whatever_the_workers_and_the_number_of_patients(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Trainer:
         if not len(self.training) or not known:
             raise DataError(f"{index.folder}: no labelled series outside fold {fold}, so nothing to train on; prepare "
                             "the scans with --labels")  # fmt: skip
-        # accelerate keeps the precision of the process's first training; a second one may have another.
+        # accelerate keeps the precision of the process's first training and raises for another.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             mixed_precision=_precision(config.train.precision),
@@ -494,7 +494,7 @@ def _precision(asked: str) -> str:
     if asked != "auto":
         return asked
     if not torch.cuda.is_available():
-        return "bf16" if torch.cpu._is_amx_tile_supported() else "no"
+        return "no"
     return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
 
 

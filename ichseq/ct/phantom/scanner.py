@@ -53,7 +53,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Scanner:
-    """Noise and couch. Lengths in mm, noise in HU."""
+    """Noise and couch. Lengths in mm, noise in HU at 512 pixels."""
 
     noise: float
     kernel: float
@@ -66,7 +66,7 @@ class Scanner:
 
 
 def draw_scanner(rng: np.random.Generator) -> Scanner:
-    """Draw noise (3 to 6 HU), kernel, streaks, couch, and whether the image is cut to a circle."""
+    """Draw noise (3 to 6 HU at 512 pixels), kernel, streaks, couch, and whether the image is cut to a circle."""
     return Scanner(
         noise=rng.uniform(3, 6),
         kernel=rng.uniform(0.30, 0.55),
@@ -253,14 +253,25 @@ def finish(rng: np.random.Generator, scanner: Scanner, picture: Picture, stack: 
     box = image[picture.box]
     np.copyto(box, picture.hu, where=picture.hu > -700)
     box += _streaks(rng, scanner, picture)
-    # As if 512 pixels had been drawn and then averaged (or sharpened) to this size: the field of view is the same.
+    image += scan_noise(rng, scanner, size)
+    return image
+
+
+def scan_noise(rng: np.random.Generator, scanner: Scanner, size: int) -> Array:
+    """Noise (size, size) in HU, as if an image of 512 pixels had been averaged to this size.
+
+    A larger image has the noise of one of 512 pixels.
+    """
     sigma, ratio = 1.6 * scanner.kernel, 512 / size
-    spread = np.sqrt((sigma**2 + 1 / 12) / (sigma**2 + ratio**2 / 12))
+    # Variance, along one axis, of the mean of `side` neighbours; the standard deviation over both axes is the same.
+    side = max(1.0, ratio)
+    impulse = np.eye(1, 9, 4)[0]
+    kernel = ndimage.gaussian_filter1d(impulse, sigma, truncate=2)
+    alike = np.correlate(kernel, kernel, "full")  # at lags -8 to 8
+    spread = (alike * np.clip(side - np.abs(np.arange(-8, 9)), 0, None)).sum() / alike[8] / side**2
     noise = rng.standard_normal((size, size), dtype=np.float32)
     smooth = ndimage.gaussian_filter(noise, sigma / ratio, truncate=2)
-    smooth *= np.float32(scanner.noise * spread / max(float(smooth.std()), 1e-6))
-    image += smooth
-    return image
+    return smooth * np.float32(scanner.noise * spread / max(float(smooth.std()), 1e-6))
 
 
 def _add_table(image: Array, scanner: Scanner, stack: Stack, pose: Pose, index: int) -> None:

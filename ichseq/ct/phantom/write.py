@@ -71,7 +71,8 @@ def write_phantoms(
             stage_2_sample_submission.csv, truth/stage_2_test.csv and truth/bleeds.csv.
         patients: number of patients in the training part, one series each.
         test_patients: number of patients in the test part.
-        size: rows and columns of an image; the field of view stays at 232 to 252 mm.
+        size: rows and columns of an image; the field of view stays at 232 to 252 mm, so a larger pixel has
+            less noise.
         seed: of everything that is drawn.
         workers: processes; the number of cores if None.
         progress: called with (patients done, patients in all).
