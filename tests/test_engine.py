@@ -165,3 +165,16 @@ def test_runs_of_different_precision_follow_each_other(prepared: Path, tmp_path:
         config = tiny("slice", f"train.precision={precision}", "train.epochs=1")
         leaf = train(config, "slice", data=prepared, fold=0, out=tmp_path / str(number), progress=False)
         assert np.isfinite(pd.read_csv(leaf / "history.csv")["train_loss"]).all()
+
+
+def test_a_model_that_cannot_be_made_leaves_no_folder(prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no_such_net"):
+        train(
+            tiny("joint", "model.backbone=no_such_net"),
+            "joint",
+            data=prepared,
+            fold=0,
+            out=tmp_path / "r",
+            progress=False,
+        )
+    assert not any(tmp_path.iterdir())

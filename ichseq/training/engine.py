@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from ichseq.config import Config, save_config
 from ichseq.data.augment import derive_seed, warps
 from ichseq.data.batches import Batch, Item, item_labels, read_ahead, read_batch
 from ichseq.data.index import Index
-from ichseq.errors import DataError, RunError, Stopped
+from ichseq.errors import DataError, IchseqError, RunError, Stopped
 from ichseq.labels import CLIP_PROBABILITY
 from ichseq.model import Model
 from ichseq.training import checkpoint as ck
@@ -124,7 +124,11 @@ class Trainer:
         pretrained = self.config.model.pretrained
         if isinstance(pretrained, str) and (Path(pretrained).parent / "run.json").is_file():
             seen = seen + refuse_seen_patients(Path(pretrained).parent, self.index, self.fold)
-        self._build(init, fetch=saved is None)
+        try:
+            self._build(init, fetch=saved is None)
+        except IchseqError:
+            self._leave_no_empty_folder()
+            raise
         if saved is None:
             patients = self.index.series_column("patient_id")
             hashes = patient_hashes(patients[i] for i in self.training)
@@ -146,6 +150,12 @@ class Trainer:
         except OSError as error:
             raise RunError(f"{self.leaf}: can't be made ({error.strerror}); choose another -o") from None
         self.accelerator.wait_for_everyone()
+
+    def _leave_no_empty_folder(self) -> None:
+        if self.main:
+            with suppress(OSError):  # one that is not empty ends it
+                for folder in (self.leaf, *self.leaf.parents[:2]):
+                    folder.rmdir()
 
     def _check_same(self, saved: ck.Checkpoint) -> None:
         if saved.state["data_key"] != self.index.key:
