@@ -1,6 +1,8 @@
 """Settings of a run: frozen dataclasses, read from YAML and `--set section.key=value`.
 
-An unknown key, a wrong type or a value out of range is a ConfigError that names it.
+Sections are model, train and augment; slice, frozen and joint hold keys of train that go for that stage alone, so that
+one file can describe a run of several stages. An unknown key, a wrong type or a value out of range is a ConfigError
+that names it.
 """
 
 import dataclasses
@@ -113,16 +115,16 @@ def load_config(
     values: dict[str, dict[str, Any]] = {f.name: {} for f in fields(Config)}
     values["train"].update(STAGE_DEFAULTS[stage])
     if base is not None:
-        _merge(values, base, "the run's config.yaml")
+        _merge(values, base, "the run's config.yaml", stage)
     if path is not None:
-        _merge(values, _read_yaml(path), str(path))
+        _merge(values, _read_yaml(path), str(path), stage)
     for text in overrides:
         key, equals, raw = text.partition("=")
         section, dot, name = key.partition(".")
         if not (equals and dot):
             raise ConfigError(f"--set {text}: write section.key=value, for example train.epochs=3")
         try:
-            _merge(values, {section: {name: yaml.safe_load(raw)}}, f"--set {text}")
+            _merge(values, {section: {name: yaml.safe_load(raw)}}, f"--set {text}", stage)
         except (yaml.YAMLError, ValueError):  # ValueError: a date that does not exist
             raise ConfigError(f"--set {text}: {raw!r} is not a YAML value") from None
     for key, value in STAGE_DEFAULTS[stage].items():
@@ -154,21 +156,28 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a configuration is sections (model, train, augment) with keys below them")
+        raise ConfigError(
+            f"{path}: a configuration is sections (model, train, augment, or a stage's name) with keys below them"
+        )
     return content
 
 
-def _merge(values: dict[str, dict[str, Any]], new: dict[str, Any], where: str) -> None:
-    for section, content in new.items():
-        if section not in values:
-            raise ConfigError(f"{where}: no section {section!r}; {_did_you_mean(str(section), list(values))}")
+def _merge(values: dict[str, dict[str, Any]], new: dict[str, Any], where: str, stage: str) -> None:
+    """Put new values over the old ones; a section named after a stage goes over `train`, for that stage alone."""
+    for section in sorted(new, key=lambda name: name in STAGES):  # a stage's own settings come last
+        content = new[section]
+        if section not in values and section not in STAGES:
+            raise ConfigError(f"{where}: no section {section!r}; {_did_you_mean(str(section), [*values, *STAGES])}")
         if not isinstance(content, dict):
             raise ConfigError(f"{where}: {section} has to hold keys with values, not {content!r}")
-        known = [f.name for f in fields(_class_of(section))]
-        for key in content:
-            if key not in known:
-                raise ConfigError(f"{where}: no key {section}.{key}; {_did_you_mean(str(key), known)}")
-        values[section].update(content)
+        target = "train" if section in STAGES else section
+        hints = typing.get_type_hints(_class_of(target))
+        for key, value in content.items():
+            if key not in hints:
+                raise ConfigError(f"{where}: no key {section}.{key}; {_did_you_mean(str(key), list(hints))}")
+            _fit(value, hints[key], f"{section}.{key}")
+        if section in (stage, target):
+            values[target].update(content)
 
 
 def _did_you_mean(word: str, known: list[str]) -> str:

@@ -16,7 +16,8 @@ from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.errors import RunError
 from ichseq.evaluation.evaluate import evaluate_fold
-from ichseq.evaluation.report import metrics_text, plot_history, plot_montage, write_results_page
+from ichseq.evaluation.pictures import plot_history, plot_montage
+from ichseq.evaluation.report import metrics_text, write_results_page
 from ichseq.inference.predict import PHANTOM_NOTE, predict_sources, write_table
 from ichseq.labels import LABELS
 from ichseq.model import Model
@@ -29,7 +30,9 @@ Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def run_demo(out: Path, *, bar: Bar, echo: Callable[[str], object]) -> None:
-    """Make phantoms, prepare them, train the joint stage on fold 0, evaluate, and predict one exam that bleeds.
+    """Make phantoms, prepare them, train on fold 0, evaluate, and predict one held-out exam that bleeds.
+
+    The joint stage is trained from a short slice stage, since the small network starts from random weights.
 
     Args:
         out: a new or empty folder.
@@ -52,17 +55,22 @@ def run_demo(out: Path, *, bar: Bar, echo: Callable[[str], object]) -> None:
     with bar("prepare", "files") as progress:
         summary = prepare(out / "raw", out / "prepared", progress=progress)
     index = summary.index
-    leaf = train(load_config("joint", out / "small.yaml"), "joint", data=out / "prepared", fold=FOLD, out=out / "run")
+    run, leaf, histories = out / "run", None, {}
+    for stage in ("slice", "joint"):
+        config = load_config(stage, out / "small.yaml")
+        leaf = train(config, stage, data=out / "prepared", fold=FOLD, out=run, init=leaf)
+        histories[stage] = pd.read_csv(leaf / "history.csv")
+    assert leaf is not None
     with bar("evaluate", "series") as progress:
         _, metrics = evaluate_fold(leaf, index, progress=progress)
-    history = pd.read_csv(leaf / "history.csv")
-    plot_history(history, out / "training.png", prior=metrics["prior_weighted_log_loss"])
+    plot_history(histories, out / "training.png", prior=metrics["prior_weighted_log_loss"])
     _show_exam(leaf, index, out)
     minutes = (time.monotonic() - started) / 60
-    run = out / "run"
     then = [
         f"ichseq predict PATH/TO/DICOM --run {run}",
-        f"ichseq phantom data/raw && ichseq prepare data/raw && ichseq train -c {out / 'small.yaml'} --fold 2",
+        f"ichseq train --stage slice -c {out / 'small.yaml'} --data {out / 'prepared'} --fold 2 -o {run}",
+        f"ichseq train --stage joint -c {out / 'small.yaml'} --data {out / 'prepared'} --fold 2 -o {run} --init {run}",
+        f"ichseq evaluate --fold 2 --run {run} --data {out / 'prepared'}",
     ]
     write_results_page(
         out,

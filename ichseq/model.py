@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,6 +148,20 @@ class Model(nn.Module):
             raise ConfigError(f"model.sequence is {sequence!r}; choose lstm2 or none")
         self.sequence = SkipLSTM(self.features, hidden_size) if sequence == "lstm2" else None
 
+    @torch.no_grad()
+    def start_at(self, prevalence: Sequence[float | None]) -> None:
+        """Set the heads' biases so that fresh ones begin near the answer that knows only how frequent each label is.
+
+        Without it the first hundreds of steps go into learning that most slices are negative.
+
+        Args:
+            prevalence: share of positive slices in the order of `ichseq.labels.LABELS`; None leaves a label at 0.5.
+        """
+        answer = torch.tensor([0.5 if p is None else p for p in prevalence]).clamp(1e-4, 1 - 1e-4)
+        heads = [self.slice_head] if self.sequence is None else [self.slice_head, self.sequence.head]
+        for head in heads:
+            head.bias.copy_(torch.logit(answer))
+
     # ---- the way through -------------------------------------------------------------------------------------------
 
     def forward(
@@ -242,29 +257,47 @@ class Model(nn.Module):
 
     def network_input(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
         """What the backbone sees of the slices of `spans`: (n, C, size, size), windowed and normalised."""
-        low, high = HU_RANGE
-        squares = []
-        for number, first, stop, rows, columns in spans:
-            slices = hu[first:stop, :rows, :columns].to(self.device).float().clamp(low, high) - low
-            # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
-            factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
-            if factor > 1:
-                slices = F.pad(slices, (0, -columns % factor, 0, -rows % factor))
-                slices = F.avg_pool2d(slices[:, None], factor)[:, 0]
-            side = torch.tensor([slices.shape[-1] * factor, slices.shape[-2] * factor], device=self.device)
-            centre, half = boxes[number, :2], boxes[number, 2:].amax()
-            matrix = boxes.new_zeros(2, 3) if warp is None else warp[number, :2].to(boxes)
-            if warp is None:
-                matrix[0, 0] = matrix[1, 1] = 1
-            # output square (-1..1) -> cropped square (-1..1) -> pixels -> -1..1 over the image
-            matrix = matrix * (2 * half / side)[:, None]
-            matrix = torch.cat([matrix[:, :2], matrix[:, 2:] + (2 * centre / side - 1)[:, None]], dim=1)
-            grid = F.affine_grid(matrix[None], [1, 1, self.image_size, self.image_size], align_corners=False)
-            # 0 is the range's lower end here, so what lies outside the image is air.
-            squares.append(F.grid_sample(slices[None], grid, padding_mode="zeros", align_corners=False)[0])
-        values = torch.cat(squares)[:, None] + low  # (n, 1, size, size) HU
+        same_size = (list(group) for _, group in groupby(spans, key=lambda span: span[3:]))
+        squares = [self._squares(hu, group, boxes, warp) for group in same_size]
+        values = torch.cat(squares) + HU_RANGE[0]  # (n, 1, size, size) HU
         values = ((values - self.window_low) * self.window_scale).clamp(0, 1)
         return (values - self.channel_mean) / self.channel_std
+
+    def _squares(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
+        """Neighbouring series of one size, cropped, warped and resized: (n, 1, size, size), HU above the range's end.
+
+        0 is the range's lower end, so what lies outside the image is air.
+        """
+        low, high = HU_RANGE
+        rows, columns = spans[0][3:]
+        slices = hu[spans[0][1] : spans[-1][2], :rows, :columns].to(self.device).float().clamp(low, high) - low
+        # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
+        factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
+        if factor > 1:
+            slices = F.pad(slices, (0, -columns % factor, 0, -rows % factor))
+            slices = F.avg_pool2d(slices[:, None], factor)[:, 0]
+        series = slice(spans[0][0], spans[-1][0] + 1)
+        centre_x, centre_y = boxes[series, 0], boxes[series, 1]
+        half = boxes[series, 2:].amax(1)
+        if warp is None:
+            matrix = torch.eye(2, 3, device=boxes.device).expand(len(spans), 2, 3)
+        else:
+            matrix = warp[series, :2].to(boxes)
+        # output square (-1..1) -> cropped square (-1..1) -> pixels -> -1..1 over the image
+        per_x, per_y = 2 / (slices.shape[-1] * factor), 2 / (slices.shape[-2] * factor)
+        scale = torch.stack([half * per_x, half * per_y], dim=1)[:, :, None]
+        shift = torch.stack([centre_x * per_x - 1, centre_y * per_y - 1], dim=1)[:, :, None]
+        matrix = torch.cat([matrix[:, :, :2] * scale, matrix[:, :, 2:] * scale + shift], dim=2)
+        grids = F.affine_grid(matrix, [len(spans), 1, self.image_size, self.image_size], align_corners=False)
+        counts = [stop - first for _, first, stop, _, _ in spans]
+        if max(counts) == 1:
+            return F.grid_sample(slices[:, None], grids, padding_mode="zeros", align_corners=False)
+        # The slices of a series share a grid: as channels of one image they are sampled at once.
+        parts = zip(slices.split(counts), grids.split(1), strict=True)
+        sampled = [
+            F.grid_sample(part[None], grid, padding_mode="zeros", align_corners=False)[0] for part, grid in parts
+        ]
+        return torch.cat(sampled)[:, None]
 
     def _embed_chunk(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():

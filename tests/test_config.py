@@ -137,3 +137,23 @@ def test_unknown_stage_and_missing_file(tmp_path: Path) -> None:
         load_config("jiont")
     with pytest.raises(ConfigError, match=r"missing\.yaml.*can't be read"):
         load_config("joint", tmp_path / "missing.yaml")
+
+
+def test_a_stage_has_settings_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("slice:\n  epochs: 3\n  backbone_lr: 3e-3\njoint:\n  epochs: 4\ntrain:\n  epochs: 9\n  seed: 5\n")
+    assert load_config("slice", file).train.epochs == 3
+    assert load_config("slice", file).train.backbone_lr == 0.003
+    assert load_config("joint", file).train.epochs == 4
+    assert load_config("joint", file).train.backbone_lr == STAGE_DEFAULTS["joint"]["backbone_lr"]
+    assert load_config("frozen", file).train.epochs == 9
+    assert load_config("frozen", file).train.seed == load_config("slice", file).train.seed == 5
+    assert load_config("slice", file, ["joint.epochs=7", "slice.epochs=8"]).train.epochs == 8
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_settings_of_another_stage_are_checked_too(stage: str) -> None:
+    with pytest.raises(ConfigError, match=r"slice\.epoch; did you mean 'epochs'"):
+        load_config(stage, None, ["slice.epoch=3"])
+    with pytest.raises(ConfigError, match=r"joint\.epochs is 'many'"):
+        load_config(stage, None, ["joint.epochs=many"])

@@ -5,6 +5,7 @@ that crops and resizes them, so all slices of a series move together and nothing
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from kornia.geometry import get_affine_matrix2d
@@ -19,29 +20,33 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def draw_warp(config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """One 3 x 3 float matrix, from output to input coordinates, both -1..1 over the cropped square.
+def warps(config: AugmentConfig, keys: Sequence[tuple[int, ...]]) -> Tensor:
+    """(P, 3, 3) float: a matrix for each key, such as (seed, epoch, series number); equal keys give equal matrices.
 
-    Always draws the same number of values, so that switching one part off leaves the others as they were.
+    The matrices go from output to input coordinates, both -1..1 over the cropped square.
     """
-    flip, transpose, affine, x, y, scale, angle = torch.rand(7, generator=generator).tolist()
-    matrix = torch.eye(3)
-    if affine < config.affine:
-        # The side of the square is 2 in these coordinates, so a shift of 0.05 of the side is 0.1.
-        matrix = get_affine_matrix2d(
-            translations=torch.tensor([[4 * config.shift * (x - 0.5), 4 * config.shift * (y - 0.5)]]),
-            center=torch.zeros(1, 2),
-            scale=torch.full((1, 2), 1 + 2 * config.scale * (scale - 0.5)),
-            angle=torch.tensor([2 * config.rotate * (angle - 0.5)]),
-        )[0]
-    if flip < config.flip:
-        matrix = matrix @ torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
-    if transpose < config.transpose:
-        matrix = matrix @ torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    return matrix
+    draws = [torch.rand(7, generator=torch.Generator().manual_seed(derive_seed("warp", *key))) for key in keys]
+    return compose_warps(config, torch.stack(draws) if draws else torch.zeros(0, 7))
 
 
-def warps(config: AugmentConfig, keys: list[tuple[int, ...]]) -> Tensor:
-    """(P, 3, 3) float: a matrix for each key, such as (seed, epoch, series number); equal keys give equal matrices."""
-    matrices = [draw_warp(config, torch.Generator().manual_seed(derive_seed("warp", *key))) for key in keys]
-    return torch.stack(matrices) if matrices else torch.zeros(0, 3, 3)
+def compose_warps(config: AugmentConfig, draws: Tensor) -> Tensor:
+    """The matrices (P, 3, 3) of `warps` from uniform draws (P, 7): flip, transpose, affine or not, x, y, scale, angle.
+
+    A draw stands for one thing alone, so that switching one part off leaves the others as they were.
+    """
+    flip, transpose, affine, x, y, scale, angle = draws.unbind(1)
+    still = torch.eye(3).expand(len(draws), 3, 3)
+    if not len(draws):
+        return still
+    # The side of the square is 2 in these coordinates, so a shift of 0.05 of the side is 0.1.
+    moved = get_affine_matrix2d(
+        translations=torch.stack([4 * config.shift * (x - 0.5), 4 * config.shift * (y - 0.5)], dim=1),
+        center=torch.zeros(len(draws), 2),
+        scale=(1 + 2 * config.scale * (scale - 0.5))[:, None].expand(-1, 2),
+        angle=2 * config.rotate * (angle - 0.5),
+    )
+    matrix = torch.where((affine < config.affine)[:, None, None], moved, still)
+    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
+    swap = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    matrix = torch.where((flip < config.flip)[:, None, None], matrix @ mirror, matrix)
+    return torch.where((transpose < config.transpose)[:, None, None], matrix @ swap, matrix)

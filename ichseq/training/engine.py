@@ -180,6 +180,7 @@ class Trainer:
         model = Model(**settings, checkpointing=train.checkpointing, chunk_size=train.chunk_size)
         model.trained_on = {"phantom": self.index.phantom, "data_key": self.index.key, "fold": self.fold}
         model.trained_on |= {"stage": self.stage.name, "ichseq": ichseq.__version__}
+        model.start_at(self._prevalence())
         if init is not None and fetch:
             self._start_from(model, init)
         self.network = StageNetwork(model, self.stage, train.aux_weight)
@@ -395,6 +396,10 @@ class Trainer:
         model.train()
         return total / weight if weight else None
 
+    def _prevalence(self) -> list[float | None]:
+        """Share of positive slices of the training part by label; None where none is known."""
+        return [None if math.isnan(p) else float(p) for p in self.index.prevalence(self.training)]
+
     # ---- small things ----------------------------------------------------------------------------------------------
 
     def save(self) -> None:
@@ -459,11 +464,10 @@ class Trainer:
         if patients is None:
             content = json.loads(path.read_text(encoding="utf-8"))
         else:
-            prevalence = [None if math.isnan(p) else float(p) for p in self.index.prevalence(self.training)]
             content = {
                 "stage": self.stage.name, "fold": self.fold, "seed": self.config.train.seed, "commit": _commit(),
                 "versions": _versions(), "device": str(self.accelerator.device), "data_key": self.index.key,
-                "data_folder": str(self.index.folder), "phantom": self.index.phantom, "prevalence": prevalence,
+                "data_folder": str(self.index.folder), "phantom": self.index.phantom, "prevalence": self._prevalence(),
                 "patients": patients, "seconds": 0.0,
             }  # fmt: skip
         content |= {"finished": finished, "seconds": round(content["seconds"] + seconds, 1)}
