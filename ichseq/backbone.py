@@ -1,14 +1,19 @@
 """The backbone: any timm model by name, with weights from timm's hub, from a local file, or random ones."""
 
 import difflib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import psutil
 import timm
 import torch
+from huggingface_hub import constants as hub_constants
+from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -50,13 +55,32 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _fetch(name: str, options: dict[str, Any]) -> nn.Module:
+    spoken = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()  # it prints its retries
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        with _offline_without_network():
+            return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises types of its own, by version
         raise ConfigError(
             f"the weights of {name} can't be fetched ({type(error).__name__}); set model.pretrained to a local file "
             "with these weights, or to false for random ones"
         ) from None
+    finally:
+        hub_logging.set_verbosity(spoken)
+
+
+@contextmanager
+def _offline_without_network() -> Iterator[None]:
+    """Where the hub's host has no address, have its client look into its cache alone; it would retry for a minute."""
+    was = hub_constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(urlsplit(hub_constants.ENDPOINT).hostname, 443)
+    except OSError:
+        hub_constants.HF_HUB_OFFLINE = was or not getproxies()
+    try:
+        yield
+    finally:
+        hub_constants.HF_HUB_OFFLINE = was
 
 
 def _load_local(backbone: nn.Module, path: Path, channels: int) -> None:

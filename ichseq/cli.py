@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ichseq import __version__
-from ichseq.errors import IchseqError, Stopped
+from ichseq.errors import IchseqError, Stopped, counted
 
 PARTLY = 3  # exit code of predict where a part of the sources failed
 
@@ -182,21 +182,21 @@ def predict(ctx: click.Context, sources: tuple[Path, ...], run: Path, out: Path)
 
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
     """
-    from ichseq.inference.predict import predict_sources, write_table
+    from ichseq.inference.predict import check_writable, predict_sources, write_table
     from ichseq.model import Model
     from ichseq.training.runs import find_leaves
 
+    exams = out.with_name("exams.csv")
+    for path in (out, exams):
+        check_writable(path)
     models = [Model.load(leaf).to(_device()) for leaf in find_leaves(run)]
     with _bar("predict", "series") as progress:
         outcome = predict_sources(models, sources, progress=progress)
-    exams = out.with_name("exams.csv")
     write_table(outcome.slices, out)
     write_table(outcome.exams, exams)
-    click.echo(f"{len(outcome.slices)} slices of {len(outcome.exams)} series: {out} (slices), {exams} (exams)")
-    if outcome.note:
-        click.echo(f"Note: {outcome.note}", err=True)
-    for item in outcome.failed:
-        click.echo(f"not predicted: {item.file}: {item.reason}", err=True)
+    click.echo(f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series: {out}, and by series {exams}")
+    for line in outcome.remarks():
+        click.echo(line, err=True)
     if outcome.failed:
         ctx.exit(PARTLY)
 

@@ -4,6 +4,11 @@ The command line prints the message alone, on one line of standard error, and ex
 """
 
 
+def counted(number: int, word: str) -> str:
+    """A number with its noun, for messages: "1 file", "2 files", "3,000 files"; "series" stays as it is."""
+    return f"{number:,} {word if number == 1 or word.endswith('s') else word + 's'}"
+
+
 class IchseqError(Exception):
     """Base of every error that ichseq raises on purpose."""
 

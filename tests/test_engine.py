@@ -167,6 +167,37 @@ def test_runs_of_different_precision_follow_each_other(prepared: Path, tmp_path:
         assert np.isfinite(pd.read_csv(leaf / "history.csv")["train_loss"]).all()
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(prepared: Path, tmp_path: Path) -> None:
+    leaf = leaf_of(tmp_path / "r", "slice", 0)
+    (leaf / "last" / ".step-00000000.part").mkdir(parents=True)
+    (leaf / "run.json").write_text("{}")
+    (leaf / "config.yaml").write_text("")
+    train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=tmp_path / "r", progress=False)
+    assert json.loads((leaf / "run.json").read_text())["finished"] is True
+    other = leaf_of(tmp_path / "r", "slice", 1)
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="holds files that are no run's"):
+        train(tiny("slice"), "slice", data=prepared, fold=1, out=tmp_path / "r", progress=False)
+    assert [path.name for path in other.iterdir()] == ["notes.txt"]
+
+
+def test_a_first_checkpoint_that_cannot_be_written_leaves_nothing(prepared: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from conftest import tiny; from ichseq.training.engine import train; from ichseq.errors import RunError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as a full disk: a file can't grow further\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"try: train(tiny(), 'joint', data=Path({str(prepared)!r}), fold=0, out=Path({str(tmp_path / 'r')!r}),"
+        " progress=False)\n"
+        "except RunError as error: print(error)"
+    )
+    folder = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=200)
+    assert "the checkpoint can't be written" in done.stdout, done.stderr
+    assert not (tmp_path / "r").exists()
+
+
 def test_a_model_that_cannot_be_made_leaves_no_folder(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no_such_net"):
         train(

@@ -201,3 +201,13 @@ def test_wrong_lengths_are_refused(hu: Tensor) -> None:
 
 def test_activation_bytes_grow_with_the_image() -> None:
     assert 3 < make(image_size=64).activation_bytes() / make(image_size=32).activation_bytes() < 5
+
+
+def test_fresh_heads_answer_near_the_prevalence() -> None:
+    model = Model("test_resnet", image_size=32, hidden_size=8).eval()
+    prevalence = [0.01, 0.05, 0.03, None, 0.06, 0.15]
+    model.start_at(prevalence)
+    logits, aux = model(torch.randint(-100, 200, (6, 32, 32)), torch.tensor([2, 4]), return_aux=True)
+    expected = torch.logit(torch.tensor([p or 0.5 for p in prevalence]))
+    for answer in (logits, aux):
+        assert (answer.mean(0) - expected).abs().max() < 1.0

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 from dicom_files import HEAD_CT, needs_head_ct
 
 import ichseq
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError
-from ichseq.inference.predict import PHANTOM_NOTE, predict_prepared, predict_sources, write_table
+from ichseq.inference.predict import PHANTOM_NOTE, check_writable, predict_prepared, predict_sources, write_table
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
 from ichseq.model import Model
 from ichseq.training.runs import leaf_of
@@ -94,8 +95,24 @@ def test_bad_files_are_listed_and_the_good_ones_predicted(model: Model, phantoms
     assert "truncated" in failed[str(victim)]
     assert "no such file" in failed[str(tmp_path / "nowhere")]
     assert not any("notes.txt" in file for file in failed)  # never was a slice
+    remarks = outcome.remarks()
+    assert "left out: 1 file: not a DICOM file" in remarks
+    assert sum(line.startswith("not predicted: ") for line in remarks) == 2
     with pytest.raises(ScanError, match="no such file"):
         predict_sources([model], [tmp_path / "nowhere"])
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_an_odd_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    slice_ = pydicom.dcmread(sorted(source.iterdir())[0])
+    slice_.SOPInstanceUID += "9"
+    slice_.PixelData = bytes(len(slice_.PixelData))
+    slice_.save_as(source / "another_at_its_place.dcm")
+    outcome = predict_sources([model], [source])
+    assert outcome.failed == []
+    assert any("1 of 1 series with warnings" in line for line in outcome.remarks())
+    assert "share 1 place" in outcome.exams.loc[0, "warnings"]
 
 
 def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -105,15 +122,15 @@ def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert pd.read_csv(tmp_path / "t.csv")["a"][0] == 0.1234568
     assert pd.read_parquet(tmp_path / "t.parquet")["a"][0] == 0.123456789
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"t\.csv: can't be written"):
-        write_table(table, tmp_path / "file" / "t.csv")
+    for write in (check_writable, lambda path: write_table(table, path)):
+        with pytest.raises(DataError, match=r"t\.csv: can't be written"):
+            write(tmp_path / "file" / "t.csv")
+    check_writable(tmp_path / "t.csv")
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "t.parquet", "file"}
 
 
 @needs_head_ct
 def test_the_real_head_ct_comes_in_instance_order(model: Model, tmp_path: Path) -> None:
-    import pydicom
-
     for k, file in enumerate(sorted(HEAD_CT.glob("*.dcm"))):
         shutil.copy(file, tmp_path / f"{(k * 11) % 28:02d}")
     table = predict_sources([model], [tmp_path]).slices

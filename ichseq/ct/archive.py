@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,19 @@ class LeftOut(NamedTuple):
 
     file: str
     reason: str
+
+
+def count_reasons(left_out: Sequence[LeftOut]) -> dict[str, int]:
+    """Number of files left out for each kind of reason, the most frequent first.
+
+    Reasons that differ only after a colon (byte counts, names of other files) are of one kind.
+    """
+    kinds: dict[str, Counter[str]] = {}
+    for item in left_out:
+        kinds.setdefault(item.reason.partition(":")[0], Counter())[item.reason] += 1
+    shown = {min(found) if len(found) == 1 else f"{kind} (details differ)": found for kind, found in kinds.items()}
+    totals = {reason: found.total() for reason, found in shown.items()}
+    return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ichseq.ct.dicom import SliceError
 from ichseq.ct.order import Order, Part, arrange
 from ichseq.ct.pixels import read_hu
 from ichseq.ct.scan import Headers, group_headers, scan_headers
-from ichseq.errors import ScanError
+from ichseq.errors import ScanError, counted
 
 __all__ = [
     "FileList",
@@ -248,7 +248,7 @@ def nothing_usable(files: FileList, dicom_files: int, left_out: Sequence[LeftOut
     """The error for a source without a usable slice: what was found instead, most frequent reason first."""
     shown = ", ".join(files.sources[:3]) + (f" and {len(files.sources) - 3} more" if len(files.sources) > 3 else "")
     if not dicom_files and not files.left_out:
-        return ScanError(f"no DICOM file in {shown} ({len(files)} files looked at); check the path")
+        return ScanError(f"no DICOM file in {shown} ({counted(len(files), 'file')} looked at); check the path")
     examples = {item.reason: item.file for item in reversed(left_out)}
     reasons = Counter(item.reason for item in left_out).most_common(3)
     found = "; ".join(f"{count} x {reason} ({examples[reason]})" for reason, count in reasons)

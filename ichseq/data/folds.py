@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ichseq.errors import ConfigError
+from ichseq.errors import ConfigError, counted
 from ichseq.labels import LABELS
 
 
@@ -41,8 +41,7 @@ def assign_folds(
     if folds < 1:
         raise ConfigError(f"{folds} folds asked for; at least 1 is needed")
     if folds > len(patients):
-        count = f"{len(patients)} patient{'s' * (len(patients) != 1)}"
-        raise ConfigError(f"{folds} folds asked for, but the source holds {count}; ask for at most {len(patients)}")
+        raise too_many_folds(folds, len(patients))
     # a hash of seed and name instead of a shuffle: a patient's turn depends on no other patient
     turn = [hashlib.sha256(f"{seed}\n{patient}".encode()).digest() for patient in patients]
     order = np.array(sorted(range(len(patients)), key=turn.__getitem__))
@@ -62,6 +61,12 @@ def assign_folds(
             wanted[f] -= properties[i]
             room[f] -= 1
     return fold
+
+
+def too_many_folds(folds: int, patients: int) -> ConfigError:
+    """The error for more folds than patients."""
+    held = counted(patients, "patient")
+    return ConfigError(f"{folds} folds asked for, but the source holds {held}; ask for at most {patients}")
 
 
 def _properties(labels: np.ndarray) -> np.ndarray:

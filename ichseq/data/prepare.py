@@ -20,7 +20,7 @@ import pyarrow as pa
 from ichseq.ct.archive import FileList, LeftOut
 from ichseq.ct.scan import Headers, group_headers, scan_headers
 from ichseq.ct.series import list_files, nothing_usable
-from ichseq.data.folds import assign_folds, patient_labels
+from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
 from ichseq.data.index import SERIES_SCHEMA, SLICES_SCHEMA, Index, patients_of, write_index
 from ichseq.data.label_table import LabelTable, read_labels
 from ichseq.data.output import Identity, begin, check_output, check_same_source, discard, locked, sweep
@@ -193,8 +193,7 @@ def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, table
         found.add((next(text), next(text), next(text)))
     patients = len({patient or study for patient, study, _ in found})
     if folds > patients:
-        count = f"{patients} patient{'s' * (patients != 1)}"
-        raise ConfigError(f"{folds} folds asked for, but the source holds {count}; ask for at most {patients}")
+        raise too_many_folds(folds, patients)
     if table is not None:
         _, without_image = table.match(pa.array(headers.sop_uid).cast(pa.string()))
         if without_image == len(table.sop_uid):

@@ -1,13 +1,13 @@
 """What `prepare` says at its end: counts, prevalence, folds, and what was left out."""
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ichseq.ct.archive import LeftOut
+from ichseq.ct.archive import LeftOut, count_reasons
 from ichseq.data.index import Index
+from ichseq.errors import counted
 from ichseq.labels import LABELS
 
 _MANY_REASONS = 12
@@ -53,19 +53,6 @@ class Summary:
     new_patients: int
 
     @property
-    def left_out_by_reason(self) -> dict[str, int]:
-        """Number of files left out for each kind of reason, the most frequent first.
-
-        Reasons that differ only after a colon (byte counts, names of other files) are of one kind.
-        """
-        kinds: dict[str, Counter[str]] = {}
-        for item in self.left_out:
-            kinds.setdefault(item.reason.partition(":")[0], Counter())[item.reason] += 1
-        shown = {min(found) if len(found) == 1 else f"{kind} (details differ)": found for kind, found in kinds.items()}
-        totals = {reason: found.total() for reason, found in shown.items()}
-        return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
-
-    @property
     def warnings(self) -> int:
         """Number of series with a warning; series.parquet has the words."""
         return sum(bool(text) for text in self.index.series_column("warnings"))
@@ -74,12 +61,12 @@ class Summary:
         """The summary for a person to read."""
         index = self.index
         lines = [
-            f"{index.n_series:,} series, {index.n_slices:,} slices, {index.n_patients:,} patients"
+            f"{index.n_series:,} series, {counted(index.n_slices, 'slice')}, {counted(index.n_patients, 'patient')}"
             + (" (made-up scans)" if index.phantom else ""),
             f"{self.read:,} series read now, {index.n_series - self.read:,} were in the store already",
         ]
         if self.warnings:
-            lines.append(f"{self.warnings:,} series have warnings: column `warnings` of {index.folder}/series.parquet")
+            lines.append(f"{self.warnings:,} series with warnings: column `warnings` of {index.folder}/series.parquet")
         lines += ["", *self._label_lines(), "", *self._fold_lines(), "", *self._left_out_lines()]
         return "\n".join([*lines, "", f"prepared set: {index.folder}"])
 
@@ -103,25 +90,26 @@ class Summary:
 
     def _fold_lines(self) -> list[str]:
         index = self.index
-        heads = ("fold", "patients", "series", "slices", *(label[:12] for label in LABELS))
+        shown = LABELS if self.labels.source else ()
         lines = [
-            "positive slices by fold:",
-            "".join(f"{head:>14}" if k > 3 else f"{head:>9}" for k, head in enumerate(heads)),
+            "folds, and their positive slices:" if shown else "folds:",
+            "".join(f"{head:>9}" for head in ("fold", "patients", "series", "slices"))
+            + "".join(f"{label[:12]:>14}" for label in shown),
         ]
         for fold in range(index.folds):
             series = index.validation_series(fold)
             rows = index.slice_rows(series)
             counts = (fold, len(np.unique(index.patient_codes[series])), len(series), len(rows))
-            positive = np.count_nonzero(index.labels[rows] == 1, axis=0)
+            positive = np.count_nonzero(index.labels[rows] == 1, axis=0)[: len(shown)]
             lines.append("".join(f"{n:>9,}" for n in counts) + "".join(f"{n:>14,}" for n in positive))
         return lines
 
     def _left_out_lines(self) -> list[str]:
-        lines = [f"{self.ignored:,} files outside stage_2_train/ were not looked at"] if self.ignored else []
+        lines = [f"{counted(self.ignored, 'file')} outside stage_2_train/ not looked at"] if self.ignored else []
         if not self.left_out:
             return [*lines, "no file left out"]
-        reasons = list(self.left_out_by_reason.items())
-        lines.append(f"{len(self.left_out):,} files left out: {Path(self.index.folder) / 'left_out.csv'}")
+        reasons = list(count_reasons(self.left_out).items())
+        lines.append(f"{counted(len(self.left_out), 'file')} left out: {Path(self.index.folder) / 'left_out.csv'}")
         lines += [f"{count:>9,}  {reason}" for reason, count in reasons[:_MANY_REASONS]]
         more = sum(count for _, count in reasons[_MANY_REASONS:])
         return lines + ([f"{more:>9,}  for other reasons"] if more else [])

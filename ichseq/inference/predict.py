@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +12,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ichseq.ct.archive import LeftOut
+from ichseq.ct.archive import LeftOut, count_reasons
 from ichseq.ct.series import Series, load_series
 from ichseq.data.batches import read_ahead, read_batch
 from ichseq.data.index import Index
-from ichseq.errors import DataError, ScanError
+from ichseq.errors import DataError, ScanError, counted
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
 from ichseq.model import Model
 
@@ -135,14 +136,28 @@ class Predictions:
         exams: a row a series: identity, the exam's score for each label, n_slices, warnings.
         left_out: files without a prediction, with reasons.
         failed: those of them that should have had one, and sources that gave nothing.
-        note: what has to be said of these predictions, if anything.
+        series_warnings: what is odd about each series, in the order of the exams.
+        note: what has to be said of all these predictions, if anything.
     """
 
     slices: pd.DataFrame
     exams: pd.DataFrame
     left_out: list[LeftOut] = field(default_factory=list)
     failed: list[LeftOut] = field(default_factory=list)
+    series_warnings: list[list[str]] = field(default_factory=list)
     note: str | None = None
+
+    def remarks(self) -> list[str]:
+        """What a person should know of these predictions, a line each."""
+        lines = [f"Note: {self.note}"] if self.note else []
+        odd = sum(bool(said) for said in self.series_warnings)
+        if odd:
+            lines.append(
+                f"Note: {odd} of {len(self.exams)} series with warnings: column `warnings` of the exams' table"
+            )
+        expected = [item for item in self.left_out if item not in self.failed]
+        lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
+        return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
 
 
 def predict_sources(
@@ -169,13 +184,14 @@ def predict_sources(
             if len(sources) == 1:
                 raise
             failed.append(LeftOut(str(source), str(error)))
-    tables, exams = [], []
+    tables, exams, odd = [], [], []
     for done, series in enumerate(found):
         whole, unread = series.readable()
         left_out += unread
         if len(whole):
             table = _series_table(models, whole, whole.hu)
             tables.append(table)
+            odd.append(whole.warnings)
             exams.append(_exam_row(table, [*whole.warnings, *([note] if note else [])]))
         if progress is not None:
             progress(done + 1, len(found))
@@ -183,7 +199,7 @@ def predict_sources(
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError(f"no series could be predicted: {first}")
-    return Predictions(pd.concat(tables, ignore_index=True), pd.DataFrame(exams), left_out, failed, note)
+    return Predictions(pd.concat(tables, ignore_index=True), pd.DataFrame(exams), left_out, failed, odd, note)
 
 
 def _exam_row(table: pd.DataFrame, said: Sequence[str]) -> dict[str, object]:
@@ -194,13 +210,32 @@ def _exam_row(table: pd.DataFrame, said: Sequence[str]) -> dict[str, object]:
     return row | {"n_slices": len(table), "warnings": "; ".join(said)}
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the work whether a table can be written.
+
+    Raises:
+        DataError: it can't.
+    """
+    beside = _beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+        beside.unlink()
+    except OSError as error:
+        raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet (.parquet) or CSV (anything else), beside and then renamed into place.
 
     Raises:
         DataError: the file can't be written.
     """
-    beside = path.with_name(f".{path.name}.part")
+    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".parquet":
@@ -209,6 +244,6 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
             table.to_csv(beside, index=False, float_format="%.7g")
         os.replace(beside, path)
     except OSError as error:
-        if path.parent.is_dir():
+        with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None

@@ -78,6 +78,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     raise RunError(f"{folder.parent}: nothing to resume{damaged}; train without --resume, or name another run with -o")
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint in the folder, whole or damaged."""
+    return bool(_found(folder))
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as named tensors, "optimizer.<parameter number>.<name>"."""
     state = optimizer.state_dict()["state"]

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,38 +125,51 @@ class Trainer:
         pretrained = self.config.model.pretrained
         if isinstance(pretrained, str) and (Path(pretrained).parent / "run.json").is_file():
             seen = seen + refuse_seen_patients(Path(pretrained).parent, self.index, self.fold)
-        try:
-            self._build(init, fetch=saved is None)
-        except IchseqError:
-            self._leave_no_empty_folder()
-            raise
         if saved is None:
-            patients = self.index.series_column("patient_id")
-            hashes = patient_hashes(patients[i] for i in self.training)
-            self._write_run(sorted({*hashes, *seen}), finished=False)
-            if self.main:
-                save_config(self.config, self.leaf / "config.yaml")
-            self.save()
+            try:
+                self._build(init, fetch=True)
+                self._write_first(seen)
+            except (IchseqError, OSError):
+                self._clear()
+                raise
         else:
+            self._build(init, fetch=False)
             for line in saved.passed_over:
                 self.note(line)
             self._restore(saved)
             self.note(f"resumed at step {self.step}, epoch {self.epoch + 1}")
 
     def _claim(self) -> None:
-        if self.leaf.exists() and any(self.leaf.iterdir()) and self.main:
+        if self.main and (ck.has_checkpoint(self.leaf / "last") or (self.leaf / "model.json").is_file()):
             raise RunError(f"{self.leaf}: there is a run here already; go on with --resume, or choose another -o")
+        self._clear()  # what a run leaves that ended before its first checkpoint
+        if self.leaf.exists() and any(self.leaf.iterdir()) and self.main:
+            raise RunError(f"{self.leaf}: holds files that are no run's; choose another -o")
         try:
             self.leaf.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{self.leaf}: can't be made ({error.strerror}); choose another -o") from None
         self.accelerator.wait_for_everyone()
 
-    def _leave_no_empty_folder(self) -> None:
+    def _write_first(self, seen: list[str]) -> None:
+        """What a run leaves before its first step."""
+        patients = self.index.series_column("patient_id")
+        hashes = patient_hashes(patients[i] for i in self.training)
+        self._write_run(sorted({*hashes, *seen}), finished=False)
         if self.main:
-            with suppress(OSError):  # one that is not empty ends it
-                for folder in (self.leaf, *self.leaf.parents[:2]):
-                    folder.rmdir()
+            save_config(self.config, self.leaf / "config.yaml")
+        self.save()
+
+    def _clear(self) -> None:
+        """Remove the files of a run that has no checkpoint, and its folders if nothing else is in them."""
+        if not self.main or not self.leaf.is_dir():
+            return
+        for name in ("config.yaml", "run.json", "run.json.part", "log.txt", "embeddings.npy.part"):
+            (self.leaf / name).unlink(missing_ok=True)
+        shutil.rmtree(self.leaf / "last", ignore_errors=True)
+        with suppress(OSError):  # one that is not empty ends it
+            for folder in (self.leaf, *self.leaf.parents[:2]):
+                folder.rmdir()
 
     def _check_same(self, saved: ck.Checkpoint) -> None:
         if saved.state["data_key"] != self.index.key:
