@@ -10,6 +10,7 @@ version = re.search(r'__version__ = "([^"]+)"', (here / "ichseq" / "__init__.py"
 assert version is not None
 
 decoders = ["pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3", "pyjpegls>=1.4", "python-gdcm>=3.0.24"]
+cluster = ["dask>=2024.8", "distributed>=2024.8"]
 tests = ["pytest>=8.0", "pytest-timeout>=2.3"]
 
 setup(
@@ -47,8 +48,9 @@ setup(
     ],
     extras_require={
         "decoders": decoders,
-        "test": tests + decoders,
-        "dev": tests + decoders + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
+        "cluster": cluster,
+        "test": tests + decoders + cluster,
+        "dev": tests + decoders + cluster + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["ichseq = ichseq.cli:main"]},
     classifiers=[

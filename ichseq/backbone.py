@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import psutil
 import timm
 import torch
 from huggingface_hub import constants as hub_constants
@@ -119,14 +118,3 @@ def feature_count(backbone: nn.Module, channels: int, image_size: int) -> int:
         features = backbone(torch.zeros(1, channels, image_size, image_size)).shape[-1]
     backbone.train(mode)
     return int(features)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory in bytes that a step on this device can still take, within the process's share of a GPU."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        own = torch.cuda.memory_reserved(device)
-        reusable = own - torch.cuda.memory_allocated(device)
-        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _device: 1.0)(device)
-        return int(min(free + reusable, share * total - own + reusable))
-    return psutil.virtual_memory().available

@@ -1,26 +1,50 @@
 """The command line: parsing and printing only. What is heavy is imported inside each command."""
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ichseq import __version__
 from ichseq.errors import IchseqError, Stopped, counted
 
+if TYPE_CHECKING:
+    from ichseq.ct.order import Order
+
 PARTLY = 3  # exit code of predict where a part of the sources failed
 
+_AFTER_A_STOP = {
+    "prepare": "stopped; what was read is kept: run the same command again to go on",
+    "demo": "stopped; its folder is not finished: remove it before another try",
+}
+
 _PATH = click.Path(path_type=Path)
+
+
+_SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Work on a Dask cluster: its scheduler's address, such as tcp://node1:8786."
+)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, raised where the program stands, as Ctrl-C is."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough while what was begun is taken back
+    raise _Terminated
 
 
 class _Group(click.Group):
     """Prints the message of an expected error on one line; --debug shows where it came from."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -28,9 +52,9 @@ class _Group(click.Group):
         except Stopped as stopped:
             click.echo(str(stopped), err=True)
             ctx.exit(stopped.exit_code)
-        except KeyboardInterrupt:
-            click.echo("stopped", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as stop:
+            click.echo(_AFTER_A_STOP.get(str(ctx.invoked_subcommand), "stopped; nothing was written"), err=True)
+            ctx.exit(143 if isinstance(stop, _Terminated) else 130)
         except Exception as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
@@ -89,11 +113,15 @@ def phantom(out: Path, patients: int, test_patients: int, size: int, seed: int, 
 @click.option("--folds", default=5, show_default=True, help="Number of folds, by patient.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the folds.")
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
-def prepare(source: Path, out: Path, labels: Path | None, folds: int, seed: int, workers: int | None) -> None:
+@_SCHEDULER
+def prepare(
+    source: Path, out: Path, labels: Path | None, folds: int, seed: int, workers: int | None, scheduler: str | None
+) -> None:
     """Read the DICOM files of a folder or zip once into a set to train on; run again, it does what is missing."""
+    from ichseq.cluster import dask_cluster
     from ichseq.data.prepare import prepare as prepare_set
 
-    with _bar("prepare", "files") as progress:
+    with dask_cluster(scheduler), _bar("prepare", "files") as progress:
         summary = prepare_set(source, out, labels=labels, folds=folds, seed=seed, workers=workers, progress=progress)
     click.echo(summary.text())
 
@@ -176,22 +204,37 @@ def evaluate(fold: str, run: Path | None, data: Path) -> None:
 @click.argument("sources", type=_PATH, nargs=-1, required=True)
 @click.option("--run", type=_PATH, required=True, help="runs/NAME or a leaf of it; several folds: their mean.")
 @click.option("-o", "--out", type=_PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
+@click.option(
+    "--order",
+    type=click.Choice(["position", "instance", "file"]),
+    default="position",
+    show_default=True,
+    help="Of the slices; instance (InstanceNumber) and file (name) are for scans without positions.",
+)
+@_SCHEDULER
 @click.pass_context
-def predict(ctx: click.Context, sources: tuple[Path, ...], run: Path, out: Path) -> None:
+def predict(
+    ctx: click.Context, sources: tuple[Path, ...], run: Path, out: Path, order: "Order", scheduler: str | None
+) -> None:
     """Predict every slice of every series in folders, zips or DICOM files.
 
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
     """
-    from ichseq.inference.predict import check_writable, predict_sources, write_table
+    from ichseq.cluster import dask_cluster
+    from ichseq.inference.cluster import predict_there
+    from ichseq.inference.predict import phantom_note, predict_sources
+    from ichseq.inference.tables import check_writable, write_table
     from ichseq.model import Model
     from ichseq.training.runs import find_leaves
 
     exams = out.with_name("exams.csv")
     for path in (out, exams):
         check_writable(path)
-    models = [Model.load(leaf).to(_device()) for leaf in find_leaves(run)]
-    with _bar("predict", "series") as progress:
-        outcome = predict_sources(models, sources, progress=progress)
+    leaves = find_leaves(run)
+    models = [Model.load(leaf).to(_device()) for leaf in leaves]
+    predicting = models if scheduler is None else predict_there(leaves)
+    with dask_cluster(scheduler), _bar("predict", "series") as progress:
+        outcome = predict_sources(predicting, sources, note=phantom_note(models), order=order, progress=progress)
     write_table(outcome.slices, out)
     write_table(outcome.exams, exams)
     click.echo(f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series: {out}, and by series {exams}")

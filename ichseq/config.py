@@ -38,7 +38,7 @@ class ModelConfig:
     hidden_size: int = 256  # units of each LSTM direction
     dropout: float = 0.0  # on the embedding, training only
     freeze_bn: bool | Literal["auto"] = "auto"  # auto: frozen where the backbone starts from trained weights
-    channels_last: bool = False
+    channels_last: bool | Literal["auto"] = "auto"  # memory format of the backbone; auto: on a GPU, the faster one
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ class TrainConfig:
     ema: float = 0.0  # decay of the moving average of the weights; 0: none
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU that has it
     checkpointing: Literal["auto", "on", "off"] = "auto"  # recompute the backbone in the backward pass
-    chunk_size: int = 32  # slices that the backbone reads at once
+    chunk_size: int | Literal["auto"] = "auto"  # slices that the backbone reads at once; auto: what fits
+    compile: bool = False  # torch.compile for the backbone
+    embeddings: Literal["float32", "float16"] = "float32"  # as the frozen stage keeps them
     checkpoint_every: int = 500  # steps
     keep_epochs: int = 0  # keep the weights of the last n epochs
     workers: int = 2  # threads that read ahead
@@ -234,7 +236,7 @@ def _check_ranges(config: Config) -> None:
     for section, limits in least.items():
         for key, limit in limits.items():
             value = getattr(getattr(config, section), key)
-            if value is not None and not limit <= value < math.inf:
+            if value not in (None, "auto") and not limit <= value < math.inf:
                 raise ConfigError(f"{section}.{key} is {value}; it has to be a number of at least {limit}")
     for section, keys in below_one.items():
         for key in keys:

@@ -18,7 +18,8 @@ from ichseq.errors import RunError
 from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.evaluation.pictures import plot_history, plot_montage
 from ichseq.evaluation.report import metrics_text, write_results_page
-from ichseq.inference.predict import PHANTOM_NOTE, predict_sources, write_table
+from ichseq.inference.predict import PHANTOM_NOTE, predict_sources
+from ichseq.inference.tables import write_table
 from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.training.engine import train

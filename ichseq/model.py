@@ -10,58 +10,24 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 import safetensors
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 from torch.utils.checkpoint import checkpoint
 
-from ichseq.backbone import feature_count, free_bytes, make_backbone
+from ichseq.backbone import feature_count, make_backbone
 from ichseq.config import ModelConfig
 from ichseq.errors import ConfigError, RunError
-from ichseq.labels import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, HU_RANGE, LABELS, WINDOWS
+from ichseq.labels import DEFAULT_WINDOWS, LABELS
+from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
+from ichseq.network_input import NetworkInput, Span, series_spans
+from ichseq.sequence import SkipLSTM
 
 FORMAT = 1
-_BODY_HU = -100  # above it: head, table and head rest; below: air and noise in air
-_BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)  # timm's BatchNormAct2d is one as well
-
-Span = tuple[int, int, int, int, int]  # series, first slice, last slice + 1, its rows, its columns
-
-
-class SkipLSTM(nn.Module):
-    """Two stacked bidirectional LSTM layers; the head reads both and a non-linear view of each.
-
-    h1 and h2 are the layers' outputs, r = relu(linear(h)) of each; logits = linear(h1 + h2 + r1 + r2). The sequence
-    network of the competition's 2nd place ("2X LSTM").
-    """
-
-    def __init__(self, features: int, hidden_size: int) -> None:
-        super().__init__()
-        self.lstm1 = nn.LSTM(features, hidden_size, bidirectional=True, batch_first=True)
-        self.lstm2 = nn.LSTM(2 * hidden_size, hidden_size, bidirectional=True, batch_first=True)
-        self.linear1 = nn.Linear(2 * hidden_size, 2 * hidden_size)
-        self.linear2 = nn.Linear(2 * hidden_size, 2 * hidden_size)
-        self.head = nn.Linear(2 * hidden_size, len(LABELS))
-
-    def forward(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (S, 6) of stacked embeddings (S, D); lengths (P,) on the CPU."""
-        padded = pad_sequence(list(embeddings.split(lengths.tolist())), batch_first=True)  # (P, longest, D)
-        packed = pack_padded_sequence(padded, lengths, batch_first=True, enforce_sorted=False)
-        packed1, _ = self.lstm1(packed)
-        packed2, _ = self.lstm2(packed1)
-        h1, h2 = self._stack(packed1, lengths), self._stack(packed2, lengths)  # (S, 2H)
-        return self.head(h1 + h2 + F.relu(self.linear1(h1)) + F.relu(self.linear2(h2)))
-
-    @staticmethod
-    def _stack(packed: Any, lengths: Tensor) -> Tensor:
-        padded, _ = pad_packed_sequence(packed, batch_first=True)
-        return torch.cat([series[:n] for series, n in zip(padded, lengths.tolist(), strict=True)])
 
 
 class Model(nn.Module):
@@ -80,18 +46,13 @@ class Model(nn.Module):
         hidden_size: units of each LSTM direction.
         dropout: on the embedding, in training.
         freeze_bn: keep the backbone's batch-norm statistics fixed in training; "auto": if its weights are trained ones.
-        channels_last: memory format of the backbone.
+        channels_last: memory format of the backbone; "auto" is false here, and for training the faster one.
         checkpointing: "on" recomputes the backbone in the backward pass, "auto" when a step would not fit the memory.
         chunk_size: slices that the backbone reads at once. With live batch norm, part of the computation.
 
     Raises:
         ConfigError: an unknown backbone, window or weights file, or weights that can't be fetched.
     """
-
-    window_low: Tensor
-    window_scale: Tensor
-    channel_mean: Tensor
-    channel_std: Tensor
 
     def __init__(
         self,
@@ -107,7 +68,7 @@ class Model(nn.Module):
         hidden_size: int = 256,
         dropout: float = 0.0,
         freeze_bn: bool | Literal["auto"] = "auto",
-        channels_last: bool = False,
+        channels_last: bool | Literal["auto"] = False,
         checkpointing: Literal["auto", "on", "off"] = "auto",
         chunk_size: int = 32,
     ) -> None:
@@ -123,24 +84,16 @@ class Model(nn.Module):
             "hidden_size": hidden_size,
             "dropout": dropout,
             "freeze_bn": bool(pretrained) if freeze_bn == "auto" else freeze_bn,
-            "channels_last": channels_last,
+            "channels_last": channels_last is True,
         }
         self.trained_on: dict[str, Any] = {}  # where the weights come from; travels with them
-        self.image_size, self.crop = image_size, crop
         self.checkpointing, self.chunk_size = checkpointing, chunk_size
         self.backbone_slices = 0  # slices that the backbone has read since the model was made
         self._frozen_backbone = False
         self._bytes_a_slice: int | None = None
-        if crop not in ("series", "none"):
-            raise ConfigError(f"model.crop is {crop!r}; choose series or none")
-        low, scale, mean, std = _channels(windows, normalise)
-        self.register_buffer("window_low", low, persistent=False)
-        self.register_buffer("window_scale", scale, persistent=False)
-        self.register_buffer("channel_mean", mean, persistent=False)
-        self.register_buffer("channel_std", std, persistent=False)
+        self.network_input = NetworkInput(windows, normalise, crop, image_size)
         self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool)
-        if channels_last:
-            self.backbone = self.backbone.to(memory_format=torch.channels_last)
+        self.use_channels_last(self.settings["channels_last"])
         self.features = feature_count(self.backbone, len(windows), image_size)
         self.drop = nn.Dropout(dropout)
         self.slice_head = nn.Linear(self.features, len(LABELS))
@@ -203,7 +156,7 @@ class Model(nn.Module):
         boxes: Tensor | None = None,
     ) -> Tensor:
         """Pooled embedding of every slice, (S, D); arguments as in `forward`."""
-        series = _series_spans(hu, lengths, sizes)
+        series = series_spans(hu, lengths, sizes)
         if boxes is None:
             boxes = self.crop_boxes(hu, lengths, sizes=sizes)
         boxes = boxes.to(self.device)
@@ -211,7 +164,9 @@ class Model(nn.Module):
         parts = []
         for spans in _chunks(series, len(hu), self.chunk_size):
             self.backbone_slices += spans[-1][2] - spans[0][1]
-            if recompute:
+            if not torch.is_grad_enabled():
+                parts += self._embed_halving(hu, spans, boxes, warp)
+            elif recompute:
                 context: Callable[[], Any] = lambda: (nullcontext(), self._still_statistics())  # noqa: E731
                 parts.append(
                     checkpoint(self._embed_chunk, hu, spans, boxes, warp, use_reentrant=False, context_fn=context)
@@ -219,6 +174,20 @@ class Model(nn.Module):
             else:
                 parts.append(self._embed_chunk(hu, spans, boxes, warp))
         return torch.cat(parts)
+
+    def _embed_halving(self, hu: Tensor, spans: list[Span], boxes: Tensor, warp: Tensor | None) -> list[Tensor]:
+        """Embeddings of a chunk, without gradient; in halves if the memory does not do, which changes no result."""
+        try:
+            return [self._embed_chunk(hu, spans, boxes, warp)]
+        except (RuntimeError, MemoryError) as error:
+            first, stop = spans[0][1], spans[-1][2]
+            if not out_of_memory(error) or stop - first == 1:
+                raise
+        middle = (first + stop) // 2
+        self.chunk_size = min(self.chunk_size, max(middle - first, stop - middle))
+        release_memory(self.device)
+        halves = (_within(spans, first, middle), _within(spans, middle, stop))
+        return [part for half in halves for part in self._embed_halving(hu, half, boxes, warp)]
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
         """Logits (S, 6) of each slice by itself."""
@@ -235,69 +204,16 @@ class Model(nn.Module):
         """Where the weights are."""
         return self.slice_head.weight.device
 
-    @torch.no_grad()
     def crop_boxes(self, hu: Tensor, lengths: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Tensor:
         """(P, 4) float: centre x, centre y, half width, half height of the head in pixels, one box a series.
 
         The box holds every row and column in which some slice has body; the whole image where there is none.
         """
-        boxes = []
-        for _, first, stop, rows, columns in _series_spans(hu, lengths, sizes):
-            inside_rows = torch.zeros(rows, dtype=torch.bool, device=hu.device)
-            inside_columns = torch.zeros(columns, dtype=torch.bool, device=hu.device)
-            if self.crop == "series":
-                for start in range(first, stop, self.chunk_size):
-                    body = hu[start : min(stop, start + self.chunk_size), :rows, :columns] > _BODY_HU
-                    body = body.any(0)
-                    inside_rows |= body.any(1)
-                    inside_columns |= body.any(0)
-            (top, bottom), (left, right) = _extent(inside_rows), _extent(inside_columns)
-            boxes.append(torch.stack([left + right, top + bottom, right - left, bottom - top]) / 2)
-        return torch.stack(boxes)
-
-    def network_input(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
-        """What the backbone sees of the slices of `spans`: (n, C, size, size), windowed and normalised."""
-        same_size = (list(group) for _, group in groupby(spans, key=lambda span: span[3:]))
-        squares = [self._squares(hu, group, boxes, warp) for group in same_size]
-        values = torch.cat(squares) + HU_RANGE[0]  # (n, 1, size, size) HU
-        values = ((values - self.window_low) * self.window_scale).clamp(0, 1)
-        return (values - self.channel_mean) / self.channel_std
-
-    def _squares(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
-        """Neighbouring series of one size, cropped, warped and resized: (n, 1, size, size), HU above the range's end.
-
-        0 is the range's lower end, so what lies outside the image is air.
-        """
-        low, high = HU_RANGE
-        rows, columns = spans[0][3:]
-        slices = hu[spans[0][1] : spans[-1][2], :rows, :columns].to(self.device).float().clamp(low, high) - low
-        # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
-        factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
-        if factor > 1:
-            slices = F.pad(slices, (0, -columns % factor, 0, -rows % factor))
-            slices = F.avg_pool2d(slices[:, None], factor)[:, 0]
-        series = slice(spans[0][0], spans[-1][0] + 1)
-        centre_x, centre_y = boxes[series, 0], boxes[series, 1]
-        half = boxes[series, 2:].amax(1)
-        if warp is None:
-            matrix = torch.eye(2, 3, device=boxes.device).expand(len(spans), 2, 3)
-        else:
-            matrix = warp[series, :2].to(boxes)
-        # output square (-1..1) -> cropped square (-1..1) -> pixels -> -1..1 over the image
-        per_x, per_y = 2 / (slices.shape[-1] * factor), 2 / (slices.shape[-2] * factor)
-        scale = torch.stack([half * per_x, half * per_y], dim=1)[:, :, None]
-        shift = torch.stack([centre_x * per_x - 1, centre_y * per_y - 1], dim=1)[:, :, None]
-        matrix = torch.cat([matrix[:, :, :2] * scale, matrix[:, :, 2:] * scale + shift], dim=2)
-        grids = F.affine_grid(matrix, [len(spans), 1, self.image_size, self.image_size], align_corners=False)
-        counts = [stop - first for _, first, stop, _, _ in spans]
-        if max(counts) == 1:
-            return F.grid_sample(slices[:, None], grids, padding_mode="zeros", align_corners=False)
-        # The slices of a series share a grid: as channels of one image they are sampled at once.
-        parts = zip(slices.split(counts), grids.split(1), strict=True)
-        sampled = [
-            F.grid_sample(part[None], grid, padding_mode="zeros", align_corners=False)[0] for part, grid in parts
+        spans = series_spans(hu, lengths, sizes)
+        bodies = [
+            self.network_input.body_of(hu[first:stop, :rows, :columns]) for _, first, stop, rows, columns in spans
         ]
-        return torch.cat(sampled)[:, None]
+        return torch.stack([self.network_input.box_of(body) for body in bodies])
 
     def _embed_chunk(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
@@ -305,6 +221,11 @@ class Model(nn.Module):
         if self.settings["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.backbone(images).float()
+
+    def use_channels_last(self, on: bool) -> None:
+        """Choose the memory format of the backbone; the results differ by rounding alone."""
+        self.settings["channels_last"] = on
+        self.backbone.to(memory_format=torch.channels_last if on else torch.contiguous_format)
 
     # ---- batch norm, memory ----------------------------------------------------------------------------------------
 
@@ -324,13 +245,29 @@ class Model(nn.Module):
                 module.eval()
         return self
 
-    def _batch_norms(self) -> list[nn.Module]:
-        return [module for module in self.backbone.modules() if isinstance(module, _BATCH_NORMS)]
+    def live_batch_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        """Batch norms of the backbone whose running statistics move in training."""
+        if self._frozen_backbone or self.settings["freeze_bn"]:
+            return []
+        return [module for module in self._batch_norms() if module.track_running_stats]
+
+    def running_statistics(self) -> list[Tensor]:
+        """A copy of what training moves in the live batch norms; `restore_statistics` puts it back."""
+        return [buffer.clone() for norm in self.live_batch_norms() for buffer in norm.buffers()]
+
+    def restore_statistics(self, kept: Sequence[Tensor]) -> None:
+        """Take back what the live batch norms have seen since `running_statistics`."""
+        buffers = [buffer for norm in self.live_batch_norms() for buffer in norm.buffers()]
+        for buffer, before in zip(buffers, kept, strict=True):
+            buffer.copy_(before)
+
+    def _batch_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
+        return [module for module in self.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
     @contextmanager
     def _still_statistics(self) -> Iterator[None]:
         """While a chunk is recomputed: batch norm normalises as in the forward pass but moves no running statistic."""
-        norms: list[Any] = [m for m in self._batch_norms() if m.training and m.track_running_stats]
+        norms: list[Any] = [m for m in self.live_batch_norms() if m.training]
         kept = [(m.momentum, m.num_batches_tracked) for m in norms]
         for m in norms:
             m.momentum = 0.0
@@ -347,7 +284,7 @@ class Model(nn.Module):
             return False
         if self.checkpointing == "on":
             return True
-        return slices * self.activation_bytes() > 0.8 * free_bytes(self.device)
+        return slices * self.activation_bytes() > USABLE * free_bytes(self.device)
 
     def activation_bytes(self) -> int:
         """Bytes that the backbone keeps for the backward pass of one slice, measured once by a pass over one slice."""
@@ -361,7 +298,7 @@ class Model(nn.Module):
 
             modes = [(module, module.training) for module in self.backbone.modules()]
             self.backbone.eval()  # leaves the running statistics alone
-            shape = (1, len(self.settings["windows"]), self.image_size, self.image_size)
+            shape = (1, len(self.settings["windows"]), self.settings["image_size"], self.settings["image_size"])
             with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
                 kept = self.backbone(torch.zeros(shape, device=self.device))
             del kept
@@ -407,44 +344,14 @@ class Model(nn.Module):
         return model.eval()
 
 
-def _channels(windows: Sequence[str], normalise: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lower end, 1 / width, mean and standard deviation of each channel, (1, C, 1, 1) each."""
-    if not windows:
-        raise ConfigError("model.windows is empty; name at least one of " + ", ".join(WINDOWS))
-    for name in windows:
-        if name not in WINDOWS:
-            raise ConfigError(f"model.windows: no window {name!r}; there are {', '.join(WINDOWS)}")
-        centre, width = WINDOWS[name]
-        if centre - width / 2 < HU_RANGE[0] or centre + width / 2 > HU_RANGE[1]:
-            raise ConfigError(f"model.windows: {name} reaches beyond the stored range {HU_RANGE} HU")
-    low = [WINDOWS[name][0] - WINDOWS[name][1] / 2 for name in windows]
-    scale = [1 / WINDOWS[name][1] for name in windows]
-    mean = [CHANNEL_MEAN[name] if normalise else 0.0 for name in windows]
-    std = [CHANNEL_STD[name] if normalise else 1.0 for name in windows]
-    shape = (1, len(windows), 1, 1)
-    return tuple(torch.tensor(values).view(shape) for values in (low, scale, mean, std))  # type: ignore[return-value]
-
-
-def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last + 1 true place of a bool vector; the whole vector where none is true. No wait for the device."""
-    last = len(inside) - inside.flip(0).int().argmax()
-    return inside.int().argmax().float(), last.float()
-
-
-def _series_spans(hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] | None) -> list[Span]:
-    if hu.ndim != 3:
-        raise ValueError(f"hu has shape {tuple(hu.shape)}; it has to be (slices, rows, columns)")
-    if lengths.ndim != 1 or int(lengths.sum()) != len(hu) or int(lengths.min()) < 1:
-        raise ValueError(f"lengths {lengths.tolist()} do not add up to the {len(hu)} slices of hu")
-    if sizes is None:
-        sizes = [(hu.shape[1], hu.shape[2])] * len(lengths)
-    stops = lengths.cumsum(0).tolist()
-    return [(i, stop - n, stop, *sizes[i]) for i, (n, stop) in enumerate(zip(lengths.tolist(), stops, strict=True))]
-
-
 def _chunks(series: list[Span], slices: int, chunk_size: int) -> Iterator[list[Span]]:
     """The same slices in chunks of about equal size, at most chunk_size; a chunk may hold parts of several series."""
     count = -(-slices // chunk_size)
     for k in range(count):
         low, high = k * slices // count, (k + 1) * slices // count
-        yield [(i, max(a, low), min(b, high), h, w) for i, a, b, h, w in series if a < high and b > low]
+        yield _within(series, low, high)
+
+
+def _within(series: Sequence[Span], low: int, high: int) -> list[Span]:
+    """The parts of the series between two places of the stack."""
+    return [(i, max(a, low), min(b, high), h, w) for i, a, b, h, w in series if a < high and b > low]

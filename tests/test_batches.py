@@ -1,7 +1,6 @@
 """Batches: every series once and whole, shared out evenly, the same however many threads read."""
 
 import dataclasses
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,10 @@ import pytest
 import torch
 
 from ichseq.ct.phantom import write_phantoms
-from ichseq.data.batches import Batch, Item, item_labels, plan_epoch, plan_slices, read_ahead, read_batch
+from ichseq.data.batches import Item, item_labels, plan_epoch, plan_slices, read_batch
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
-from ichseq.errors import DataError
 from ichseq.labels import AIR_HU
 
 SHARING = [(1, 1, 1), (3, 1, 1), (2, 1, 2), (2, 2, 2), (1, 3, 3), (2, 1, 3)]  # batch, accumulate, processes
@@ -136,40 +134,3 @@ def test_mixed_sizes_are_padded_with_air(mixed: Index) -> None:
     known = ~batch.labels.isnan()
     assert not known[:n].any()  # the label file is the small one's
     assert known[n:].all()
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_nothing(index: Index, threads: int) -> None:
-    tasks = [[(i, -1), (j, 0)] for i, j in itertools.permutations(range(4), 2)]
-    alone = list(read_ahead(tasks, lambda items: read_batch(index, items), 0))
-    ahead = list(read_ahead(tasks, lambda items: read_batch(index, items), threads))
-    assert [batch.items for batch in ahead] == tasks == [batch.items for batch in alone]
-    assert all(torch.equal(a.hu, b.hu) for a, b in zip(alone, ahead, strict=True))
-    assert list(read_ahead([], lambda items: read_batch(index, items), threads)) == []
-
-
-@pytest.mark.parametrize("threads", [0, 3])
-def test_an_error_of_a_reader_comes_in_its_turn(mixed: Index, threads: int, tmp_path: Path) -> None:
-    lacking = dataclasses.replace(mixed, folder=tmp_path)  # no store there
-
-    def read(number: int) -> Batch:
-        return read_batch(lacking if number == 2 else mixed, [(0, 0)])
-
-    batches = read_ahead(range(4), read, threads)
-    next(batches), next(batches)
-    with pytest.raises(DataError, match="store"):
-        next(batches)
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_no_more_is_read_than_is_needed_soon(index: Index, threads: int) -> None:
-    started = []
-
-    def read(number: int) -> Batch:
-        started.append(number)
-        return read_batch(index, [(0, 0)])
-
-    batches = read_ahead(range(50), read, threads)
-    next(batches)
-    batches.close()  # waits for what is under way
-    assert len(started) <= threads + 2

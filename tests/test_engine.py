@@ -20,8 +20,10 @@ from ichseq import Model
 from ichseq.config import load_config
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError, RunError, Stopped
-from ichseq.training.engine import StopRequest, Trainer, train
+from ichseq.training.engine import Trainer, train
 from ichseq.training.runs import leaf_of
+from ichseq.training.session import Session
+from ichseq.training.stopping import StopRequest
 
 
 def last_weights(leaf: Path) -> dict[str, torch.Tensor]:
@@ -54,14 +56,13 @@ def test_interrupted_in_an_epoch_and_resumed_equals_uninterrupted(
     config = tiny("joint", *extra)
     whole = train(config, "joint", data=prepared, fold=1, out=tmp_path / "whole", progress=False)
     leaf = leaf_of(tmp_path / "broken", "joint", 1)
-    index = Index.load(prepared)
-    trainer = Trainer(config, "joint", index, 1, leaf, False)
-    trainer.prepare(None, False)
+    session = Session(config, "joint", Index.load(prepared), 1, leaf, False)
+    session.prepare()
     request = StopRequest()
     request.code = 143  # as SIGTERM would set it: the first step is finished and saved
     with pytest.raises(Stopped, match="go on with --resume"):
-        trainer.run(request)
-    assert trainer.step == 1
+        Trainer(session, request).run()
+    assert session.at.step == 1
     train(config, "joint", data=prepared, fold=1, out=tmp_path / "broken", resume=True, progress=False)
     assert same(last_weights(whole), last_weights(leaf))
     columns = ["epoch", "step", "train_loss", "valid_loss", "learning_rate_backbone"]

@@ -12,8 +12,8 @@ from dicom_files import HEAD_CT, needs_head_ct
 
 import ichseq
 from ichseq.data.index import Index
-from ichseq.errors import DataError, ScanError
-from ichseq.inference.predict import PHANTOM_NOTE, check_writable, predict_prepared, predict_sources, write_table
+from ichseq.errors import ScanError
+from ichseq.inference.predict import PHANTOM_NOTE, predict_prepared, predict_sources
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
 from ichseq.model import Model
 from ichseq.training.runs import leaf_of
@@ -113,20 +113,6 @@ def test_an_odd_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Pa
     assert outcome.failed == []
     assert any("1 of 1 series with warnings" in line for line in outcome.remarks())
     assert "share 1 place" in outcome.exams.loc[0, "warnings"]
-
-
-def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    table = pd.DataFrame({"a": [0.123456789]})
-    for name in ("t.csv", "t.parquet"):
-        write_table(table, tmp_path / name)
-    assert pd.read_csv(tmp_path / "t.csv")["a"][0] == 0.1234568
-    assert pd.read_parquet(tmp_path / "t.parquet")["a"][0] == 0.123456789
-    (tmp_path / "file").write_text("in the way")
-    for write in (check_writable, lambda path: write_table(table, path)):
-        with pytest.raises(DataError, match=r"t\.csv: can't be written"):
-            write(tmp_path / "file" / "t.csv")
-    check_writable(tmp_path / "t.csv")
-    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "t.parquet", "file"}
 
 
 @needs_head_ct

@@ -227,7 +227,7 @@ def test_bad_files_among_good_ones(tmp_path):
 
 def test_no_dicom_at_all(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ScanError, match=r"no DICOM file in .* \(1 files looked at\); check the path"):
+    with pytest.raises(ScanError, match=r"no DICOM file in .* \(1 file looked at\); check the path"):
         load_series(tmp_path)
     with pytest.raises(ScanError, match=r"missing: no such file or folder"):
         load_series(tmp_path / "missing")

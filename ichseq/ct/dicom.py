@@ -298,7 +298,7 @@ def _geometry(dataset: Dataset, required: bool) -> tuple[tuple[float, ...], tupl
     position, orientation = (floats_of(dataset, name, count) for name, count in names)
     if required and (position is None or orientation is None):
         absent = names[0][0] if position is None else names[1][0]
-        refuse(f"no {absent}, so no place in the series; ask for file or instance order to read it all the same")
+        refuse(f"no {absent}, so no place in the series; predict --order instance (or file) reads it all the same")
     if orientation is not None:
         row, column = orientation[:3], orientation[3:]
         off_unit = max(abs(math.hypot(*row) - 1), abs(math.hypot(*column) - 1))

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Final, overload
 
 import numpy as np
 
@@ -33,6 +33,10 @@ __all__ = [
     "make_series",
     "scan_headers",
 ]
+
+
+KEPT_BYTES: Final = 256 << 20
+"""A series with more bytes of pixels (as int16) is not kept in memory while it is read: 512 slices of 512 x 512."""
 
 
 class Series:
@@ -135,25 +139,39 @@ class Series:
             subset._hu = self._hu[numbers]
         return subset
 
-    def readable(self) -> tuple["Series", list[LeftOut]]:
-        """Read every slice; the series less those that cannot be read, its `hu` in memory, and those with reasons.
+    def readable(self, look: Callable[[np.ndarray], None] | None = None) -> tuple["Series | None", list[LeftOut]]:
+        """Read every slice once: the series less those that cannot be read, and those with their reasons.
 
-        Raises:
-            ScanError: no slice can be read.
+        Pixels stay in memory (`hu`) if they are no more than `KEPT_BYTES`; of a longer series they are read again when
+        they are asked for.
+
+        Args:
+            look: called with each slice that can be read, int16 (rows, columns), in order.
+
+        Returns:
+            The series, None if no slice can be read; and what was left out.
         """
-        hu = np.empty(self.shape, np.int16)
+        slices, rows, columns = self.shape
+        hu = np.empty(self.shape, np.int16) if 2 * slices * rows * columns <= KEPT_BYTES else None
         left_out: list[LeftOut] = []
-        good = []
-        for number in range(len(self)):
+        good: list[int] = []
+        for number in range(slices):
             try:
-                hu[number] = self._read_one(number)
-                good.append(number)
+                one = self._read_one(number)
             except SliceError as error:
                 left_out.append(LeftOut(error.file, error.reason))
+                continue
+            if look is not None:
+                look(one)
+            if hu is not None:
+                hu[len(good)] = one
+            good.append(number)
+        if not good:
+            return None, left_out
         whole = self._subset(good)
         if left_out:
-            whole._warnings.append(f"{len(left_out)} of {len(self)} slices could not be read and are left out")
-        whole._hu = hu[good] if left_out else hu
+            whole._warnings.append(f"{len(left_out)} of {slices} slices could not be read and are left out")
+        whole._hu = None if hu is None else hu[: len(good)]
         return whole, left_out
 
 

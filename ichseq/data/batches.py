@@ -1,14 +1,12 @@
-"""Batches: which series each step reads, and their slices stacked in order, decoded ahead by threads.
+"""Batches: which series each step reads, and their slices stacked in order.
 
 The plan of an epoch follows from (seed, epoch) and the set alone, so an interrupted epoch goes on where it stopped, and
 the number of threads changes nothing.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +17,8 @@ from ichseq.data.index import Index
 from ichseq.data.store import read_slices
 from ichseq.labels import AIR_HU
 
-T = TypeVar("T")
 Item = tuple[int, int]  # series number, slice (-1: the whole series)
+Allocate = Callable[[tuple[int, ...]], np.ndarray]  # an int16 array of a shape, its content undefined
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,8 @@ class Batch:
         lengths: int64 (P,), slices of each item; they add up to S.
         sizes: true (rows, columns) of each item.
         labels: float32 (S, 6), NaN where unknown.
+        boxes: float32 (P, 4), crop boxes where the items are not whole series; None: the model finds them.
+        warp: float32 (P, 3, 3), augmentation; None: none.
     """
 
     items: list[Item]
@@ -40,6 +40,17 @@ class Batch:
     lengths: Tensor
     sizes: list[tuple[int, int]]
     labels: Tensor
+    boxes: Tensor | None = None
+    warp: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch with what the network reads on a device; lengths stay on the CPU. Does not wait for the copy."""
+
+        def move(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        moved = {name: move(getattr(self, name)) for name in ("hu", "labels", "boxes", "warp")}
+        return replace(self, **moved)
 
 
 def plan_epoch(
@@ -91,8 +102,18 @@ def item_labels(index: Index, items: Sequence[Item]) -> np.ndarray:
     return index.labels[np.concatenate(rows)] if rows else np.zeros((0, index.labels.shape[1]), np.float32)
 
 
-def read_batch(index: Index, items: Sequence[Item]) -> Batch:
+def new_array(shape: tuple[int, ...]) -> np.ndarray:
+    """An int16 array of its own."""
+    return np.empty(shape, np.int16)
+
+
+def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_array) -> Batch:
     """Decode the items' slices from the store into one stack.
+
+    Args:
+        index: the prepared set.
+        items: which series, or slices of them.
+        allocate: gives the array that is decoded into.
 
     Raises:
         DataError: a store file is missing or damaged.
@@ -101,7 +122,9 @@ def read_batch(index: Index, items: Sequence[Item]) -> Batch:
     sizes = [(int(index.shapes[i, 0]), int(index.shapes[i, 1])) for i, _ in items]
     shape = (sum(lengths), max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0))
     same = all(size == shape[1:] for size in sizes)
-    hu = np.empty(shape, np.int16) if same else np.full(shape, AIR_HU, np.int16)
+    hu = allocate(shape)
+    if not same:
+        hu.fill(AIR_HU)
     row = 0
     for (i, k), n, (h, w) in zip(items, lengths, sizes, strict=True):
         start, stop = (0, None) if k < 0 else (k, k + 1)
@@ -113,21 +136,3 @@ def read_batch(index: Index, items: Sequence[Item]) -> Batch:
         row += n
     labels = torch.from_numpy(item_labels(index, items))
     return Batch(list(items), torch.from_numpy(hu), torch.tensor(lengths, dtype=torch.int64), sizes, labels)
-
-
-def read_ahead(tasks: Sequence[T], read: Callable[[T], Batch], threads: int) -> Iterator[Batch]:
-    """The tasks' batches in order, up to threads + 1 of them read before they are asked for; 0 threads: none."""
-    if threads == 0:
-        yield from map(read, tasks)
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="read") as pool:
-        waiting = deque(pool.submit(read, task) for task in tasks[: threads + 1])
-        try:
-            for k in range(len(tasks)):
-                batch = waiting.popleft().result()
-                if k + threads + 1 < len(tasks):
-                    waiting.append(pool.submit(read, tasks[k + threads + 1]))
-                yield batch
-        finally:
-            for future in waiting:
-                future.cancel()

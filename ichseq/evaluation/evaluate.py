@@ -9,7 +9,8 @@ import pandas as pd
 from ichseq.data.index import Index
 from ichseq.errors import DataError, RunError
 from ichseq.evaluation.metrics import evaluate_table
-from ichseq.inference.predict import predict_prepared, write_table
+from ichseq.inference.predict import predict_prepared
+from ichseq.inference.tables import write_table
 from ichseq.model import Model
 from ichseq.training.runs import read_run, refuse_seen_patients, write_json
 

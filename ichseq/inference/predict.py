@@ -1,9 +1,9 @@
-"""Prediction tables: a row a slice, from DICOM series or from a prepared set, by one model or the mean of several."""
+"""Predictions from DICOM series or from a prepared set, by one model or the mean of several."""
 
-import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +13,19 @@ import torch
 from torch import Tensor
 
 from ichseq.ct.archive import LeftOut, count_reasons
+from ichseq.ct.order import Order
 from ichseq.ct.series import Series, load_series
-from ichseq.data.batches import read_ahead, read_batch
+from ichseq.data.batches import read_batch
+from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
-from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.inference.tables import exam_row, slice_table
+from ichseq.labels import PREDICTION_COLUMNS
 from ichseq.model import Model
 
 PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their answers mean nothing on real ones"
+
+_PIECE = 64  # slices of a series that are read and embedded at a time
 
 # Files that are rightly no part of an axial series; leaving one out is no failure.
 _EXPECTED = (
@@ -53,7 +58,7 @@ def predict(model: Model | Sequence[Model], series: Series | Iterable[Series]) -
     """
     models = [model] if isinstance(model, Model) else list(model)
     every = [series] if isinstance(series, Series) else series
-    tables = [_series_table(models, one, one.read()) for one in every]
+    tables = [predict_series(models, one).table_of_all() for one in every]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(PREDICTION_COLUMNS))
     note = phantom_note(models)
     if note:
@@ -67,40 +72,96 @@ def phantom_note(models: Iterable[Model]) -> str | None:
     return PHANTOM_NOTE if any(model.trained_on.get("phantom") for model in models) else None
 
 
+@dataclass(frozen=True)
+class SeriesPrediction:
+    """What came of one series.
+
+    Attributes:
+        table: its slices' rows; None if no slice can be read.
+        warnings: what is odd about it.
+        unread: slices that can't be read.
+    """
+
+    table: pd.DataFrame | None
+    warnings: list[str]
+    unread: list[LeftOut]
+
+    def table_of_all(self) -> pd.DataFrame:
+        """The table, if every slice could be read.
+
+        Raises:
+            ScanError: one could not.
+        """
+        if self.unread or self.table is None:
+            raise ScanError(f"{self.unread[0].file}: {self.unread[0].reason}")
+        return self.table
+
+
+def predict_series(models: Sequence[Model], series: Series) -> SeriesPrediction:
+    """Predict one series, in pieces: of a long one no more is in memory than of a short one, embeddings aside.
+
+    The slices that can't be read are left out, and listed.
+    """
+    return _answer(models, *_readable(models, series))
+
+
+_Read = tuple[Series | None, list[Tensor], list[LeftOut]]
+
+
+def _readable(models: Sequence[Model], series: Series) -> _Read:
+    """The series less what can't be read, the crop box for each model, and what was left out."""
+    bodies = [torch.zeros(series.shape[1:], dtype=torch.bool) for _ in models]
+
+    def look(hu: np.ndarray) -> None:
+        for body, model in zip(bodies, models, strict=True):
+            body |= model.network_input.body_of(torch.from_numpy(hu)[None])
+
+    whole, unread = series.readable(look)
+    return whole, [model.network_input.box_of(body) for model, body in zip(models, bodies, strict=True)], unread
+
+
 @torch.inference_mode()
-def probabilities(models: Sequence[Model], hu: Tensor, lengths: Tensor) -> np.ndarray:
-    """float32 (S, 6): mean of the models' probabilities; a model of the slice stage answers with its slice head."""
-    answers = []
-    for model in models:
-        model.eval()
-        logits, aux = model(hu, lengths, return_aux=True)
-        answers.append(torch.sigmoid(aux if model.trained_on.get("stage") == "slice" else logits).float().cpu())
-    return torch.stack(answers).mean(0).numpy()
+def _answer(models: Sequence[Model], whole: Series | None, boxes: Sequence[Tensor], unread: list[LeftOut]
+            ) -> SeriesPrediction:  # fmt: skip
+    if whole is None:
+        return SeriesPrediction(None, [], unread)
+    parts: list[list[Tensor]] = [[] for _ in models]
+    for start in range(0, len(whole), _PIECE):
+        hu = torch.from_numpy(whole.read(start, start + _PIECE))
+        for model, box, found in zip(models, boxes, parts, strict=True):
+            model.eval()
+            with _autocast(model):
+                found.append(model.embed(hu.to(model.device), torch.tensor([len(hu)]), boxes=box[None]))
+    lengths = torch.tensor([len(whole)])
+    answers = [_probabilities(model, torch.cat(found), lengths) for model, found in zip(models, parts, strict=True)]
+    identity = (whole.patient_id, whole.study_uid, whole.series_uid)
+    table = slice_table(identity, whole.sop_uids, whole.files, whole.positions_mm, _mean(answers))
+    return SeriesPrediction(table, whole.warnings, unread)
 
 
-def _series_table(models: Sequence[Model], series: Series, hu: np.ndarray) -> pd.DataFrame:
-    answers = probabilities(models, torch.from_numpy(np.ascontiguousarray(hu)), torch.tensor([len(hu)]))
-    identity = (series.patient_id, series.study_uid, series.series_uid)
-    return _table(identity, series.sop_uids, series.files, series.positions_mm, answers, None)
+def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor) -> Tensor:
+    """(S, 6) on the CPU; a model of the slice stage answers with its slice head."""
+    with _autocast(model):
+        if model.trained_on.get("stage") == "slice":
+            logits = model.slice_logits(embeddings)
+        else:
+            logits = model.sequence_logits(embeddings, lengths)
+    return torch.sigmoid(logits.float()).cpu()
 
 
-def _table(
-    identity: tuple[str, str, str],
-    sop_uids: Sequence[str],
-    files: Sequence[str],
-    positions_mm: np.ndarray,
-    answers: np.ndarray,
-    truth: np.ndarray | None,
-) -> pd.DataFrame:
-    columns: dict[str, object] = dict(zip(PREDICTION_COLUMNS[:3], identity, strict=True))
-    columns |= {"sop_uid": sop_uids, "file": files, "slice_index": np.arange(len(answers))}
-    columns |= {"position_mm": positions_mm}
-    columns |= {label: answers[:, k].astype(np.float64) for k, label in enumerate(LABELS)}
-    unknown = np.full(len(answers), np.nan)
-    columns |= {f"true_{label}": unknown if truth is None else truth[:, k] for k, label in enumerate(LABELS)}
-    return pd.DataFrame(columns)[list(PREDICTION_COLUMNS)]
+def _mean(answers: Sequence[Tensor]) -> np.ndarray:
+    return torch.stack(list(answers)).mean(0).numpy()
 
 
+def _autocast(model: Model) -> AbstractContextManager[object]:
+    """On a GPU, the precision in which the model was trained; on a CPU the full one."""
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(model.trained_on.get("precision")))
+    if model.device.type != "cuda" or kind is None:
+        return nullcontext()
+    return torch.autocast("cuda", dtype=kind)
+
+
+@torch.inference_mode()
 def predict_prepared(
     models: Sequence[Model],
     index: Index,
@@ -109,17 +170,26 @@ def predict_prepared(
     threads: int = 2,
     progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
-    """The same table for series of a prepared set, by their numbers, with the truth where it is known."""
+    """The same table for series of a prepared set, by their numbers, with the truth where it is known.
+
+    All models are on one device.
+    """
     tables = []
     tasks = [[(int(i), -1)] for i in series]
-    for batch in read_ahead(tasks, lambda items: read_batch(index, items), threads):
+    device = models[0].device
+    for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
+                      device=device):  # fmt: skip
         i = batch.items[0][0]
         row, rows = index.series_row(i), slice(index.offsets[i], index.offsets[i + 1])
+        answers = []
+        for model in models:
+            model.eval()
+            with _autocast(model):
+                embeddings = model.embed(batch.hu, batch.lengths)
+            answers.append(_probabilities(model, embeddings, batch.lengths))
         identity = (row["patient_id"], row["study_uid"], row["series_uid"])
-        answers = probabilities(models, batch.hu, batch.lengths)
-        tables.append(
-            _table(identity, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers, index.labels[rows])
-        )
+        tables.append(slice_table(identity, index.sop_uids(i), index.files(i), index.positions_mm[rows],
+                                  _mean(answers), index.labels[rows]))  # fmt: skip
         if progress is not None:
             progress(len(tables), len(tasks))
     if not tables:
@@ -160,24 +230,54 @@ class Predictions:
         return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
 
 
+Predicting = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
+"""Predicts many series, in their order."""
+
+
+def predict_here(models: Sequence[Model]) -> Predicting:
+    """Predicting in this process: the next series is read while one is predicted."""
+
+    def predicting(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
+        with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
+            waiting = [thread.submit(_readable, models, series) for series in found[:1]]
+            for k in range(len(found)):
+                read = waiting.pop().result()
+                if k + 1 < len(found):
+                    waiting.append(thread.submit(_readable, models, found[k + 1]))
+                yield _answer(models, *read)
+
+    return predicting
+
+
 def predict_sources(
-    models: Sequence[Model],
+    predicting: Predicting | Sequence[Model],
     sources: Sequence[str | Path | Sequence[str | Path]],
     *,
+    note: str | None = None,
+    order: Order = "position",
     progress: Callable[[int, int], object] | None = None,
 ) -> Predictions:
     """Predict every series of every source, going on past what can't be read.
 
+    Args:
+        predicting: models, or `predict_here`, or `ichseq.inference.cluster.predict_there`.
+        sources: folders, zips, files, or lists of them.
+        note: what has to be said of all predictions; with models, `phantom_note` is asked.
+        order: of the slices, as for `load_series`.
+        progress: called with (series done, series in all).
+
     Raises:
         ScanError: not one series could be predicted.
     """
-    note = phantom_note(models)
+    if not callable(predicting):
+        note = note or phantom_note(predicting)
+        predicting = predict_here(predicting)
     found: list[Series] = []
     left_out: list[LeftOut] = []
     failed: list[LeftOut] = []
     for source in sources:
         try:
-            collection = load_series(source)
+            collection = load_series(source, order=order)
             found += list(collection)
             left_out += collection.left_out
         except ScanError as error:
@@ -185,65 +285,16 @@ def predict_sources(
                 raise
             failed.append(LeftOut(str(source), str(error)))
     tables, exams, odd = [], [], []
-    for done, series in enumerate(found):
-        whole, unread = series.readable()
-        left_out += unread
-        if len(whole):
-            table = _series_table(models, whole, whole.hu)
-            tables.append(table)
-            odd.append(whole.warnings)
-            exams.append(_exam_row(table, [*whole.warnings, *([note] if note else [])]))
+    for done, outcome in enumerate(predicting(found), 1):
+        left_out += outcome.unread
+        if outcome.table is not None:
+            tables.append(outcome.table)
+            odd.append(outcome.warnings)
+            exams.append(exam_row(outcome.table, [*outcome.warnings, *([note] if note else [])]))
         if progress is not None:
-            progress(done + 1, len(found))
+            progress(done, len(found))
     failed += [item for item in left_out if not item.reason.startswith(_EXPECTED)]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError(f"no series could be predicted: {first}")
     return Predictions(pd.concat(tables, ignore_index=True), pd.DataFrame(exams), left_out, failed, odd, note)
-
-
-def _exam_row(table: pd.DataFrame, said: Sequence[str]) -> dict[str, object]:
-    """One series as one row; its score for a label is the highest of its slices' probabilities."""
-    first = table.iloc[0]
-    row: dict[str, object] = {name: first[name] for name in ("patient_id", "study_uid", "series_uid")}
-    row |= {label: float(table[label].max()) for label in LABELS}
-    return row | {"n_slices": len(table), "warnings": "; ".join(said)}
-
-
-def check_writable(path: Path) -> None:
-    """Find out before the work whether a table can be written.
-
-    Raises:
-        DataError: it can't.
-    """
-    beside = _beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-        beside.unlink()
-    except OSError as error:
-        raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet (.parquet) or CSV (anything else), beside and then renamed into place.
-
-    Raises:
-        DataError: the file can't be written.
-    """
-    beside = _beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
-            table.to_parquet(beside, index=False)
-        else:
-            table.to_csv(beside, index=False, float_format="%.7g")
-        os.replace(beside, path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None

@@ -19,9 +19,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ichseq.config import Config
+from ichseq.data.index import Index
 from ichseq.errors import RunError
+from ichseq.model import Model
 
+FORMAT = 1
 KEPT = 2
+
+_MAY_CHANGE = {("train", "workers"), ("train", "checkpoint_every"), ("train", "checkpointing")}
+_MAY_CHANGE_WITHOUT_LIVE_STATISTICS = {("train", "chunk_size")}  # live batch norm makes it part of the computation
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,13 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / "state.safetensors")
-        state = {**state, "step": step, "checksum": _checksum(beside / "state.safetensors")}
+        state = {**state, "format": FORMAT, "step": step, "checksum": _checksum(beside / "state.safetensors")}
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        for name in ("state.safetensors", "state.json"):
-            with open(beside / name, "rb") as file:
-                os.fsync(file.fileno())
+        for path in (beside / "state.safetensors", beside / "state.json", beside):
+            _flush(path)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(beside, final)
+        _flush(folder)
     except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error)
@@ -70,7 +77,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
             if state["checksum"] != _checksum(path / "state.safetensors"):
-                raise ValueError("checksum")
+                raise ValueError("its checksum differs")
+            if state["format"] > FORMAT:
+                raise RunError(f"{path}: written by a newer ichseq; update this one (pip install -U ichseq)")
             return Checkpoint(load_file(path / "state.safetensors"), state, passed_over)
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             passed_over.append(f"{path}: damaged ({error}); going back to the checkpoint before it")
@@ -81,6 +90,37 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is a checkpoint in the folder, whole or damaged."""
     return bool(_found(folder))
+
+
+def check_same(saved: Checkpoint, config: Config, index: Index, leaf: Path) -> None:
+    """See that a checkpoint is of this set and these settings, apart from those that change no result.
+
+    Raises:
+        RunError: it is not.
+    """
+    if saved.state["data_key"] != index.key:
+        raise RunError(f"{leaf}: was trained on another prepared set than {index.folder}; resume it with --data set to "
+                       "that one")  # fmt: skip
+    was = saved.state["config"]
+    free = _MAY_CHANGE | (_MAY_CHANGE_WITHOUT_LIVE_STATISTICS if saved.state["freeze_bn"] else set())
+    for section, values in config.to_dict().items():
+        for key, value in values.items():
+            if value != was[section].get(key) and (section, key) not in free:
+                raise RunError(f"{leaf}: {section}.{key} was {was[section].get(key)!r} and is now {value!r}; a resumed "
+                               "run keeps its settings, start a new one with -o")  # fmt: skip
+
+
+def same_fit(saved: Checkpoint, config: Config) -> bool:
+    """Whether a resumed run is asked for the recomputation and the chunk that it was asked for before."""
+    was = saved.state["config"]["train"]
+    return all(was[name] == getattr(config.train, name) for name in ("checkpointing", "chunk_size"))
+
+
+def keep_epoch(model: Model, folder: Path, epoch: int, count: int) -> None:
+    """Save the weights after an epoch, and drop all but those of the last `count` epochs."""
+    model.save(folder / f"epoch-{epoch:03d}")
+    for old in sorted(folder.glob("epoch-*"))[:-count]:
+        shutil.rmtree(old)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -112,6 +152,14 @@ def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _checksum(path: Path) -> str:

@@ -1,10 +1,18 @@
 """The loss: binary cross entropy on logits, each label with its weight, unknown labels left out."""
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ichseq.labels import LABEL_WEIGHTS
+
+
+@cache
+def _weights(device: torch.device) -> Tensor:
+    """LABEL_WEIGHTS on a device, sent there once: sending them waits for the GPU."""
+    return torch.tensor(LABEL_WEIGHTS, device=device)
 
 
 def weighted_bce_sum(logits: Tensor, labels: Tensor) -> Tensor:
@@ -19,9 +27,9 @@ def weighted_bce_sum(logits: Tensor, labels: Tensor) -> Tensor:
     """
     known = ~labels.isnan()
     losses = F.binary_cross_entropy_with_logits(logits.float(), labels.nan_to_num(0.0), reduction="none")
-    return (torch.where(known, losses, 0.0) * losses.new_tensor(LABEL_WEIGHTS)).sum()
+    return (torch.where(known, losses, 0.0) * _weights(losses.device)).sum()
 
 
 def label_weight(labels: Tensor) -> float:
     """Sum of the weights of the known labels, (S, 6) on the CPU."""
-    return float(((~labels.isnan()) * labels.new_tensor(LABEL_WEIGHTS)).sum())
+    return float(((~labels.isnan()) * _weights(labels.device)).sum())

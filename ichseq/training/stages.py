@@ -5,21 +5,23 @@ frozen  the sequence part alone, on embeddings computed once
 joint   everything, on batches of whole series, each part with its own learning rate
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ichseq.config import TrainConfig
-from ichseq.data.batches import Item, plan_epoch, plan_slices, read_ahead, read_batch
+from ichseq.config import AugmentConfig, TrainConfig
+from ichseq.data.augment import warps
+from ichseq.data.batches import Allocate, Batch, Item, item_labels, plan_epoch, plan_slices, read_batch
+from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError
 from ichseq.model import Model
 from ichseq.training.losses import weighted_bce_sum
+from ichseq.training.stopping import StopRequest
 
 Plan = list[list[list[list[Item]]]]
 
@@ -46,6 +48,17 @@ STAGE_BY_NAME = {
 }
 
 
+def stage_logits(model: Model, stage: Stage, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """The stage's logits (S, 6); and in the joint stage those of the slice head, which are trained beside."""
+    if stage.name == "frozen":
+        return model.sequence_logits(batch.hu, batch.lengths), None
+    embeddings = model.embed(batch.hu, batch.lengths, warp=batch.warp, sizes=batch.sizes or None, boxes=batch.boxes)
+    sliced = model.slice_logits(embeddings)
+    if stage.name == "slice" or model.sequence is None:
+        return sliced, None
+    return model.sequence_logits(embeddings, batch.lengths), sliced
+
+
 class StageNetwork(nn.Module):
     """The model with the stage's loss, in one forward pass, so that it can be wrapped for several processes."""
 
@@ -64,39 +77,17 @@ class StageNetwork(nn.Module):
         if "backbone" not in stage.parts:
             model.freeze_backbone()
 
-    def forward(
-        self,
-        slices: Tensor,
-        lengths: Sequence[int],
-        labels: Tensor,
-        sizes: Sequence[tuple[int, int]] | None = None,
-        boxes: Tensor | None = None,
-        warp: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Sums over slices: (what is minimised, the stage's own loss); zeros for a batch without slices.
-
-        Args:
-            slices: (S, H, W) in HU, or (S, D) embeddings in the frozen stage.
-            lengths: slices of each series.
-            labels: (S, 6), NaN where unknown.
-            sizes: as in `Model.forward`.
-            boxes: as in `Model.forward`.
-            warp: as in `Model.forward`.
-        """
-        if len(slices) == 0:
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums over the batch's slices: (what is minimised, the stage's own loss); zeros for one without slices."""
+        if len(batch.labels) == 0:
             # Touches every parameter, so that the other processes do not wait for this one's gradients.
             zero = torch.stack([p.sum() * 0 for p in self.parameters() if p.requires_grad]).sum()
             return zero, zero.detach()
-        counts = torch.tensor(list(lengths), dtype=torch.int64)
-        if self.stage.name == "frozen":
-            main = weighted_bce_sum(self.model.sequence_logits(slices, counts), labels)
+        logits, aux = stage_logits(self.model, self.stage, batch)
+        main = weighted_bce_sum(logits, batch.labels)
+        if aux is None:
             return main, main.detach()
-        embeddings = self.model.embed(slices, counts, warp=warp, sizes=sizes, boxes=boxes)
-        aux = weighted_bce_sum(self.model.slice_logits(embeddings), labels)
-        if self.stage.name == "slice" or self.model.sequence is None:
-            return aux, aux.detach()
-        main = weighted_bce_sum(self.model.sequence_logits(embeddings, counts), labels)
-        return main + self.aux_weight * aux, main.detach()
+        return main + self.aux_weight * weighted_bce_sum(aux, batch.labels), main.detach()
 
     def parameter_groups(self, train: TrainConfig) -> list[dict[str, Any]]:
         """Trained parameters in up to two groups, each with its learning rate and a name."""
@@ -113,30 +104,62 @@ class StageNetwork(nn.Module):
         return groups
 
 
+@dataclass(frozen=True)
+class StageReader:
+    """Reads a stage's batches: slices or embeddings, labels, crop boxes and the warps of an epoch.
+
+    Attributes:
+        index: the prepared set.
+        boxes: (n_series, 4), where batches hold single slices.
+        embeddings: (n_slices, D), in the frozen stage.
+        augment: None: no augmentation, as in validation.
+        seed: of the warps.
+        epoch: of the warps.
+    """
+
+    index: Index
+    boxes: Tensor | None = None
+    embeddings: np.ndarray | None = None
+    augment: AugmentConfig | None = None
+    seed: int = 0
+    epoch: int = 0
+
+    def __call__(self, items: list[Item], allocate: Allocate) -> Batch:
+        """The batch of these items, on the CPU; to be called from any thread."""
+        if self.embeddings is not None:
+            return self._embedded(items, self.embeddings)
+        batch = read_batch(self.index, items, allocate)
+        boxes = None if self.boxes is None else self.boxes[[i for i, _ in items]]
+        return replace(batch, boxes=boxes, warp=self._warps(items))
+
+    def _warps(self, items: list[Item]) -> Tensor | None:
+        if self.augment is None:
+            return None
+        draws: list[tuple[int, ...]] = [(self.seed, self.epoch, i) if k < 0 else (self.seed, self.epoch, i, k)
+                                        for i, k in items]  # fmt: skip
+        return warps(self.augment, draws)
+
+    def _embedded(self, items: list[Item], embeddings: np.ndarray) -> Batch:
+        rows = [slice(self.index.offsets[i], self.index.offsets[i + 1]) for i, _ in items]
+        lengths = torch.tensor([r.stop - r.start for r in rows], dtype=torch.int64)
+        stack = np.concatenate([embeddings[r] for r in rows] or [embeddings[:0]]).astype(np.float32, copy=False)
+        return Batch(items, torch.from_numpy(stack), lengths, [], torch.from_numpy(item_labels(self.index, items)))
+
+
 @torch.no_grad()
-def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int) -> Tensor:
-    """(n_series, 4): crop boxes of whole series, for batches that hold single slices; NaN for series not asked for."""
+def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int, request: StopRequest) -> Tensor:
+    """(n_series, 4): crop boxes of whole series, for batches that hold single slices; NaN for series not asked for.
+
+    Raises:
+        InterruptedError: stopped, as asked for.
+    """
     boxes = torch.full((index.n_series, 4), float("nan"))
+    if model.network_input.crop == "none":
+        sides = torch.from_numpy(index.shapes[:, [1, 0]].astype(np.float32)) / 2
+        return torch.cat([sides, sides], dim=1)
     tasks = [[(int(i), -1)] for i in series]
-    for batch in read_ahead(tasks, lambda items: read_batch(index, items), threads):
+    for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads):
         boxes[batch.items[0][0]] = model.crop_boxes(batch.hu, batch.lengths)[0]
+        if request.code:
+            raise InterruptedError
     return boxes
-
-
-@torch.no_grad()
-def write_embeddings(
-    model: Model, index: Index, path: Path, threads: int, progress: Callable[[int, int], object]
-) -> None:
-    """Compute every slice's embedding once and write float32 (n_slices, D) to a .npy file, beside and then renamed."""
-    model.eval()
-    beside = path.with_name(path.name + ".part")
-    shape = (index.n_slices, model.features)
-    out = np.lib.format.open_memmap(beside, mode="w+", dtype=np.float32, shape=shape)
-    tasks = [[(i, -1)] for i in range(index.n_series)]
-    for done, batch in enumerate(read_ahead(tasks, lambda items: read_batch(index, items), threads)):
-        i = batch.items[0][0]
-        out[index.offsets[i] : index.offsets[i + 1]] = model.embed(batch.hu, batch.lengths).cpu().numpy()
-        progress(done + 1, len(tasks))
-    out.flush()
-    del out
-    beside.replace(path)

@@ -1,0 +1,99 @@
+"""Batches on their way to the device: decoded ahead by threads, and sent there while it computes.
+
+On a GPU every thread owns one page-locked buffer, which it decodes into and sends from on a stream of its own; the
+thread waits for the copy, and the loop that trains waits for nothing. Only int16 is sent.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from ichseq.data.batches import Allocate, Batch, new_array
+
+T = TypeVar("T")
+
+
+def feed(
+    tasks: Sequence[T],
+    read: Callable[[T, Allocate], Batch],
+    *,
+    threads: int,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    """The tasks' batches on the device, in order, up to threads + 1 of them read before they are asked for.
+
+    Args:
+        tasks: what `read` takes, one a batch.
+        read: gives a task's batch on the CPU, its slices in an array that the second argument has given.
+        threads: 0 reads each batch when it is asked for.
+        device: where the batches go.
+
+    Raises:
+        DataError: whatever `read` raises, when the batch is asked for.
+    """
+    device = torch.device(device)
+    sender = _GpuSender(device) if device.type == "cuda" else _NoSender()
+
+    def fetch(task: T) -> Batch:
+        return sender.send(read(task, sender.allocate))
+
+    if threads == 0:
+        for task in tasks:
+            yield sender.receive(fetch(task))
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="feed") as pool:
+        waiting = deque(pool.submit(fetch, task) for task in tasks[: threads + 1])
+        try:
+            for k in range(len(tasks)):
+                batch = waiting.popleft().result()
+                if k + threads + 1 < len(tasks):
+                    waiting.append(pool.submit(fetch, tasks[k + threads + 1]))
+                yield sender.receive(batch)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class _NoSender:
+    """For the CPU: batches are where they are needed as soon as they are read."""
+
+    allocate = staticmethod(new_array)
+
+    def send(self, batch: Batch) -> Batch:
+        return batch
+
+    def receive(self, batch: Batch) -> Batch:
+        return batch
+
+
+class _GpuSender(threading.local):
+    """For a GPU: what a thread needs to send its batches, made when it first asks for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.stream = torch.cuda.Stream(device)
+        self.buffer = torch.empty(0, dtype=torch.int16)
+
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        size = int(np.prod(shape))
+        if len(self.buffer) < size:
+            self.buffer = torch.empty(size, dtype=torch.int16, pin_memory=True)
+        return self.buffer[:size].numpy().reshape(shape)
+
+    def send(self, batch: Batch) -> Batch:
+        with torch.cuda.stream(self.stream):
+            sent = batch.to(self.device)
+        self.stream.synchronize()  # from here on the buffer is free for the next batch
+        return sent
+
+    def receive(self, batch: Batch) -> Batch:
+        current = torch.cuda.current_stream(self.device)
+        for tensor in (batch.hu, batch.labels, batch.boxes, batch.warp):
+            if tensor is not None:
+                tensor.record_stream(current)  # its memory is another stream's, which must not take it back too soon
+        return batch

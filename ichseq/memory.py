@@ -1,0 +1,34 @@
+"""Memory of a device: what is free, and what running out of it looks like."""
+
+import gc
+from typing import Final
+
+import psutil
+import torch
+
+USABLE: Final = 0.8
+"""Share of the free memory that is planned with; the rest is for what nobody counted."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory in bytes that this process can still take on a device, within its share of a GPU."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        own = torch.cuda.memory_reserved(device)
+        reusable = own - torch.cuda.memory_allocated(device)
+        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda _device: 1.0)(device)
+        return int(min(free + reusable, share * total - own + reusable))
+    return psutil.virtual_memory().available
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on a GPU or on the CPU."""
+    # torch.OutOfMemoryError is a GPU's; the CPU's allocator raises a plain RuntimeError with these words.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what a failed try has left behind."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -1,0 +1,154 @@
+"""From Hounsfield units to what the backbone sees: crop, warp and resize in one resampling, then windows.
+
+Windows and normalisation are buffers and settings of the model, so that training, prediction and other code agree.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ichseq.errors import ConfigError
+from ichseq.labels import CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
+
+BODY_HU: Final = -100
+"""Above it: head, table and head rest; below: air and noise in air."""
+
+_AT_ONCE: Final = 32  # slices compared with BODY_HU at a time, so that a long series takes no more memory
+
+Span = tuple[int, int, int, int, int]
+"""Series, first slice, last slice + 1 (both counted through the stack), the series' rows, its columns."""
+
+
+class NetworkInput(nn.Module):
+    """Crops, warps, resizes and windows slices.
+
+    Args:
+        windows: names of `ichseq.labels.WINDOWS`, a channel each.
+        normalise: subtract the published mean of each window and divide by its standard deviation.
+        crop: "series" or "none".
+        image_size: side in pixels of the result.
+
+    Raises:
+        ConfigError: an unknown window or crop, or a window that reaches beyond the stored range.
+    """
+
+    low: Tensor
+    per_hu: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, windows: Sequence[str], normalise: bool, crop: str, image_size: int) -> None:
+        super().__init__()
+        if crop not in ("series", "none"):
+            raise ConfigError(f"model.crop is {crop!r}; choose series or none")
+        self.crop, self.image_size = crop, image_size
+        for name, values in zip(("low", "per_hu", "mean", "std"), _channels(windows, normalise), strict=True):
+            self.register_buffer(name, values, persistent=False)
+
+    @torch.no_grad()
+    def body_of(self, hu: Tensor) -> Tensor:
+        """(H, W) bool: where some slice of hu (n, H, W) has body; false everywhere if the model does not crop.
+
+        For a series that is read in pieces: the pieces' answers joined by `|` are the whole's, and `box_of` takes them.
+        """
+        body = torch.zeros(hu.shape[1:], dtype=torch.bool, device=hu.device)
+        if self.crop == "series":
+            for part in hu.split(_AT_ONCE):
+                body |= (part > BODY_HU).any(0)
+        return body
+
+    @staticmethod
+    def box_of(body: Tensor) -> Tensor:
+        """(4,) crop box, as a row of `crop_boxes`, around what `body_of` found."""
+        (top, bottom), (left, right) = _extent(body.any(1)), _extent(body.any(0))
+        return torch.stack([left + right, top + bottom, right - left, bottom - top]) / 2
+
+    def forward(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None = None) -> Tensor:
+        """What the backbone sees of the slices of `spans`: (n, C, size, size), windowed and normalised.
+
+        Args:
+            hu: (S, H, W) in HU, all slices of a batch; may stay on the CPU.
+            spans: parts of neighbouring series.
+            boxes: (P, 4) from `box_of`, one a series of the batch.
+            warp: (P, 3, 3), from output to input coordinates, both -1..1 over the cropped square.
+        """
+        same_size = (list(group) for _, group in groupby(spans, key=lambda span: span[3:]))
+        squares = [self._squares(hu, group, boxes, warp) for group in same_size]
+        values = torch.cat(squares) + HU_RANGE[0]  # (n, 1, size, size) HU
+        values = ((values - self.low) * self.per_hu).clamp(0, 1)
+        return (values - self.mean) / self.std
+
+    def _squares(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
+        """Neighbouring series of one size, cropped, warped and resized: (n, 1, size, size), HU above the range's end.
+
+        0 is the range's lower end, so what lies outside the image is air.
+        """
+        low, high = HU_RANGE
+        rows, columns = spans[0][3:]
+        slices = hu[spans[0][1] : spans[-1][2], :rows, :columns].to(self.low.device).float().clamp(low, high) - low
+        # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
+        factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
+        if factor > 1:
+            slices = F.pad(slices, (0, -columns % factor, 0, -rows % factor))
+            slices = F.avg_pool2d(slices[:, None], factor)[:, 0]
+        series = slice(spans[0][0], spans[-1][0] + 1)
+        centre_x, centre_y = boxes[series, 0], boxes[series, 1]
+        half = boxes[series, 2:].amax(1)
+        if warp is None:
+            matrix = torch.eye(2, 3, device=boxes.device).expand(len(spans), 2, 3)
+        else:
+            matrix = warp[series, :2].to(boxes)
+        # output square (-1..1) -> cropped square (-1..1) -> pixels -> -1..1 over the image
+        per_x, per_y = 2 / (slices.shape[-1] * factor), 2 / (slices.shape[-2] * factor)
+        scale = torch.stack([half * per_x, half * per_y], dim=1)[:, :, None]
+        shift = torch.stack([centre_x * per_x - 1, centre_y * per_y - 1], dim=1)[:, :, None]
+        matrix = torch.cat([matrix[:, :, :2] * scale, matrix[:, :, 2:] * scale + shift], dim=2)
+        grids = F.affine_grid(matrix, [len(spans), 1, self.image_size, self.image_size], align_corners=False)
+        counts = [stop - first for _, first, stop, _, _ in spans]
+        if max(counts) == 1:
+            return F.grid_sample(slices[:, None], grids, padding_mode="zeros", align_corners=False)
+        # The slices of a series share a grid: as channels of one image they are sampled at once.
+        parts = zip(slices.split(counts), grids.split(1), strict=True)
+        sampled = [
+            F.grid_sample(part[None], grid, padding_mode="zeros", align_corners=False)[0] for part, grid in parts
+        ]
+        return torch.cat(sampled)[:, None]
+
+
+def _channels(windows: Sequence[str], normalise: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Lower end, 1 / width, mean and standard deviation of each channel, (1, C, 1, 1) each."""
+    if not windows:
+        raise ConfigError("model.windows is empty; name at least one of " + ", ".join(WINDOWS))
+    for name in windows:
+        if name not in WINDOWS:
+            raise ConfigError(f"model.windows: no window {name!r}; there are {', '.join(WINDOWS)}")
+        centre, width = WINDOWS[name]
+        if centre - width / 2 < HU_RANGE[0] or centre + width / 2 > HU_RANGE[1]:
+            raise ConfigError(f"model.windows: {name} reaches beyond the stored range {HU_RANGE} HU")
+    low = [WINDOWS[name][0] - WINDOWS[name][1] / 2 for name in windows]
+    scale = [1 / WINDOWS[name][1] for name in windows]
+    mean = [CHANNEL_MEAN[name] if normalise else 0.0 for name in windows]
+    std = [CHANNEL_STD[name] if normalise else 1.0 for name in windows]
+    shape = (1, len(windows), 1, 1)
+    return tuple(torch.tensor(values).view(shape) for values in (low, scale, mean, std))  # type: ignore[return-value]
+
+
+def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last + 1 true place of a bool vector; the whole vector where none is true. No wait for the device."""
+    last = len(inside) - inside.flip(0).int().argmax()
+    return inside.int().argmax().float(), last.float()
+
+
+def series_spans(hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] | None) -> list[Span]:
+    if hu.ndim != 3:
+        raise ValueError(f"hu has shape {tuple(hu.shape)}; it has to be (slices, rows, columns)")
+    if lengths.ndim != 1 or int(lengths.sum()) != len(hu) or int(lengths.min()) < 1:
+        raise ValueError(f"lengths {lengths.tolist()} do not add up to the {len(hu)} slices of hu")
+    if sizes is None:
+        sizes = [(hu.shape[1], hu.shape[2])] * len(lengths)
+    stops = lengths.cumsum(0).tolist()
+    return [(i, stop - n, stop, *sizes[i]) for i, (n, stop) in enumerate(zip(lengths.tolist(), stops, strict=True))]

@@ -1,0 +1,118 @@
+"""What a run is made of before its first step: the model with its start, the optimizer, the schedule, the precision."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.scheduler import CosineLRScheduler, StepLRScheduler
+
+import ichseq
+from ichseq.config import Config, TrainConfig
+from ichseq.data.augment import derive_seed
+from ichseq.data.index import Index
+from ichseq.errors import RunError
+from ichseq.model import Model
+
+
+def build_model(config: Config, stage: str, index: Index, fold: int, *, init: Path | None, fetch: bool) -> Model:
+    """The model of a run, on the CPU, with the weights that it starts from.
+
+    Args:
+        config: settings.
+        stage: that is trained.
+        index: the set that it is trained on.
+        fold: that is held out.
+        init: leaf of another run whose weights are the start.
+        fetch: False where a checkpoint's weights will be put over these, so that none need be fetched.
+
+    Raises:
+        ConfigError: a backbone, window or weights file that does not work.
+        RunError: `init` has another backbone or other windows.
+    """
+    torch.manual_seed(derive_seed(config.train.seed, "weights"))
+    settings = dataclasses.asdict(config.model)
+    if settings["freeze_bn"] == "auto":
+        settings["freeze_bn"] = init is not None or bool(config.model.pretrained)
+    if init is not None or not fetch:
+        settings["pretrained"] = False
+    model = Model(**settings)
+    model.trained_on = {"phantom": index.phantom, "data_key": index.key, "fold": fold}
+    model.trained_on |= {"stage": stage, "ichseq": ichseq.__version__}
+    model.trained_on["precision"] = choose_precision(config.train.precision)
+    return model
+
+
+def start_from(model: Model, init: Path) -> str:
+    """Take another run's weights: the backbone's have to fit, the heads' and the sequence part's are taken if they do.
+
+    Returns:
+        A line that says what was taken.
+    """
+    other = Model.load(init)
+    for key in ("backbone", "windows"):
+        if other.settings[key] != model.settings[key]:
+            raise RunError(f"{init}: its model.{key} is {other.settings[key]}, this run's {model.settings[key]}; "
+                           f"set model.{key} to the same, or choose another --init")  # fmt: skip
+    mine, theirs = model.state_dict(), other.state_dict()
+    fitting = {k: t for k, t in theirs.items() if k in mine and mine[k].shape == t.shape}
+    model.load_state_dict(fitting, strict=False)
+    fresh = sorted({key.split(".")[0] for key in mine if key not in fitting})
+    model.trained_on["phantom"] = bool(model.trained_on["phantom"] or other.trained_on.get("phantom"))
+    return f"weights from {init}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+
+
+def make_optimizer(groups: list[dict[str, Any]], train: TrainConfig, device: torch.device) -> torch.optim.AdamW:
+    """AdamW; on a GPU in one kernel for all parameters."""
+    return torch.optim.AdamW(groups, weight_decay=train.weight_decay, fused=device.type == "cuda")
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, train: TrainConfig, steps_per_epoch: int
+) -> CosineLRScheduler | StepLRScheduler:
+    """Learning rates by step: a linear rise, then a cosine to zero, or constant with a factor after each epoch."""
+    total = steps_per_epoch * (train.epochs or 1)
+    warmup: dict[str, Any] = {"warmup_t": min(train.warmup_steps, total), "warmup_lr_init": 0.0, "t_in_epochs": False}
+    if train.schedule == "cosine":
+        return CosineLRScheduler(optimizer, t_initial=total, **warmup)
+    return StepLRScheduler(optimizer, decay_t=steps_per_epoch, decay_rate=train.decay, **warmup)
+
+
+def choose_precision(asked: str) -> str:
+    """The precision by accelerate's name; "auto" is bf16, or fp16 where a GPU lacks it, and no mixing on a CPU."""
+    if asked != "auto":
+        return asked
+    if not torch.cuda.is_available():
+        return "no"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def faster_channels_last(model: Model, slices: int = 16, rounds: int = 3) -> bool:
+    """Whether the backbone's training step is faster with channels last on this device; measured, in its precision.
+
+    It doubles the speed of some backbones and hurts some grouped convolutions.
+    """
+    side, channels = model.settings["image_size"], len(model.settings["windows"])
+    seconds = {}
+    for on in (False, True):
+        model.use_channels_last(on)
+        kind = torch.channels_last if on else torch.contiguous_format
+        images = torch.zeros(slices, channels, side, side, device=model.device).contiguous(memory_format=kind)
+        model.backbone.eval()  # leaves the running statistics alone
+        for timed in (False, True):
+            _wait(model.device)
+            started = time.perf_counter()
+            for _ in range(rounds):
+                model.backbone(images).sum().backward()
+            _wait(model.device)
+            if timed:
+                seconds[on] = time.perf_counter() - started
+    model.backbone.zero_grad(set_to_none=True)
+    model.train(model.training)
+    return seconds[True] < seconds[False]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,23 @@
+"""Prediction tables are written whole or not at all."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ichseq.errors import DataError
+from ichseq.inference.tables import check_writable, write_table
+
+
+def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": [0.123456789]})
+    for name in ("t.csv", "t.parquet"):
+        write_table(table, tmp_path / name)
+    assert pd.read_csv(tmp_path / "t.csv")["a"][0] == 0.1234568
+    assert pd.read_parquet(tmp_path / "t.parquet")["a"][0] == 0.123456789
+    (tmp_path / "file").write_text("in the way")
+    for write in (check_writable, lambda path: write_table(table, path)):
+        with pytest.raises(DataError, match=r"t\.csv: can't be written"):
+            write(tmp_path / "file" / "t.csv")
+    check_writable(tmp_path / "t.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "t.parquet", "file"}
