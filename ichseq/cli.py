@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,8 @@ class _Group(click.Group):
     """Prints the message of an expected error on one line; --debug shows where it came from."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _terminate)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -64,6 +66,9 @@ class _Group(click.Group):
                 known = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                 click.echo(f"Error: {known} (unexpected; `ichseq --debug ...` shows where, please report it)", err=True)
             ctx.exit(1)
+        finally:
+            if in_main_thread:
+                signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

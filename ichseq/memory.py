@@ -10,6 +10,9 @@ USABLE: Final = 0.8
 """Share of the free memory that is planned with; the rest is for what nobody counted."""
 
 
+_WORDS: Final = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a primitive")
+
+
 def free_bytes(device: torch.device) -> int:
     """Memory in bytes that this process can still take on a device, within its share of a GPU."""
     if device.type == "cuda":
@@ -23,8 +26,9 @@ def free_bytes(device: torch.device) -> int:
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether the error says that memory ran out, on a GPU or on the CPU."""
-    # torch.OutOfMemoryError is a GPU's; the CPU's allocator raises a plain RuntimeError with these words.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "not enough memory" in str(error)
+    # torch.OutOfMemoryError is a GPU's; the CPU's allocators raise a plain RuntimeError.
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(words in str(error) for words in _WORDS)
 
 
 def release_memory(device: torch.device) -> None:

@@ -30,7 +30,7 @@ ORDER = [
 ]
 BELOW_ALL = {"errors", "labels", "config"}
 NETWORK = {"memory", "backbone", "network_input", "sequence", "model"}
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 
 
 def part_of(path: Path) -> str:

@@ -1,7 +1,10 @@
 """The command line: quick help, and one line for whatever a user gets wrong."""
 
+import hashlib
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +69,28 @@ def test_usage_errors_are_2(command: list[str]) -> None:
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2
     assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_prepare_is_stopped_and_goes_on(
+    phantoms: Path, prepared: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "set"
+    command = [sys.executable, "-m", "ichseq", "prepare", str(phantoms), "-o", str(out), "--workers", "1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not any(out.glob("store/*/*.b2nd")):
+        time.sleep(0.001)
+    process.send_signal(number)
+    words = process.communicate(timeout=60)[1]
+    assert process.returncode == code, words
+    assert words.rstrip().endswith("stopped; what was read is kept: run the same command again to go on")
+    assert "Traceback" not in words
+    kept = set(out.glob("store/*/*.b2nd"))
+    times = {path: path.stat().st_mtime_ns for path in kept}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert all(path.stat().st_mtime_ns == times[path] for path in kept)
+    for path in prepared.rglob("*"):
+        if path.is_file() and "embeddings" not in path.parts:
+            again = out / path.relative_to(prepared)
+            assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(path.read_bytes()).digest(), again

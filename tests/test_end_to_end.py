@@ -12,7 +12,7 @@ from ichseq.labels import PREDICTION_COLUMNS
 
 
 def ichseq(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from ichseq.cli import main; main()", *arguments]
+    command = [sys.executable, "-m", "ichseq", *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
 
 

@@ -115,6 +115,47 @@ def test_an_odd_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Pa
     assert "share 1 place" in outcome.exams.loc[0, "warnings"]
 
 
+def test_a_long_series_is_read_in_pieces_with_the_same_result(
+    model: Model, phantoms: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predict_sources([model], [phantoms / "stage_2_test"]).slices
+    monkeypatch.setattr("ichseq.ct.series.KEPT_BYTES", 0)
+    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    read = []
+    count = model.backbone_slices
+    pieces = predict_sources([model], [phantoms / "stage_2_test"], progress=lambda *at: read.append(at)).slices
+    assert model.backbone_slices - count == len(whole)  # no slice twice, none of air
+    assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
+    assert pieces["sop_uid"].tolist() == whole["sop_uid"].tolist()
+    assert read == [(1, 1)]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_a_series_that_cannot_be_decoded_does_not_end_the_others(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    slice_ = pydicom.dcmread(sorted(source.iterdir())[0])
+    slice_.SeriesInstanceUID, slice_.SOPInstanceUID = "1.2.3", "1.2.3.4"
+    slice_.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    slice_.PixelData = pydicom.encaps.encapsulate([b"no picture"])
+    slice_["PixelData"].is_undefined_length = True
+    slice_.save_as(source / "broken.dcm")
+    outcome = predict_sources([model], [source])
+    assert len(outcome.exams) == 1
+    assert [Path(item.file).name for item in outcome.failed] == ["broken.dcm"]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
+def test_scans_without_positions_in_the_order_of_their_names(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    for k, file in enumerate(sorted((phantoms / "stage_2_test").iterdir())):
+        slice_ = pydicom.dcmread(file)
+        del slice_.ImagePositionPatient
+        slice_.save_as(tmp_path / f"{k:03d}.dcm")
+    with pytest.raises(ScanError, match="--order instance"):
+        predict_sources([model], [tmp_path])
+    table = predict_sources([model], [tmp_path], order="file").slices
+    assert [Path(file).name for file in table["file"]] == [f"{k:03d}.dcm" for k in range(len(table))]
+
+
 @needs_head_ct
 def test_the_real_head_ct_comes_in_instance_order(model: Model, tmp_path: Path) -> None:
     for k, file in enumerate(sorted(HEAD_CT.glob("*.dcm"))):

@@ -1,6 +1,9 @@
 """What a run trains with: processes, network, optimizer and files, set up before the first step and saved with it."""
 
+import atexit
 import math
+import os
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -72,13 +75,18 @@ class Session:
         # accelerate keeps the precision of the process's first training and raises for another.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(
+            cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available(),  # else it takes no notice of torchrun
             mixed_precision=choose_precision(config.train.precision),
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
         self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
-        # For words between the processes, through the CPU: asking a GPU would make each step wait for it.
-        self.control: Any = torch.distributed.new_group(backend="gloo") if self.processes > 1 else None
+        self.control: Any = None
+        if self.processes > 1:
+            # For words between the processes, through the CPU: asking a GPU would make each step wait for it.
+            self.control = torch.distributed.new_group(backend="gloo")
+            atexit.register(torch.distributed.destroy_process_group)
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         self.journal = Journal(leaf, writes=self.main, shown=progress)
         self.at = Position()
 

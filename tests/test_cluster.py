@@ -1,0 +1,65 @@
+"""A real Dask cluster of two workers does what this process does; one that is not there is said to be missing."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from distributed import LocalCluster
+
+from ichseq.cluster import dask_cluster
+from ichseq.data.prepare import prepare
+from ichseq.errors import ConfigError
+from ichseq.inference.cluster import predict_there
+from ichseq.inference.predict import predict_sources
+from ichseq.model import Model
+from ichseq.training.runs import leaf_of
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        yield cluster.scheduler_address
+
+
+def contents(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_prepared_by_a_cluster_is_byte_for_byte_the_same(
+    scheduler: str, phantoms: Path, prepared: Path, tmp_path: Path
+) -> None:
+    with dask_cluster(scheduler):
+        prepare(phantoms, tmp_path / "set")
+    here = {name: digest for name, digest in contents(prepared).items() if not name.startswith("embeddings")}
+    assert contents(tmp_path / "set") == here
+
+
+def test_predicted_by_a_cluster_is_the_same(scheduler: str, phantoms: Path, run: Path) -> None:
+    leaf = leaf_of(run, "joint", 0)
+    here = predict_sources([Model.load(leaf)], [phantoms / "stage_2_train"])
+    with dask_cluster(scheduler):
+        there = predict_sources(predict_there([leaf]), [phantoms / "stage_2_train"])
+    pd.testing.assert_frame_equal(there.slices, here.slices, rtol=1e-5)
+    assert there.exams["series_uid"].tolist() == here.exams["series_uid"].tolist()
+
+
+def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
+    with (
+        pytest.raises(ConfigError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"),
+        dask_cluster("tcp://127.0.0.1:9"),
+    ):
+        pass
+
+
+def test_no_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
+    with (
+        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        pytest.raises(ConfigError, match="has no worker"),
+        dask_cluster(cluster.scheduler_address),
+    ):
+        pass

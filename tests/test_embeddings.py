@@ -1,0 +1,82 @@
+"""Embeddings of a set are computed once, for one backbone and one set, and taken up where they were left."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from ichseq import Model
+from ichseq.data.batches import read_batch
+from ichseq.data.index import Index
+from ichseq.training.embeddings import embedding_key, set_embeddings
+from ichseq.training.stopping import StopRequest
+
+
+@pytest.fixture
+def index(prepared: Path, tmp_path: Path) -> Index:
+    return Index.load(Path(shutil.copytree(prepared, tmp_path / "set")))
+
+
+def make(seed: int = 0, **settings: object) -> Model:
+    torch.manual_seed(seed)
+    return Model("test_resnet", image_size=32, hidden_size=8, **settings)
+
+
+def compute(model: Model, index: Index, dtype: str = "float32", request: StopRequest | None = None) -> np.ndarray:
+    return set_embeddings(
+        model, index, dtype=dtype, threads=1, accelerator=Accelerator(cpu=True), request=request or StopRequest(),
+        progress=lambda _: None,
+    )  # fmt: skip
+
+
+def test_they_are_the_models(index: Index) -> None:
+    model = make()
+    found = compute(model, index)
+    assert found.shape == (index.n_slices, model.features)
+    for i in range(index.n_series):
+        batch = read_batch(index, [(i, -1)])
+        with torch.inference_mode():
+            expected = model.eval().embed(batch.hu, batch.lengths).numpy()
+        assert np.allclose(found[index.offsets[i] : index.offsets[i + 1]], expected, atol=1e-6)
+    half = compute(model, index, "float16")
+    assert half.dtype == np.float16
+    assert np.allclose(half, found, atol=1e-2)
+
+
+def test_they_are_computed_once(index: Index) -> None:
+    model = make()
+    first = compute(model, index)
+    read = model.backbone_slices
+    assert read == index.n_slices
+    again = make()
+    assert np.array_equal(compute(again, index), first)
+    assert again.backbone_slices == 0
+    assert [path.suffix for path in (index.folder / "embeddings").iterdir()] == [".npy"]
+
+
+def test_the_key_follows_what_decides_them(index: Index) -> None:
+    plain = embedding_key(make(), index, "float32", "no")
+    assert plain == embedding_key(make(dropout=0.5), index, "float32", "no")
+    others = [
+        embedding_key(make(1), index, "float32", "no"),
+        embedding_key(make(crop="none"), index, "float32", "no"),
+        embedding_key(make(), index, "float16", "no"),
+        embedding_key(make(), index, "float32", "bf16"),
+    ]
+    assert len({plain, *others}) == 5
+
+
+def test_stopped_and_taken_up_again(index: Index) -> None:
+    model, request = make(), StopRequest()
+    request.code = 143
+    with pytest.raises(InterruptedError):
+        compute(model, index, request=request)  # after the first series
+    assert model.backbone_slices < index.n_slices
+    again = make()
+    found = compute(again, index)
+    assert 0 < again.backbone_slices < index.n_slices
+    shutil.rmtree(index.folder / "embeddings")
+    assert np.allclose(compute(make(), index), found, atol=1e-6)
