@@ -1,5 +1,6 @@
 """The command line: parsing and printing only. What is heavy is imported inside each command."""
 
+import os
 import signal
 import sys
 import threading
@@ -160,6 +161,8 @@ def train(
     from ichseq.training.engine import train as train_stage
     from ichseq.training.runs import RUNS, find_leaves, leaf_of, newest_run
 
+    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("several processes need one name for the run: give it with -o")
     if out is None:
         out = newest_run(fold, stage) if resume else RUNS / time.strftime("%Y%m%d-%H%M%S")
     base = None

@@ -24,7 +24,7 @@ from ichseq.config import ModelConfig
 from ichseq.errors import ConfigError, RunError
 from ichseq.labels import DEFAULT_WINDOWS, LABELS
 from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
-from ichseq.network_input import NetworkInput, Span, series_spans
+from ichseq.network_input import NetworkInput, Span, chunks, series_spans, within
 from ichseq.sequence import SkipLSTM
 
 FORMAT = 1
@@ -162,7 +162,7 @@ class Model(nn.Module):
         boxes = boxes.to(self.device)
         recompute = self._recompute(len(hu))
         parts = []
-        for spans in _chunks(series, len(hu), self.chunk_size):
+        for spans in chunks(series, len(hu), self.chunk_size):
             self.backbone_slices += spans[-1][2] - spans[0][1]
             if not torch.is_grad_enabled():
                 parts += self._embed_halving(hu, spans, boxes, warp)
@@ -186,7 +186,7 @@ class Model(nn.Module):
         middle = (first + stop) // 2
         self.chunk_size = min(self.chunk_size, max(middle - first, stop - middle))
         release_memory(self.device)
-        halves = (_within(spans, first, middle), _within(spans, middle, stop))
+        halves = (within(spans, first, middle), within(spans, middle, stop))
         return [part for half in halves for part in self._embed_halving(hu, half, boxes, warp)]
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
@@ -342,16 +342,3 @@ class Model(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
             raise RunError(f"{folder}: its model is damaged ({type(error).__name__}); train it again") from None
         return model.eval()
-
-
-def _chunks(series: list[Span], slices: int, chunk_size: int) -> Iterator[list[Span]]:
-    """The same slices in chunks of about equal size, at most chunk_size; a chunk may hold parts of several series."""
-    count = -(-slices // chunk_size)
-    for k in range(count):
-        low, high = k * slices // count, (k + 1) * slices // count
-        yield _within(series, low, high)
-
-
-def _within(series: Sequence[Span], low: int, high: int) -> list[Span]:
-    """The parts of the series between two places of the stack."""
-    return [(i, max(a, low), min(b, high), h, w) for i, a, b, h, w in series if a < high and b > low]

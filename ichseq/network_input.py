@@ -3,7 +3,7 @@
 Windows and normalisation are buffers and settings of the model, so that training, prediction and other code agree.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -36,17 +36,17 @@ class NetworkInput(nn.Module):
         ConfigError: an unknown window or crop, or a window that reaches beyond the stored range.
     """
 
-    low: Tensor
-    per_hu: Tensor
-    mean: Tensor
-    std: Tensor
+    scale: Tensor  # (1, C, 1, 1) each
+    offset: Tensor
+    least: Tensor
+    most: Tensor
 
     def __init__(self, windows: Sequence[str], normalise: bool, crop: str, image_size: int) -> None:
         super().__init__()
         if crop not in ("series", "none"):
             raise ConfigError(f"model.crop is {crop!r}; choose series or none")
         self.crop, self.image_size = crop, image_size
-        for name, values in zip(("low", "per_hu", "mean", "std"), _channels(windows, normalise), strict=True):
+        for name, values in zip(("scale", "offset", "least", "most"), _channels(windows, normalise), strict=True):
             self.register_buffer(name, values, persistent=False)
 
     @torch.no_grad()
@@ -78,9 +78,8 @@ class NetworkInput(nn.Module):
         """
         same_size = (list(group) for _, group in groupby(spans, key=lambda span: span[3:]))
         squares = [self._squares(hu, group, boxes, warp) for group in same_size]
-        values = torch.cat(squares) + HU_RANGE[0]  # (n, 1, size, size) HU
-        values = ((values - self.low) * self.per_hu).clamp(0, 1)
-        return (values - self.mean) / self.std
+        # (n, 1, size, size) -> (n, C, size, size), window and normalisation in one multiplication and one clamp
+        return torch.addcmul(self.offset, torch.cat(squares), self.scale).clamp_(self.least, self.most)
 
     def _squares(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
         """Neighbouring series of one size, cropped, warped and resized: (n, 1, size, size), HU above the range's end.
@@ -89,7 +88,9 @@ class NetworkInput(nn.Module):
         """
         low, high = HU_RANGE
         rows, columns = spans[0][3:]
-        slices = hu[spans[0][1] : spans[-1][2], :rows, :columns].to(self.low.device).float().clamp(low, high) - low
+        slices = hu[spans[0][1] : spans[-1][2], :rows, :columns].to(self.offset.device)
+        slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
+        slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
         factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
         if factor > 1:
@@ -119,22 +120,24 @@ class NetworkInput(nn.Module):
         return torch.cat(sampled)[:, None]
 
 
-def _channels(windows: Sequence[str], normalise: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lower end, 1 / width, mean and standard deviation of each channel, (1, C, 1, 1) each."""
+def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
+    """Scale, offset, least and most of each channel, (1, C, 1, 1), for values counted from HU_RANGE's lower end.
+
+    clamp(value x scale + offset, least, most) is the window scaled to 0..1, clipped, and normalised.
+    """
     if not windows:
         raise ConfigError("model.windows is empty; name at least one of " + ", ".join(WINDOWS))
+    rows = []
     for name in windows:
         if name not in WINDOWS:
             raise ConfigError(f"model.windows: no window {name!r}; there are {', '.join(WINDOWS)}")
         centre, width = WINDOWS[name]
-        if centre - width / 2 < HU_RANGE[0] or centre + width / 2 > HU_RANGE[1]:
+        low = centre - width / 2
+        if low < HU_RANGE[0] or centre + width / 2 > HU_RANGE[1]:
             raise ConfigError(f"model.windows: {name} reaches beyond the stored range {HU_RANGE} HU")
-    low = [WINDOWS[name][0] - WINDOWS[name][1] / 2 for name in windows]
-    scale = [1 / WINDOWS[name][1] for name in windows]
-    mean = [CHANNEL_MEAN[name] if normalise else 0.0 for name in windows]
-    std = [CHANNEL_STD[name] if normalise else 1.0 for name in windows]
-    shape = (1, len(windows), 1, 1)
-    return tuple(torch.tensor(values).view(shape) for values in (low, scale, mean, std))  # type: ignore[return-value]
+        mean, std = (CHANNEL_MEAN[name], CHANNEL_STD[name]) if normalise else (0.0, 1.0)
+        rows.append((1 / (width * std), ((HU_RANGE[0] - low) / width - mean) / std, -mean / std, (1 - mean) / std))
+    return [torch.tensor(column).view(1, -1, 1, 1) for column in zip(*rows, strict=True)]
 
 
 def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,3 +155,16 @@ def series_spans(hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] |
         sizes = [(hu.shape[1], hu.shape[2])] * len(lengths)
     stops = lengths.cumsum(0).tolist()
     return [(i, stop - n, stop, *sizes[i]) for i, (n, stop) in enumerate(zip(lengths.tolist(), stops, strict=True))]
+
+
+def chunks(series: list[Span], slices: int, chunk_size: int) -> Iterator[list[Span]]:
+    """The same slices in chunks of about equal size, at most chunk_size; a chunk may hold parts of several series."""
+    count = -(-slices // chunk_size)
+    for k in range(count):
+        low, high = k * slices // count, (k + 1) * slices // count
+        yield within(series, low, high)
+
+
+def within(series: Sequence[Span], low: int, high: int) -> list[Span]:
+    """The parts of the series between two places of the stack."""
+    return [(i, max(a, low), min(b, high), h, w) for i, a, b, h, w in series if a < high and b > low]

@@ -157,3 +157,12 @@ def test_what_a_killed_process_left_is_no_checkpoint(tmp_path: Path) -> None:
     write(tmp_path, 2)
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
     assert torch.equal(ck.read_checkpoint(tmp_path).tensors["x"], torch.full((500,), 2.0))
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 3, {"a": torch.zeros(2)}, {})
+    file = tmp_path / "step-00000003" / "state.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps(state | {"format": state["format"] + 1}))
+    with pytest.raises(RunError, match="newer ichseq; update"):
+        read_checkpoint(tmp_path)

@@ -1,10 +1,12 @@
 """Batches on their way to the device: decoded ahead by threads, and sent there while it computes.
 
-On a GPU every thread owns one page-locked buffer, which it decodes into and sends from on a stream of its own; the
-thread waits for the copy, and the loop that trains waits for nothing. Only int16 is sent.
+On a CPU the memory of batches is used again. On a GPU every thread owns one page-locked buffer, which it decodes into
+and sends from on a stream of its own; the thread waits for the copy, and the loop that trains waits for nothing. Only
+int16 is sent.
 """
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from ichseq.data.batches import Allocate, Batch, new_array
+from ichseq.data.batches import Allocate, Batch
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ def feed(
         DataError: whatever `read` raises, when the batch is asked for.
     """
     device = torch.device(device)
-    sender = _GpuSender(device) if device.type == "cuda" else _NoSender()
+    sender = _GpuSender(device) if device.type == "cuda" else _CpuSender()
 
     def fetch(task: T) -> Batch:
         return sender.send(read(task, sender.allocate))
@@ -59,10 +61,27 @@ def feed(
                 future.cancel()
 
 
-class _NoSender:
-    """For the CPU: batches are where they are needed as soon as they are read."""
+class _CpuSender:
+    """For the CPU: batches are where they are needed as soon as they are read; their memory is used again.
 
-    allocate = staticmethod(new_array)
+    New pages cost the system more than decoding into them, so an array whose batch nobody holds any more is taken for
+    the next one.
+    """
+
+    def __init__(self) -> None:
+        self.free: list[np.ndarray] = []
+
+    def allocate(self, shape: tuple[int, ...]) -> np.ndarray:
+        size = int(np.prod(shape))
+        try:
+            buffer = self.free.pop()
+        except IndexError:
+            buffer = np.empty(0, np.int16)
+        if len(buffer) < size:
+            buffer = np.empty(size, np.int16)
+        array = buffer[:size].reshape(shape)
+        weakref.finalize(array, self.free.append, buffer).atexit = False  # a tensor made of it holds the array
+        return array
 
     def send(self, batch: Batch) -> Batch:
         return batch

@@ -75,7 +75,7 @@ def prepare(
     every_file = list_files(source)
     files, table = _choose(every_file, sources, labels)
     there, exists = check_output(out, sources, folds=folds, seed=seed, labelled=table is not None)
-    parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered")
+    parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
     tell = _Teller(progress, 2 * len(files))
 
     headers = _scan(files, parallel, tell)

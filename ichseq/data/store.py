@@ -21,6 +21,7 @@ CODEC: Final = "blosc2-zstd1-shuffle-1"
 """Names how a file is written; goes up with every change of it, so that older files are noticed."""
 
 _BLOCK_BYTES: Final = 128 * 1024  # decodes quickest and packs best of 64 KB to a whole slice, on a GE head CT
+blosc2.set_releasegil(True)  # so that threads decode side by side, and the loop that trains is not held up
 _CPARAMS: Final = {
     "codec": blosc2.Codec.ZSTD,
     "clevel": 1,
@@ -139,7 +140,8 @@ def read_slices(
         raise ValueError(f"{path}: out must be contiguous int16 {(len(wanted), *stored.shape[1:])}, not {out.shape}")
     try:
         for k, i in enumerate(wanted):
-            array.schunk.decompress_chunk(int(i), dst=out[k])
+            # not schunk.decompress_chunk, which holds the interpreter's lock while it decodes
+            blosc2.decompress2(array.schunk.get_chunk(int(i)), dst=out[k], nthreads=1)
     except Exception as error:  # blosc2 raises RuntimeError, ValueError and others on damaged bytes
         raise DataError(f"{path}: damaged ({type(error).__name__} while decoding it); {_DAMAGED}") from error
     if not np.array_equal(_checksums(out), stored.sums[wanted]):
