@@ -48,8 +48,8 @@ def main() -> None:
     report("resume", "Interrupted and resumed against uninterrupted", rows, [
         f"{len(prepared_training(data))} series, test_resnet at 64, dropout, moving average, a checkpoint every 2 "
         f"steps, 3 epochs; one thread of arithmetic; an uninterrupted run takes {length:.0f} s. The moment is drawn "
-        "over all of that, imports and the first checkpoint included. Equal: every tensor of the last checkpoint (weights, "
-        "optimizer, moving average).",
+        "over all of that, imports and the first checkpoint included. Equal: every tensor of the last checkpoint "
+        "(weights, optimizer, moving average).",
     ])  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Checkpoints: training goes on to the bit; a damaged or half-written one never costs the one before."""
 
+import json
 import resource
 import shutil
 from pathlib import Path
@@ -160,9 +161,9 @@ def test_what_a_killed_process_left_is_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path, 3, {"a": torch.zeros(2)}, {})
+    ck.write_checkpoint(tmp_path, 3, {"a": torch.zeros(2)}, {})
     file = tmp_path / "step-00000003" / "state.json"
     state = json.loads(file.read_text())
     file.write_text(json.dumps(state | {"format": state["format"] + 1}))
     with pytest.raises(RunError, match="newer ichseq; update"):
-        read_checkpoint(tmp_path)
+        ck.read_checkpoint(tmp_path)
