@@ -33,31 +33,60 @@ _SCHEDULER = click.option(
 )
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, raised where the program stands, as Ctrl-C is."""
+_NOTHING_WRITTEN = "stopped; nothing was written"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def _terminate(_number: int, _frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough while what was begun is taken back
-    raise _Terminated
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, raised where the program stands, so that what was begun is taken back."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+class _Signals:
+    """What Ctrl-C and SIGTERM do while a command runs; the second one leaves at once. `train` has its own."""
+
+    working = False  # set by the first progress bar
+
+    def __enter__(self) -> "_Signals":
+        _Signals.working = False
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _stop(number: int, _frame: object) -> None:
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
+        if not _Signals.working:
+            # Modules are being imported, perhaps, and some of them take an exception for something else.
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{_NOTHING_WRITTEN}\n".encode())
+            os._exit(128 + number)
+        raise _Interrupted(number)
 
 
 class _Group(click.Group):
     """Prints the message of an expected error on one line; --debug shows where it came from."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
         try:
-            return super().invoke(ctx)
+            with _Signals():
+                return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Stopped as stopped:
             click.echo(str(stopped), err=True)
             ctx.exit(stopped.exit_code)
         except KeyboardInterrupt as stop:
-            click.echo(_AFTER_A_STOP.get(str(ctx.invoked_subcommand), "stopped; nothing was written"), err=True)
-            ctx.exit(143 if isinstance(stop, _Terminated) else 130)
+            click.echo(_AFTER_A_STOP.get(str(ctx.invoked_subcommand), _NOTHING_WRITTEN), err=True)
+            ctx.exit(stop.exit_code if isinstance(stop, _Interrupted) else 130)
         except Exception as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
@@ -67,9 +96,6 @@ class _Group(click.Group):
                 known = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
                 click.echo(f"Error: {known} (unexpected; `ichseq --debug ...` shows where, please report it)", err=True)
             ctx.exit(1)
-        finally:
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -263,6 +289,7 @@ def _bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on standard error, moved by calls of (done, total)."""
     from tqdm import tqdm
 
+    _Signals.working = True
     with tqdm(desc=name, unit=f" {unit}", file=sys.stderr) as bar:
 
         def move(done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """A Dask cluster for what joblib does in parallel: prepare and predict."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,8 @@ def dask_cluster(scheduler: str | None) -> Iterator[None]:
         from distributed import Client, KilledWorker
     except ImportError:
         raise ConfigError("--scheduler needs Dask: pip install 'ichseq[cluster]'") from None
+    if not re.fullmatch(r"(\w+://)?[^\s/]+:\d+/?", scheduler):
+        raise ConfigError(f"--scheduler {scheduler}: not an address; give one such as tcp://node1:8786")
     try:
         client = Client(scheduler, timeout=_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:

@@ -55,6 +55,12 @@ def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+@pytest.mark.parametrize("address", ["nonsense", "tcp://node1", ""])
+def test_what_is_no_address_is_said(address: str) -> None:
+    with pytest.raises(ConfigError, match="not an address"), dask_cluster(address):
+        pass
+
+
 def test_no_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
     with (
