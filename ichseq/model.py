@@ -9,7 +9,7 @@ owns geometry, windows and normalisation, so that training, prediction and other
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -310,15 +310,27 @@ class Model(nn.Module):
     # ---- files -----------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
-        """Write weights.safetensors and model.json into a folder, each beside and then renamed into place."""
+        """Write weights.safetensors and model.json into a folder, each beside and then renamed into place.
+
+        Raises:
+            RunError: the file system refuses; what was there before is as it was.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         description = {"format": FORMAT, "settings": self.settings, "trained_on": self.trained_on}
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        save_file(weights, folder / "weights.safetensors.part")
-        (folder / "model.json.part").write_text(json.dumps(description, indent=2), encoding="utf-8")
-        for name in ("weights.safetensors", "model.json"):
-            os.replace(folder / f"{name}.part", folder / name)
+        names = ("weights.safetensors", "model.json")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(weights, folder / "weights.safetensors.part")
+            (folder / "model.json.part").write_text(json.dumps(description, indent=2), encoding="utf-8")
+            for name in names:
+                os.replace(folder / f"{name}.part", folder / name)
+        except (OSError, safetensors.SafetensorError) as error:
+            for name in names:
+                with suppress(OSError):
+                    (folder / f"{name}.part").unlink(missing_ok=True)
+            reason = getattr(error, "strerror", None) or str(error)
+            raise RunError(f"{folder}: the weights can't be written ({reason}); make room, or choose another") from None
 
     @classmethod
     def load(cls, folder: str | Path) -> "Model":

@@ -1,6 +1,8 @@
 """The network: its logits depend on one series alone, and on no way of computing them."""
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -211,3 +213,21 @@ def test_fresh_heads_answer_near_the_prevalence() -> None:
     expected = torch.logit(torch.tensor([p or 0.5 for p in prevalence]))
     for answer in (logits, aux):
         assert (answer.mean(0) - expected).abs().max() < 1.0
+
+
+def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path) -> None:
+    model = make()
+    model.save(tmp_path / "run")
+    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as a full disk: a file can't grow further
+    try:
+        with pytest.raises(RunError, match="weights can't be written"):
+            make(hidden_size=9).save(tmp_path / "run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model.json", "weights.safetensors"]
+    assert Model.load(tmp_path / "run").settings["hidden_size"] == 8
