@@ -73,6 +73,10 @@ def train(
             Trainer(session, request).run()
         except IchseqError:
             raise
+        except OSError as error:
+            session.journal.log(traceback.format_exc())
+            raise RunError(f"{error.filename or leaf}: {error.strerror}; once that is mended, go on with --resume -o "
+                           f"{out}") from error  # fmt: skip
         except Exception:
             session.journal.log(traceback.format_exc())  # the screen shows one line of it
             raise

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,19 @@ def read_run(leaf: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write strict JSON beside and rename it into place."""
+    """Write strict JSON beside and rename it into place.
+
+    Raises:
+        RunError: it can't be written.
+    """
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
-    os.replace(beside, path)
+    try:
+        beside.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
 
 
 def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
