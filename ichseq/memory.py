@@ -10,12 +10,27 @@ USABLE: Final = 0.8
 """Share of the free memory that is planned with; the rest is for what nobody counted."""
 
 
-_WORDS: Final = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a primitive")
+_WORDS: Final = (
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "CUDA error: out of memory",  # outside torch's own allocator, as are the libraries' below
+    "_STATUS_ALLOC_FAILED",
+)
+
+
+def with_index(device: torch.device) -> torch.device:
+    """The same device by its number: "cuda" alone is the current GPU, and not every call of torch takes it."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
+    return device
 
 
 def free_bytes(device: torch.device) -> int:
     """Memory in bytes that this process can still take on a device, within its share of a GPU."""
     if device.type == "cuda":
+        device = with_index(device)
         free, total = torch.cuda.mem_get_info(device)
         own = torch.cuda.memory_reserved(device)
         reusable = own - torch.cuda.memory_allocated(device)

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from ichseq.backbone import feature_count, make_backbone
 from ichseq.config import ModelConfig
 from ichseq.errors import ConfigError, RunError
+from ichseq.files import flush
 from ichseq.labels import DEFAULT_WINDOWS, LABELS
 from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
 from ichseq.network_input import NetworkInput, Span, chunks, series_spans, within
@@ -197,7 +198,10 @@ class Model(nn.Module):
         """Logits (S, 6) of the slices in their order; embeddings (S, D), lengths (P,) on the CPU."""
         if self.sequence is None:
             return self.slice_logits(embeddings)
-        return self.sequence(self.drop(embeddings), lengths)
+        # In full precision: autocast makes a GPU's LSTM half precision even where bf16 is asked for, and in bf16 no
+        # scaler keeps its gradients from vanishing. It is a small part of a step.
+        with torch.autocast(self.device.type, enabled=False):
+            return self.sequence(self.drop(embeddings.float()), lengths)
 
     @property
     def device(self) -> torch.device:
@@ -287,25 +291,34 @@ class Model(nn.Module):
         return slices * self.activation_bytes() > USABLE * free_bytes(self.device)
 
     def activation_bytes(self) -> int:
-        """Bytes that the backbone keeps for the backward pass of one slice, measured once by a pass over one slice."""
+        """Bytes that the backbone keeps for the backward pass of one slice, measured once.
+
+        As the difference of two slices and one: what does not grow with them, such as weights in another precision,
+        is no slice's.
+        """
         if self._bytes_a_slice is None:
-            seen: dict[int, int] = {}
-
-            def note(tensor: Tensor) -> Tensor:
-                if not isinstance(tensor, nn.Parameter):
-                    seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-                return tensor
-
-            modes = [(module, module.training) for module in self.backbone.modules()]
-            self.backbone.eval()  # leaves the running statistics alone
-            shape = (1, len(self.settings["windows"]), self.settings["image_size"], self.settings["image_size"])
-            with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-                kept = self.backbone(torch.zeros(shape, device=self.device))
-            del kept
-            for module, mode in modes:
-                module.training = mode
-            self._bytes_a_slice = sum(seen.values())
+            self._bytes_a_slice = self._kept_bytes(2) - self._kept_bytes(1)
         return self._bytes_a_slice
+
+    def _kept_bytes(self, slices: int) -> int:
+        """Bytes, but for the weights themselves, that the backbone keeps for the backward pass of so many slices."""
+        seen: dict[int, tuple[int, Tensor]] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            if not isinstance(tensor, nn.Parameter):  # held, since a freed place would be another tensor's next
+                seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes(), tensor
+            return tensor
+
+        modes = [(module, module.training) for module in self.backbone.modules()]
+        self.backbone.eval()  # leaves the running statistics alone
+        side = self.settings["image_size"]
+        images = torch.zeros(slices, len(self.settings["windows"]), side, side, device=self.device)
+        with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            kept = self.backbone(images)
+        del kept
+        for module, mode in modes:
+            module.training = mode
+        return sum(size for size, _ in seen.values())
 
     # ---- files -----------------------------------------------------------------------------------------------------
 
@@ -324,7 +337,9 @@ class Model(nn.Module):
             save_file(weights, folder / "weights.safetensors.part")
             (folder / "model.json.part").write_text(json.dumps(description, indent=2), encoding="utf-8")
             for name in names:
+                flush(folder / f"{name}.part")
                 os.replace(folder / f"{name}.part", folder / name)
+            flush(folder)
         except (OSError, safetensors.SafetensorError) as error:
             for name in names:
                 with suppress(OSError):

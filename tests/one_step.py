@@ -27,10 +27,10 @@ def main(data: Path, out: Path, number: int, *settings: str) -> None:
     items = [item for process in step for batch in process for item in batch]
     weight = label_weight(torch.from_numpy(item_labels(session.index, items)))
     session.network.train()
-    batches = list(feed(step[session.rank], reader, threads=0))
+    batches = list(feed(step[session.group.rank], reader, threads=0))
     losses = Trainer(session, StopRequest())._backward(batches, weight)
-    loss = session.sum(float(sum(losses)))
-    if session.main:
+    loss = session.group.sum(float(sum(losses)))
+    if session.group.main:
         gradients = {name: p.grad for name, p in session.network.named_parameters() if p.grad is not None}
         lengths = [float(session.index.lengths[i]) for i, _ in items]
         save_file(

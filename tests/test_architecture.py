@@ -12,12 +12,13 @@ PACKAGE = Path(ichseq.__file__).parent
 DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 ORDER = [
     "errors",
+    "files",
     "labels",
     "config",
     "cluster",
+    "memory",
     "ct",
     "data",
-    "memory",
     "backbone",
     "network_input",
     "sequence",
@@ -28,7 +29,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-BELOW_ALL = {"errors", "labels", "config"}
+BELOW_ALL = {"errors", "files", "labels", "config"}
 NETWORK = {"memory", "backbone", "network_input", "sequence", "model"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 

@@ -46,7 +46,7 @@ def test_training_goes_on_as_if_never_interrupted(tmp_path: Path) -> None:
     ck.write_checkpoint(tmp_path / "last", 5, tensors, {"epoch": 1, "history": [0.25, 1e-7]})
 
     found = ck.read_checkpoint(tmp_path / "last")
-    assert found.passed_over == []
+    assert found.damaged == {}
     assert {key: found.state[key] for key in ("step", "epoch", "history")} == {
         "step": 5,
         "epoch": 1,
@@ -108,7 +108,7 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) ->
     found = ck.read_checkpoint(tmp_path / "last")
     assert found.state["step"] == 1
     assert torch.equal(found.tensors["x"], torch.ones(500))
-    (line,) = found.passed_over
+    (line,) = found.drop_damaged()
     assert str(newest) in line
     assert "damaged" in line
     assert "\n" not in line

@@ -94,5 +94,7 @@ def test_processes_stop_at_one_step_and_go_on(prepared: Path, tmp_path: Path) ->
     assert "saved; go on with --resume" in words
     stopped = sorted(last.glob("step-*"))[-1].name
     assert "step-00000002" <= stopped < "step-00000060"
+    alone = launch(1, *command[:2], "train", "--data", str(prepared), "-o", str(tmp_path / "run"), "--resume", expect=1)
+    assert "was trained by 2 processes and would go on with 1" in alone.stderr
     launch(2, *command[:2], "train", "--data", str(prepared), "-o", str(tmp_path / "run"), "--resume")
     assert sorted(last.glob("step-*"))[-1].name == "step-00000060"

@@ -1,6 +1,8 @@
 """Embeddings of a set are computed once, for one backbone and one set, and taken up where they were left."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from accelerate import Accelerator
 from ichseq import Model
 from ichseq.data.batches import read_batch
 from ichseq.data.index import Index
-from ichseq.training.embeddings import embedding_key, set_embeddings
+from ichseq.errors import RunError
+from ichseq.files import held
+from ichseq.training.embeddings import _Work, embedding_key, set_embeddings
+from ichseq.training.processes import Processes
 from ichseq.training.stopping import StopRequest
 
 
@@ -26,9 +31,10 @@ def make(seed: int = 0, **settings: object) -> Model:
 
 
 def compute(model: Model, index: Index, dtype: str = "float32", request: StopRequest | None = None) -> np.ndarray:
+    accelerator = Accelerator(cpu=True)
     return set_embeddings(
-        model, index, dtype=dtype, threads=1, accelerator=Accelerator(cpu=True), request=request or StopRequest(),
-        progress=lambda _: None,
+        model, index, dtype=dtype, threads=1, accelerator=accelerator, group=Processes(accelerator),
+        request=request or StopRequest(), progress=lambda _: None,
     )  # fmt: skip
 
 
@@ -80,3 +86,34 @@ def test_stopped_and_taken_up_again(index: Index) -> None:
     assert 0 < again.backbone_slices < index.n_slices
     shutil.rmtree(index.folder / "embeddings")
     assert np.allclose(compute(make(), index), found, atol=1e-6)
+
+
+def part_of(model: Model, index: Index) -> Path:
+    return index.folder / "embeddings" / f"{embedding_key(model, index, 'float32', 'no')}.part"
+
+
+def test_another_run_waits_and_takes_what_the_first_computed(index: Index) -> None:
+    second = make()
+    with ThreadPoolExecutor(1) as thread:
+        with held(part_of(second, index), lambda: True):
+            waiting = thread.submit(compute, second, index)
+            time.sleep(1)
+            assert not waiting.done()
+        found = waiting.result(60)
+    assert second.backbone_slices == index.n_slices
+    assert np.array_equal(compute(make(), index), found)
+
+
+def test_one_that_waits_can_be_stopped(index: Index) -> None:
+    model, request = make(), StopRequest()
+    request.code = 143
+    with held(part_of(model, index), lambda: True), pytest.raises(InterruptedError):
+        compute(model, index, request=request)
+    assert model.backbone_slices == 0
+
+
+def test_a_series_that_nobody_did_is_noticed(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Work, "mark", lambda work: work.waiting.clear())
+    with pytest.raises(RunError, match="10 series have no embeddings"):
+        compute(make(), index)
+    assert not list((index.folder / "embeddings").glob("*.npy"))

@@ -106,6 +106,24 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(prepared: Path, run
     assert same(last_weights(leaf), last_weights(leaf_of(run, "joint", 0)))
 
 
+def test_what_the_weights_have_seen_is_not_forgotten_when_resumed(prepared: Path, run: Path, tmp_path: Path) -> None:
+    start = Path(shutil.copytree(leaf_of(run, "joint", 0), tmp_path / "start"))
+    real = Path(shutil.copytree(prepared, tmp_path / "set"))
+    settings = (real / "index.json").read_text()
+    assert '"phantom": true' in settings
+    (real / "index.json").write_text(settings.replace('"phantom": true', '"phantom": false'))
+    for out, pretrained, init in (("by init", "false", start), ("by file", f"{start}/weights.safetensors", None)):
+        config = tiny("joint", f"model.pretrained={pretrained}")
+        leaf = train(config, "joint", data=real, fold=0, out=tmp_path / out, init=init, progress=False)
+        assert Model.load(leaf).trained_on["phantom"] is True
+        shutil.rmtree(sorted((leaf / "last").glob("step-*"))[-1])
+        (leaf / "model.json").unlink()
+        (leaf / "history.csv").unlink()
+        train(config, "joint", data=real, fold=0, out=tmp_path / out, resume=True, progress=False)
+        assert json.loads((leaf / "run.json").read_text())["phantom"] is False
+        assert Model.load(leaf).trained_on["phantom"] is True
+
+
 def test_slice_then_frozen_then_joint(prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "stages"
     first = train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=out, progress=False)
@@ -138,6 +156,8 @@ def test_refusals(prepared: Path, run: Path, tmp_path: Path) -> None:
     config = tiny("joint", "model.hidden_size=16")
     with pytest.raises(RunError, match=r"model.hidden_size was 8 and is now 16"):
         train(config, "joint", data=prepared, fold=0, out=run, resume=True, progress=False)
+    with pytest.raises(ConfigError, match="fp16, which needs a GPU"):
+        train(tiny("joint", "train.precision=fp16"), "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
     with pytest.raises(ConfigError, match="fold 7"):
         train(tiny(), "joint", data=prepared, fold=7, out=tmp_path / "r", progress=False)
     with pytest.raises(DataError):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from ichseq import Model
 from ichseq.config import load_config
-from ichseq.memory import free_bytes, out_of_memory
+from ichseq.memory import free_bytes, out_of_memory, with_index
 from ichseq.training.engine import train
 from ichseq.training.runs import leaf_of
 
@@ -57,12 +57,26 @@ def test_what_the_cpu_says_when_memory_ends_is_recognised() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
     assert done.stdout.strip() == "True", done.stderr
+    for words in ("CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED"):
+        assert out_of_memory(RuntimeError(words))
     assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_free_memory_is_a_part_of_the_machine() -> None:
     total = 1024 * int(re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
     assert 0 < free_bytes(torch.device("cpu")) < total
+
+
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is asked: this is about the argument that its calls are given."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (70, 80))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 10)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4)
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 0.5 if device.index == 1 else 0)
+    assert free_bytes(torch.device("cuda")) == 36  # half of 80, less 4 in use
+    assert with_index(torch.device("cuda")) == torch.device("cuda:1")
+    assert with_index(torch.device("cpu")) == torch.device("cpu")
 
 
 @pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_AS)[1] != -1, reason="the address space is limited already")

@@ -205,6 +205,21 @@ def test_activation_bytes_grow_with_the_image() -> None:
     assert 3 < make(image_size=64).activation_bytes() / make(image_size=32).activation_bytes() < 5
 
 
+def test_weights_in_another_precision_are_no_activations() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = make(image_size=32).activation_bytes()
+    assert 0.4 < mixed / make(image_size=32).activation_bytes() < 1
+
+
+def test_the_sequence_part_works_in_full_precision(hu: Tensor) -> None:
+    model, lengths = make().eval(), torch.tensor([7, 12, 11])
+    with torch.no_grad():
+        embeddings = model.embed(hu, lengths)
+        plain = model.sequence_logits(embeddings, lengths)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(model.sequence_logits(embeddings, lengths), plain)
+
+
 def test_fresh_heads_answer_near_the_prevalence() -> None:
     model = Model("test_resnet", image_size=32, hidden_size=8).eval()
     prevalence = [0.01, 0.05, 0.03, None, 0.06, 0.15]

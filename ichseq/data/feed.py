@@ -10,12 +10,15 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import count
 from typing import TypeVar
 
 import numpy as np
 import torch
 
 from ichseq.data.batches import Allocate, Batch
+from ichseq.memory import with_index
 
 T = TypeVar("T")
 
@@ -38,8 +41,8 @@ def feed(
     Raises:
         DataError: whatever `read` raises, when the batch is asked for.
     """
-    device = torch.device(device)
-    sender = _GpuSender(device) if device.type == "cuda" else _CpuSender()
+    device = with_index(torch.device(device))
+    sender = _GpuSender(device, count()) if device.type == "cuda" else _CpuSender()
 
     def fetch(task: T) -> Batch:
         return sender.send(read(task, sender.allocate))
@@ -90,12 +93,19 @@ class _CpuSender:
         return batch
 
 
+@cache
+def _stream(device: torch.device, number: int) -> "torch.cuda.Stream":
+    """The streams are kept: torch keeps the memory of a batch for each stream that it has ever seen."""
+    return torch.cuda.Stream(device)
+
+
 class _GpuSender(threading.local):
     """For a GPU: what a thread needs to send its batches, made when it first asks for it."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, numbers: Iterator[int]) -> None:
+        torch.cuda.set_device(device)  # of this thread, which would otherwise open the first GPU too
         self.device = device
-        self.stream = torch.cuda.Stream(device)
+        self.stream = _stream(device, next(numbers))
         self.buffer = torch.empty(0, dtype=torch.int16)
 
     def allocate(self, shape: tuple[int, ...]) -> np.ndarray:

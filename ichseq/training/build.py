@@ -1,6 +1,7 @@
 """What a run is made of before its first step: the model with its start, the optimizer, the schedule, the precision."""
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import ichseq
 from ichseq.config import Config, TrainConfig
 from ichseq.data.augment import derive_seed
 from ichseq.data.index import Index
-from ichseq.errors import RunError
+from ichseq.errors import ConfigError, RunError
+from ichseq.memory import out_of_memory, release_memory
 from ichseq.model import Model
 
 
@@ -38,10 +40,19 @@ def build_model(config: Config, stage: str, index: Index, fold: int, *, init: Pa
     if init is not None or not fetch:
         settings["pretrained"] = False
     model = Model(**settings)
-    model.trained_on = {"phantom": index.phantom, "data_key": index.key, "fold": fold}
+    phantom = index.phantom or (fetch and _of_phantoms(config.model.pretrained))
+    model.trained_on = {"phantom": phantom, "data_key": index.key, "fold": fold}
     model.trained_on |= {"stage": stage, "ichseq": ichseq.__version__}
     model.trained_on["precision"] = choose_precision(config.train.precision)
     return model
+
+
+def _of_phantoms(pretrained: bool | str) -> bool:
+    """Whether the weights are a file of ichseq's own that was trained on phantoms."""
+    description = Path(pretrained).parent / "model.json" if isinstance(pretrained, str) else None
+    if description is None or not description.is_file():
+        return False
+    return bool(json.loads(description.read_text(encoding="utf-8"))["trained_on"].get("phantom"))
 
 
 def start_from(model: Model, init: Path) -> str:
@@ -81,36 +92,49 @@ def make_scheduler(
 
 def choose_precision(asked: str) -> str:
     """The precision by accelerate's name; "auto" is bf16, or fp16 where a GPU lacks it, and no mixing on a CPU."""
+    if asked == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("train.precision is fp16, which needs a GPU; leave it at auto, or set bf16 or no")
     if asked != "auto":
         return asked
     if not torch.cuda.is_available():
         return "no"
-    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def faster_channels_last(model: Model, slices: int = 16, rounds: int = 3) -> bool:
     """Whether the backbone's training step is faster with channels last on this device; measured, in its precision.
 
-    It doubles the speed of some backbones and hurts some grouped convolutions.
+    It doubles the speed of some backbones and hurts some grouped convolutions. With little memory it is measured on
+    fewer slices; if not even one fits without recomputation, the answer is no.
     """
+    try:
+        seconds = [_step_seconds(model, slices, rounds, on) for on in (False, True)]
+        return seconds[1] < seconds[0]
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    finally:
+        model.backbone.zero_grad(set_to_none=True)
+        model.train(model.training)
+        release_memory(model.device)
+    return slices > 1 and faster_channels_last(model, slices // 2, rounds)
+
+
+def _step_seconds(model: Model, slices: int, rounds: int, channels_last: bool) -> float:
+    """Seconds of some forward and backward passes, after as many that warm up."""
     side, channels = model.settings["image_size"], len(model.settings["windows"])
-    seconds = {}
-    for on in (False, True):
-        model.use_channels_last(on)
-        kind = torch.channels_last if on else torch.contiguous_format
-        images = torch.zeros(slices, channels, side, side, device=model.device).contiguous(memory_format=kind)
-        model.backbone.eval()  # leaves the running statistics alone
-        for timed in (False, True):
-            _wait(model.device)
-            started = time.perf_counter()
-            for _ in range(rounds):
-                model.backbone(images).sum().backward()
-            _wait(model.device)
-            if timed:
-                seconds[on] = time.perf_counter() - started
-    model.backbone.zero_grad(set_to_none=True)
-    model.train(model.training)
-    return seconds[True] < seconds[False]
+    model.use_channels_last(channels_last)
+    kind = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.zeros(slices, channels, side, side, device=model.device).contiguous(memory_format=kind)
+    model.backbone.eval()  # leaves the running statistics alone
+    started = 0.0
+    for _ in range(2):
+        _wait(model.device)
+        started = time.perf_counter()
+        for _ in range(rounds):
+            model.backbone(images).sum().backward()
+        _wait(model.device)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 from ichseq.config import Config
 from ichseq.data.index import Index
 from ichseq.errors import RunError
+from ichseq.files import flush
 from ichseq.model import Model
 
 FORMAT = 1
@@ -33,11 +34,18 @@ _MAY_CHANGE_WITHOUT_LIVE_STATISTICS = {("train", "chunk_size")}  # live batch no
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: named tensors, a JSON state, and the lines to show if a damaged one was passed over."""
+    """What a checkpoint holds: named tensors, a JSON state; and newer ones that were damaged, each with its fault."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
-    passed_over: list[str]
+    damaged: dict[Path, str]
+
+    def drop_damaged(self) -> list[str]:
+        """Remove the damaged ones, which would count among those that are kept; a line for each."""
+        for path in self.damaged:
+            shutil.rmtree(path, ignore_errors=True)
+        return [f"{path}: damaged ({fault}); going back to the checkpoint before it" for path, fault in
+                self.damaged.items()]  # fmt: skip
 
 
 def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -54,10 +62,10 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state:
         state = {**state, "format": FORMAT, "step": step, "checksum": _checksum(beside / "state.safetensors")}
         (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
         for path in (beside / "state.safetensors", beside / "state.json", beside):
-            _flush(path)
+            flush(path)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(beside, final)
-        _flush(folder)
+        flush(folder)
     except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error)
@@ -72,7 +80,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         RunError: there is none.
     """
-    passed_over: list[str] = []
+    damaged: dict[Path, str] = {}
     for path in reversed(_found(folder)):
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -80,11 +88,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 raise ValueError("its checksum differs")
             if state["format"] > FORMAT:
                 raise RunError(f"{path}: written by a newer ichseq; update this one (pip install -U ichseq)")
-            return Checkpoint(load_file(path / "state.safetensors"), state, passed_over)
+            return Checkpoint(load_file(path / "state.safetensors"), state, damaged)
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-            passed_over.append(f"{path}: damaged ({error}); going back to the checkpoint before it")
-    damaged = f" ({len(passed_over)} damaged)" if passed_over else ""
-    raise RunError(f"{folder.parent}: nothing to resume{damaged}; train without --resume, or name another run with -o")
+            damaged[path] = str(error)
+    told = f" ({len(damaged)} damaged)" if damaged else ""
+    raise RunError(f"{folder.parent}: nothing to resume{told}; train without --resume, or name another run with -o")
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -108,6 +116,21 @@ def check_same(saved: Checkpoint, config: Config, index: Index, leaf: Path) -> N
             if value != was[section].get(key) and (section, key) not in free:
                 raise RunError(f"{leaf}: {section}.{key} was {was[section].get(key)!r} and is now {value!r}; a resumed "
                                "run keeps its settings, start a new one with -o")  # fmt: skip
+
+
+def check_same_machine(saved: Checkpoint, machine: dict[str, Any], leaf: Path) -> None:
+    """See that a run goes on with as many processes as before, which share out an epoch, and in the same precision.
+
+    Raises:
+        RunError: it does not.
+    """
+    was = saved.state["machine"]
+    if was["processes"] != machine["processes"]:
+        raise RunError(f"{leaf}: was trained by {was['processes']} processes and would go on with "
+                       f"{machine['processes']}; resume it with as many (torchrun --nproc-per-node)")  # fmt: skip
+    if was["precision"] != machine["precision"]:
+        raise RunError(f"{leaf}: was trained in precision {was['precision']!r} and would go on in "
+                       f"{machine['precision']!r}; resume it on a device like the first one")  # fmt: skip
 
 
 def same_fit(saved: Checkpoint, config: Config) -> bool:
@@ -152,14 +175,6 @@ def without_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]
 
 def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _checksum(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Embeddings of a whole prepared set, computed once for a backbone and kept beside the set for every run after.
 
     <prepared set>/embeddings/<key>.npy      (n_slices, D), float32 or float16
-    <prepared set>/embeddings/<key>.part/    while they are computed: the same array, and a byte a series that is done
+    <prepared set>/embeddings/<key>.part/    while they are computed: the same array, and lists of the series done
 
 The key is a hash of the backbone's weights, the model's view of a slice, the set and the type, so that embeddings of
 other weights or of another set are never taken for these.
@@ -9,6 +9,7 @@ other weights or of another set are never taken for these.
 
 import hashlib
 import json
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,9 @@ from ichseq.data.batches import read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import RunError
+from ichseq.files import flush, held
 from ichseq.model import Model
+from ichseq.training.processes import Processes
 from ichseq.training.stopping import StopRequest
 
 T = TypeVar("T")
@@ -49,6 +52,7 @@ def set_embeddings(
     dtype: str,
     threads: int,
     accelerator: Accelerator,
+    group: Processes,
     request: StopRequest,
     progress: Callable[[int], object],
 ) -> np.ndarray:
@@ -61,7 +65,8 @@ def set_embeddings(
         index: the set.
         dtype: "float32" or "float16", as they are kept.
         threads: that read ahead.
-        accelerator: the processes, the device and the precision.
+        accelerator: the device and the precision.
+        group: the processes that share the work.
         request: after SIGTERM or Ctrl-C, ends after the series in hand.
         progress: called with the number of series done, for each.
 
@@ -71,16 +76,14 @@ def set_embeddings(
     """
     key = embedding_key(model, index, dtype, str(accelerator.mixed_precision))
     path = index.folder / "embeddings" / f"{key}.npy"
-    if not path.is_file():
-        with _explained(path):
-            array, done = _begin(path, index, model.features, dtype, accelerator)
-            _compute(model, index, array, done, threads, accelerator, request, progress)
-            accelerator.wait_for_everyone()
-            if accelerator.is_main_process:
-                (path.with_suffix(".part") / "embeddings.npy").replace(path)
-                (path.with_suffix(".part") / "done.npy").unlink()
-                path.with_suffix(".part").rmdir()
-            accelerator.wait_for_everyone()
+    with _explained(path), _alone(path, group, request):
+        if not path.is_file():
+            work = _Work(path.with_suffix(".part"), index, model.features, dtype, group)
+            _compute(model, index, work, threads, accelerator, request, progress)
+            group.wait()
+            if group.main:
+                work.finish(path)
+            group.wait()
     return np.load(path, mmap_mode="r")
 
 
@@ -95,53 +98,103 @@ def _explained(path: Path) -> Iterator[None]:
                        "set's folder writable") from None  # fmt: skip
 
 
-def _begin(
-    path: Path, index: Index, features: int, dtype: str, accelerator: Accelerator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays of the try at hand, an earlier one's if there is one; made by the first process."""
-    folder = path.with_suffix(".part")
-    files = {"embeddings.npy": (dtype, (index.n_slices, features)), "done.npy": ("bool", (index.n_series,))}
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, (kind, shape) in files.items():
-            if not (folder / name).is_file():
-                beside = folder / f"{name}.new"
-                np.lib.format.open_memmap(beside, mode="w+", dtype=kind, shape=shape).flush()
-                beside.replace(folder / name)
-    accelerator.wait_for_everyone()
-    return np.load(folder / "embeddings.npy", mmap_mode="r+"), np.load(folder / "done.npy", mmap_mode="r+")
+@contextmanager
+def _alone(path: Path, group: Processes, request: StopRequest) -> Iterator[None]:
+    """Hold the work on these embeddings against other runs, which wait until they are there and then take them."""
+    if path.is_file() or not group.main:
+        group.wait()
+        yield
+        return
+    with held(path.with_suffix(".part"), lambda: bool(request.code)):
+        group.wait()
+        yield
+
+
+class _Work:
+    """The embeddings while they are computed; what an earlier try has done is taken over.
+
+    Every process writes its own rows, and a list of its own of the series that are done.
+    """
+
+    def __init__(self, folder: Path, index: Index, features: int, dtype: str, group: Processes) -> None:
+        self.folder, self.index, self.rank = folder, index, group.rank
+        if group.main:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "embeddings.npy").is_file():
+                beside = folder / "embeddings.npy.new"
+                shape = (index.n_slices, features)
+                np.lib.format.open_memmap(beside, mode="w+", dtype=dtype, shape=shape).flush()
+                beside.replace(folder / "embeddings.npy")
+        group.wait()
+        array = np.load(folder / "embeddings.npy", mmap_mode="r")
+        self.dtype, self.row_bytes = array.dtype, array.dtype.itemsize * features
+        self.offset = int(array.offset)  # of the first row, behind the header
+        self.done = self._done()
+        group.wait()  # until all have seen the same
+        self.waiting: list[int] = []
+
+    def _done(self) -> np.ndarray:
+        """(n_series,) bool."""
+        done = np.zeros(self.index.n_series, bool)
+        for path in self.folder.glob("done-*"):
+            content = path.read_bytes()
+            done[np.frombuffer(content[: len(content) // 8 * 8], np.int64)] = True
+        return done
+
+    def write(self, series: int, embeddings: np.ndarray) -> None:
+        """Write a series' rows; it counts as done from the next `mark` on."""
+        # By pwrite: two machines that map one file over a network would write over each other's pages.
+        with open(self.folder / "embeddings.npy", "r+b") as file:
+            file.seek(self.offset + int(self.index.offsets[series]) * self.row_bytes)
+            file.write(embeddings.astype(self.dtype).tobytes())
+        self.waiting.append(series)
+
+    def mark(self) -> None:
+        """Note what was written as done, once it lasts."""
+        flush(self.folder / "embeddings.npy")
+        with open(self.folder / f"done-{self.rank}", "ab") as file:
+            file.write(np.array(self.waiting, np.int64).tobytes())
+        self.waiting.clear()
+
+    def finish(self, path: Path) -> None:
+        """Put the embeddings into their place.
+
+        Raises:
+            RunError: some series are not done.
+        """
+        if not (done := self._done()).all():
+            raise RunError(f"{self.folder}: {int((~done).sum())} series have no embeddings; train again with --resume")
+        (self.folder / "embeddings.npy").replace(path)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @torch.inference_mode()
 def _compute(
     model: Model,
     index: Index,
-    array: np.ndarray,
-    done: np.ndarray,
+    work: _Work,
     threads: int,
     accelerator: Accelerator,
     request: StopRequest,
     progress: Callable[[int], object],
 ) -> None:
     model.eval()
-    left = np.flatnonzero(~done)[accelerator.process_index :: accelerator.num_processes]
-    progress(int(done.sum()))
+    left = np.flatnonzero(~work.done)[accelerator.process_index :: accelerator.num_processes]
+    progress(int(work.done.sum()))
     tasks = [[(int(i), -1)] for i in left]
     batches = feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
-                   device=accelerator.device)  # fmt: skip
+                   device=model.device)  # fmt: skip
 
     def embedded() -> Iterator[tuple[int, Tensor]]:
         for batch in batches:
             with accelerator.autocast():
                 yield batch.items[0][0], model.embed(batch.hu, batch.lengths).float()
 
-    for number, (i, embeddings) in enumerate(_one_behind(embedded())):
-        array[index.offsets[i] : index.offsets[i + 1]] = embeddings.cpu().numpy()
+    for number, (i, embeddings) in enumerate(_one_behind(embedded()), 1):
+        work.write(i, embeddings.cpu().numpy())
         progress(1)
-        if request.code or number % 100 == 99 or number + 1 == len(tasks):
-            array.flush()  # type: ignore[attr-defined]  # before the marks that say so
-            done[left[: number + 1]] = True
-            done.flush()  # type: ignore[attr-defined]
+        if request.code or number % 100 == 0 or number == len(tasks):
+            work.mark()
         if request.code:
             raise InterruptedError
 

@@ -106,7 +106,7 @@ class Trainer:
         s, train = self.session, self.session.config.train
         plan = s.plan(s.at.epoch)
         steps = plan[s.at.step_of_epoch :]
-        tasks = [items for step in steps for items in step[s.rank]]
+        tasks = [items for step in steps for items in step[s.group.rank]]
         augment = s.config.augment if s.stage.augments else None
         reader = replace(s.reader, augment=augment, seed=train.seed, epoch=s.at.epoch)
         batches = feed(tasks, reader, threads=train.workers, device=s.device)
@@ -134,11 +134,7 @@ class Trainer:
 
     def _asked_to_stop(self) -> int:
         """The exit code that was asked of any process, since all have to stop at one step; 0: none."""
-        if self.session.control is None:
-            return self.request.code
-        code = torch.tensor(self.request.code)
-        torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX, group=self.session.control)
-        return int(code)
+        return self.session.group.largest(self.request.code)
 
     # ---- a step ----------------------------------------------------------------------------------------------------
 
@@ -148,10 +144,10 @@ class Trainer:
         everything = [item for process in step for items in process for item in items]
         weight = max(label_weight(torch.from_numpy(item_labels(s.index, everything))), 1.0)
         s.scheduler.step_update(s.at.step)
-        own = [next(batches) for _ in step[s.rank]]
+        own = [next(batches) for _ in step[s.group.rank]]
         statistics = s.model.running_statistics()
         while True:
-            torch.manual_seed(derive_seed(train.seed, "step", s.at.step, s.rank))
+            torch.manual_seed(derive_seed(train.seed, "step", s.at.step, s.group.rank))
             try:
                 losses = self._backward(own, weight)
                 break
@@ -179,7 +175,7 @@ class Trainer:
             with s.accelerator.no_sync(s.wrapped) if more else nullcontext():
                 loss, main = s.wrapped(batch)
                 # Processes' gradients are averaged; each then stands for the sum over all of them.
-                s.accelerator.backward(loss * (s.processes / weight))
+                s.accelerator.backward(loss * (s.group.count / weight))
             losses.append(main / weight)
         return losses
 
@@ -191,9 +187,9 @@ class Trainer:
         chunk, recompute = model.chunk_size, model.checkpointing == "on"
         where = f"out of memory at step {s.at.step + 1}"
         advice = "lower train.patients_per_batch (with train.accumulate for the same step) or model.image_size"
-        if s.processes > 1:  # the others are waiting for this one's gradients
-            raise RunError(f"{s.leaf}: {where} on process {s.rank}; resume with --set train.checkpointing=on --set "
-                           f"train.chunk_size={max(chunk // 2, 1)}, or {advice}")  # fmt: skip
+        if s.group.count > 1:  # the others are waiting for this one's gradients
+            raise RunError(f"{s.leaf}: {where} on process {s.group.rank}; resume with --set train.checkpointing=on "
+                           f"--set train.chunk_size={max(chunk // 2, 1)}, or {advice}")  # fmt: skip
         if not recompute and "backbone" in s.stage.parts:
             s.journal.note(f"{where}: the backbone is recomputed in the backward pass from here on")
             s.set_fit(True, chunk)
@@ -229,7 +225,8 @@ class Trainer:
     def _end_epoch(self) -> None:
         self._look_at_losses()
         s, at = self.session, self.session.at
-        train_loss = s.sum(at.epoch_loss) / max(at.epoch_weight, 1)
+        s.share_statistics()
+        train_loss = s.group.sum(at.epoch_loss) / max(at.epoch_weight, 1)
         best_of = s.ema.module if s.ema is not None else s.model
         valid = self.validate(best_of)
         slices = int(s.index.lengths[s.training].sum())
@@ -241,14 +238,14 @@ class Trainer:
         })  # fmt: skip
         shown = "no labels" if valid is None else f"weighted log loss {valid:.5f}"
         s.journal.note(f"epoch {at.epoch + 1}: train {train_loss:.5f}, validation {shown}")
-        if s.main:
-            if valid is None or at.best is None or valid < at.best:
+        if s.group.main:
+            if valid is None or at.best is None or valid < at.best or math.isnan(at.best):
                 best_of.save(s.leaf)
             if s.config.train.keep_epochs:
                 ck.keep_epoch(best_of, s.leaf / "epochs", at.epoch + 1, s.config.train.keep_epochs)
         s.journal.write_history(at.history)
         if valid is not None:
-            at.best = valid if at.best is None else min(valid, at.best)
+            at.best = valid if at.best is None or math.isnan(at.best) else min(valid, at.best)
         s.at = replace(at, epoch=at.epoch + 1, step_of_epoch=0, epoch_loss=0.0, epoch_weight=0.0, seconds=0.0)
         s.save()
 
@@ -257,9 +254,10 @@ class Trainer:
         """Weighted log loss over the validation series, with clipping; None where no label is known."""
         s, train = self.session, self.session.config.train
         model.eval()
+        chunk = model.chunk_size
         limit = math.log((1 - CLIP_PROBABILITY) / CLIP_PROBABILITY)
         everything = [(int(i), -1) for i in s.validation]
-        own = everything[s.rank :: s.processes]
+        own = everything[s.group.rank :: s.group.count]
         tasks = [own[k : k + train.patients_per_batch] for k in range(0, len(own), train.patients_per_batch)]
         total = torch.zeros((), dtype=torch.float64, device=s.device)
         for batch in feed(tasks, replace(s.reader, boxes=None), threads=train.workers, device=s.device):
@@ -268,7 +266,9 @@ class Trainer:
             total += weighted_bce_sum(logits.float().clamp(-limit, limit), batch.labels)
         weight = label_weight(torch.from_numpy(item_labels(s.index, everything)))
         model.train()
-        return s.sum(float(total)) / weight if weight else None
+        if model.live_batch_norms():
+            model.chunk_size = chunk  # which memory may have lowered here; in training it is part of the computation
+        return s.group.sum(float(total)) / weight if weight else None
 
     def _rate(self, name: str) -> float:
         rates = {group["name"]: group["lr"] for group in self.session.optimizer.param_groups}

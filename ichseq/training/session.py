@@ -1,9 +1,6 @@
 """What a run trains with: processes, network, optimizer and files, set up before the first step and saved with it."""
 
-import atexit
 import math
-import os
-import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from tqdm import tqdm
 from ichseq.config import Config
 from ichseq.data.index import Index
 from ichseq.errors import DataError, IchseqError, RunError, Stopped
+from ichseq.memory import with_index
 from ichseq.model import Model
 from ichseq.training import checkpoint as ck
 from ichseq.training.build import (
@@ -32,6 +30,7 @@ from ichseq.training.build import (
 from ichseq.training.embeddings import set_embeddings
 from ichseq.training.fit import fit_step
 from ichseq.training.journal import Journal
+from ichseq.training.processes import Processes
 from ichseq.training.runs import patient_hashes, refuse_seen_patients
 from ichseq.training.stages import STAGE_BY_NAME, Plan, StageNetwork, StageReader, series_boxes
 from ichseq.training.stopping import StopRequest
@@ -55,7 +54,8 @@ class Session:
     """One stage on one fold: everything but the loop.
 
     Attributes:
-        accelerator: devices, precision and processes; device, processes, rank and main (process 0) are taken from it.
+        accelerator: devices and precision; `device` is taken from it.
+        group: the processes that train together.
         network: the model with the stage's loss; `wrapped` is the same for several processes.
         optimizer: of the network; `stepper` is the same, wrapped for the precision; `scheduler` sets its rates by step.
         ema: moving average of the weights, if asked for.
@@ -75,20 +75,18 @@ class Session:
         # accelerate keeps the precision of the process's first training and raises for another.
         AcceleratorState._reset_state()
         self.accelerator = Accelerator(
-            cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available(),  # else it takes no notice of torchrun
+            cpu=not torch.cuda.is_available(),  # else it takes no notice of torchrun on CPUs
             mixed_precision=choose_precision(config.train.precision),
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
-        self.device, self.processes = self.accelerator.device, self.accelerator.num_processes
-        self.main, self.rank = self.accelerator.is_main_process, self.accelerator.process_index
-        self.control: Any = None
-        if self.processes > 1:
-            # For words between the processes, through the CPU: asking a GPU would make each step wait for it.
-            self.control = torch.distributed.new_group(backend="gloo")
-            atexit.register(torch.distributed.destroy_process_group)
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-        self.journal = Journal(leaf, writes=self.main, shown=progress)
+        self.device, self.group = with_index(self.accelerator.device), Processes(self.accelerator)
+        self.journal = Journal(leaf, writes=self.group.main, shown=progress)
         self.at = Position()
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What of the machine decides a step's result, rounding aside."""
+        return {"processes": self.group.count, "precision": str(self.accelerator.mixed_precision)}
 
     def prepare(self, init: Path | None = None, resume: bool = False, request: StopRequest | None = None) -> None:
         """Claim or reopen the leaf, build the model and the optimizer, restore or write the first checkpoint."""
@@ -99,6 +97,7 @@ class Session:
             seen = self._patients_of_the_start(init)
         else:
             ck.check_same(saved, self.config, self.index, self.leaf)
+            ck.check_same_machine(saved, self.machine, self.leaf)
         try:
             self._build(init, saved)
             if saved is None:
@@ -111,23 +110,24 @@ class Session:
                 self.journal.clear()
             raise
         if saved is not None:
-            for line in saved.passed_over:
+            for line in saved.drop_damaged() if self.group.main else []:
                 self.journal.note(line)
             self._restore(saved)
             self.journal.note(f"resumed at step {self.at.step}, epoch {self.at.epoch + 1}")
         self._read_ahead(request or StopRequest())
 
     def _claim(self) -> None:
-        if self.main and (ck.has_checkpoint(self.leaf / "last") or (self.leaf / "model.json").is_file()):
+        if self.group.main and (ck.has_checkpoint(self.leaf / "last") or (self.leaf / "model.json").is_file()):
             raise RunError(f"{self.leaf}: there is a run here already; go on with --resume, or choose another -o")
         self.journal.clear()  # what a run leaves that ended before its first checkpoint
-        if self.main and self.leaf.exists() and any(self.leaf.iterdir()):
+        if self.group.main and self.leaf.exists() and any(self.leaf.iterdir()):
             raise RunError(f"{self.leaf}: holds files that are no run's; choose another -o")
-        try:
-            self.leaf.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{self.leaf}: can't be made ({error.strerror}); choose another -o") from None
-        self.accelerator.wait_for_everyone()
+        if self.group.main:
+            try:
+                self.leaf.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RunError(f"{self.leaf}: can't be made ({error.strerror}); choose another -o") from None
+        self.group.wait()
 
     def _patients_of_the_start(self, init: Path | None) -> list[str]:
         """Hashes of the patients that the first weights have seen; none of them is in the validation part."""
@@ -177,7 +177,9 @@ class Session:
                     wish = self.device.type == "cuda" and trains and faster_channels_last(self.model)
                 slices, pixels = self._largest_batch()
                 fit = fit_step(self.model, self.config.train, slices=slices, pixels=pixels, device=self.device)
-            chosen = {"channels_last": wish, "recompute": fit.recompute, "chunk_size": fit.chunk_size}
+            # Times and free memory differ between processes, and their networks have to be laid out alike.
+            layout, recompute, chunk = self.group.of_the_first([int(wish), int(fit.recompute), fit.chunk_size])
+            chosen = {"channels_last": bool(layout), "recompute": bool(recompute), "chunk_size": chunk}
             self.journal.note(fit.reason)
         for model in self.models():
             model.use_channels_last(chosen["channels_last"])
@@ -207,7 +209,7 @@ class Session:
                           ) as bar:  # fmt: skip
                     embeddings = set_embeddings(
                         self.model, self.index, dtype=train.embeddings, threads=train.workers,
-                        accelerator=self.accelerator, request=request, progress=bar.update,
+                        accelerator=self.accelerator, group=self.group, request=request, progress=bar.update,
                     )  # fmt: skip
         except InterruptedError:
             self.stop(request.code)
@@ -215,13 +217,15 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint. To be called by every process."""
-        epoch_loss = self.sum(self.at.epoch_loss)
-        if self.main:
+        self.share_statistics()
+        epoch_loss = self.group.sum(self.at.epoch_loss)
+        if self.group.main:
             tensors = ck.with_prefix("model", self.model.state_dict()) | ck.optimizer_tensors(self.optimizer)
             if self.ema is not None:
                 tensors |= ck.with_prefix("ema", self.ema.module.state_dict())
             state: dict[str, Any] = {item.name: getattr(self.at, item.name) for item in fields(Position)}
             state |= {"epoch_loss": epoch_loss, "config": self.config.to_dict(), "data_key": self.index.key}
+            state |= {"machine": self.machine, "trained_on": self.model.trained_on}
             state["freeze_bn"] = bool(self.model.settings["freeze_bn"])
             state["fit"] = {
                 "channels_last": self.model.settings["channels_last"],
@@ -230,19 +234,25 @@ class Session:
             }
             state["scaler"] = self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else {}
             ck.write_checkpoint(self.leaf / "last", self.at.step, tensors, state)
-        self.accelerator.wait_for_everyone()
+        self.group.wait()
+
+    def share_statistics(self) -> None:
+        """Give every process the mean of all their running statistics, which are then those of the saved weights."""
+        for model in self.models():
+            self.group.average([buffer for buffer in model.buffers() if buffer.is_floating_point()])
 
     def _restore(self, saved: ck.Checkpoint) -> None:
         self.model.load_state_dict(ck.without_prefix("model", saved.tensors))
         for model in self.models():
             model.settings["freeze_bn"] = saved.state["freeze_bn"]
+            model.trained_on = dict(saved.state["trained_on"])
         ck.restore_optimizer(self.optimizer, saved.tensors)
         if self.ema is not None:
             self.ema.module.load_state_dict(ck.without_prefix("ema", saved.tensors))
         if self.accelerator.scaler is not None and saved.state["scaler"]:
             self.accelerator.scaler.load_state_dict(saved.state["scaler"])
         self.at = Position(**{item.name: saved.state[item.name] for item in fields(Position)})
-        if not self.main:
+        if not self.group.main:
             self.at.epoch_loss = 0.0  # the sum over all processes was saved
 
     # ---- for the loop ----------------------------------------------------------------------------------------------
@@ -252,19 +262,12 @@ class Session:
         train = self.config.train
         return self.stage.plan(
             self.index, self.training, batch=self.stage.batch_size(train), accumulate=train.accumulate,
-            processes=self.processes, key=(train.seed, epoch),
+            processes=self.group.count, key=(train.seed, epoch),
         )  # fmt: skip
 
     def stop(self, code: int) -> None:
         """End the run, which is saved."""
         raise Stopped(f"stopped at step {self.at.step}, saved; go on with --resume -o {self.leaf.parents[1]}", code)
-
-    def sum(self, value: float) -> float:
-        """The sum over all processes."""
-        if self.processes == 1:
-            return value
-        total = torch.tensor([value], dtype=torch.float64, device=self.device)
-        return float(self.accelerator.gather(total).sum())
 
     def _prevalence(self) -> list[float | None]:
         """Share of positive slices of the training part by label; None where none is known."""
