@@ -32,7 +32,8 @@ class ModelConfig:
     image_size: int = 384  # pixels, square
     windows: tuple[str, ...] = DEFAULT_WINDOWS  # one input channel each
     normalise: bool = True  # published mean and standard deviation of each window
-    crop: Literal["series", "none"] = "series"  # cut the air around the head, one box for the whole series
+    crop: Literal["series", "slice", "none"] = "series"  # cut the air around the head: one box a series, or a slice
+    window_first: bool = False  # window before resizing, as the published pipeline did
     pool: Literal["avg", "max", "catavgmax"] = "avg"  # over the backbone's last feature map; small bleeds like max
     sequence: Literal["lstm2", "none"] = "lstm2"
     hidden_size: int = 256  # units of each LSTM direction
@@ -43,7 +44,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Augmentation A of the published pipeline, drawn once for each series; probabilities and ranges."""
+    """Augmentation A of the published pipeline: probabilities and ranges."""
 
     flip: float = 0.5
     transpose: float = 0.5
@@ -51,6 +52,7 @@ class AugmentConfig:
     shift: float = 0.05  # of the image's side, both ways
     scale: float = 0.05
     rotate: float = 20.0  # degrees, both ways
+    per: Literal["series", "slice"] = "series"  # one draw for all slices of a series, or one for each
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ class Model(nn.Module):
         image_size: side in pixels of what the backbone sees.
         windows: names of `ichseq.labels.WINDOWS`, an input channel each.
         normalise: subtract the published mean of each window and divide by its standard deviation.
-        crop: "series" cuts the air around the head, one box for all slices of a series; "none" keeps the image.
+        crop: "series" cuts the air around the head, one box for all slices of a series; "slice" cuts each slice by
+            itself, as the published pipeline did; "none" keeps the image.
+        window_first: window before the resampling, as the published pipeline did.
         pool: how the backbone's last feature map becomes one vector: "avg", "max", or both ("catavgmax"; D doubles).
         sequence: "lstm2" (see `SkipLSTM`) or "none" (each slice by itself).
         hidden_size: units of each LSTM direction.
@@ -63,7 +65,8 @@ class Model(nn.Module):
         image_size: int = 384,
         windows: Sequence[str] = DEFAULT_WINDOWS,
         normalise: bool = True,
-        crop: Literal["series", "none"] = "series",
+        crop: Literal["series", "slice", "none"] = "series",
+        window_first: bool = False,
         pool: Literal["avg", "max", "catavgmax"] = "avg",
         sequence: Literal["lstm2", "none"] = "lstm2",
         hidden_size: int = 256,
@@ -80,6 +83,7 @@ class Model(nn.Module):
             "windows": list(windows),
             "normalise": normalise,
             "crop": crop,
+            "window_first": window_first,
             "pool": pool,
             "sequence": sequence,
             "hidden_size": hidden_size,
@@ -92,7 +96,7 @@ class Model(nn.Module):
         self.backbone_slices = 0  # slices that the backbone has read since the model was made
         self._frozen_backbone = False
         self._bytes_a_slice: int | None = None
-        self.network_input = NetworkInput(windows, normalise, crop, image_size)
+        self.network_input = NetworkInput(windows, normalise, crop, image_size, window_first)
         self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool)
         self.use_channels_last(self.settings["channels_last"])
         self.features = feature_count(self.backbone, len(windows), image_size)
@@ -134,7 +138,8 @@ class Model(nn.Module):
             hu: (S, H, W) Hounsfield units, integers or floats, slices of all series stacked in order. May stay on the
                 CPU: each chunk is moved to the model's device when its turn comes.
             lengths: (P,) slices of each series, on the CPU; their sum is S.
-            warp: (P, 3, 3) augmentation, from output to input coordinates, both -1..1 over the cropped square.
+            warp: (P, 3, 3) augmentation, from output to input coordinates, both -1..1 over the cropped square; or
+                (S, 3, 3), one for each slice.
             sizes: true (rows, columns) of each series where a batch of mixed sizes was padded; default all (H, W).
             boxes: (P, 4) crop boxes from `crop_boxes`, where a batch does not hold whole series.
             return_aux: also return the slice head's logits.
@@ -160,6 +165,11 @@ class Model(nn.Module):
         series = series_spans(hu, lengths, sizes)
         if boxes is None:
             boxes = self.crop_boxes(hu, lengths, sizes=sizes)
+        if len(boxes) > len(series) or (warp is not None and len(warp) > len(series)):
+            # One box or warp for each slice: each is then a series of its own.
+            boxes = _a_slice(boxes, series, len(hu))
+            warp = None if warp is None else _a_slice(warp, series, len(hu))
+            series = [(k, k, k + 1, h, w) for _, first, stop, h, w in series for k in range(first, stop)]
         boxes = boxes.to(self.device)
         recompute = self._recompute(len(hu))
         parts = []
@@ -211,9 +221,13 @@ class Model(nn.Module):
     def crop_boxes(self, hu: Tensor, lengths: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Tensor:
         """(P, 4) float: centre x, centre y, half width, half height of the head in pixels, one box a series.
 
-        The box holds every row and column in which some slice has body; the whole image where there is none.
+        The box holds every row and column in which some slice has body; the whole image where there is none. With
+        crop "slice", (S, 4): a box for each slice.
         """
         spans = series_spans(hu, lengths, sizes)
+        if self.network_input.crop == "slice":
+            true = torch.tensor([(h, w) for _, first, stop, h, w in spans for _ in range(first, stop)])
+            return self.network_input.slice_boxes(hu, true)
         bodies = [
             self.network_input.body_of(hu[first:stop, :rows, :columns]) for _, first, stop, rows, columns in spans
         ]
@@ -369,3 +383,11 @@ class Model(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
             raise RunError(f"{folder}: its model is damaged ({type(error).__name__}); train it again") from None
         return model.eval()
+
+
+def _a_slice(given: Tensor, series: Sequence[Span], slices: int) -> Tensor:
+    """What was given for each series, or for each slice already, for each slice."""
+    if len(given) == slices:
+        return given
+    counts = torch.tensor([stop - first for _, first, stop, _, _ in series], device=given.device)
+    return given.repeat_interleave(counts, dim=0, output_size=slices)

@@ -29,8 +29,9 @@ class NetworkInput(nn.Module):
     Args:
         windows: names of `ichseq.labels.WINDOWS`, a channel each.
         normalise: subtract the published mean of each window and divide by its standard deviation.
-        crop: "series" or "none".
+        crop: "series", "slice" or "none".
         image_size: side in pixels of the result.
+        window_first: window before the resampling, as the published pipeline did, and not after it.
 
     Raises:
         ConfigError: an unknown window or crop, or a window that reaches beyond the stored range.
@@ -41,13 +42,17 @@ class NetworkInput(nn.Module):
     least: Tensor
     most: Tensor
 
-    def __init__(self, windows: Sequence[str], normalise: bool, crop: str, image_size: int) -> None:
+    def __init__(
+        self, windows: Sequence[str], normalise: bool, crop: str, image_size: int, window_first: bool = False
+    ) -> None:
         super().__init__()
-        if crop not in ("series", "none"):
-            raise ConfigError(f"model.crop is {crop!r}; choose series or none")
-        self.crop, self.image_size = crop, image_size
+        if crop not in ("series", "slice", "none"):
+            raise ConfigError(f"model.crop is {crop!r}; choose series, slice or none")
+        self.crop, self.image_size, self.window_first = crop, image_size, window_first
         for name, values in zip(("scale", "offset", "least", "most"), _channels(windows, normalise), strict=True):
             self.register_buffer(name, values, persistent=False)
+        # What is black in every window; the published crop cut away what was.
+        self.black = min(WINDOWS[name][0] - WINDOWS[name][1] / 2 for name in windows)
 
     @torch.no_grad()
     def body_of(self, hu: Tensor) -> Tensor:
@@ -67,6 +72,27 @@ class NetworkInput(nn.Module):
         (top, bottom), (left, right) = _extent(body.any(1)), _extent(body.any(0))
         return torch.stack([left + right, top + bottom, right - left, bottom - top]) / 2
 
+    @torch.no_grad()
+    def slice_boxes(self, hu: Tensor, sizes: Tensor) -> Tensor:
+        """(S, 4) crop boxes of single slices, square: what is not black in every window, as the published crop.
+
+        The square begins at the top left of what is cut out, so that the rest of it lies at the bottom or the right.
+
+        Args:
+            hu: (S, H, W).
+            sizes: (S, 2) true rows and columns of each slice, for one that is black everywhere.
+        """
+        parts = []
+        for part in hu.split(_AT_ONCE):
+            inside = part > self.black
+            parts.append(torch.stack([*_extent(inside.any(1)), *_extent(inside.any(2))], dim=1))
+        left, right, top, bottom = torch.cat(parts).unbind(1)
+        empty = (right - left == hu.shape[2]) & (bottom - top == hu.shape[1])
+        rows, columns = sizes.to(left).unbind(1)
+        right, bottom = torch.where(empty, columns, right), torch.where(empty, rows, bottom)
+        half = torch.maximum(right - left, bottom - top) / 2
+        return torch.stack([left + half, top + half, half, half], dim=1)
+
     def forward(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None = None) -> Tensor:
         """What the backbone sees of the slices of `spans`: (n, C, size, size), windowed and normalised.
 
@@ -78,24 +104,29 @@ class NetworkInput(nn.Module):
         """
         same_size = (list(group) for _, group in groupby(spans, key=lambda span: span[3:]))
         squares = [self._squares(hu, group, boxes, warp) for group in same_size]
+        if self.window_first:
+            return torch.cat(squares).add_(self.least)
         # (n, 1, size, size) -> (n, C, size, size), window and normalisation in one multiplication and one clamp
         return torch.addcmul(self.offset, torch.cat(squares), self.scale).clamp_(self.least, self.most)
 
     def _squares(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
         """Neighbouring series of one size, cropped, warped and resized: (n, 1, size, size), HU above the range's end.
 
-        0 is the range's lower end, so what lies outside the image is air.
+        0 is the range's lower end, so what lies outside the image is air. With the windows first, (n, C, size, size)
+        above black.
         """
         low, high = HU_RANGE
         rows, columns = spans[0][3:]
         slices = hu[spans[0][1] : spans[-1][2], :rows, :columns].to(self.offset.device)
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
-        slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large
+        slices = slices.clamp_(low, high).sub_(low)[:, None]  # in place: such a stack is large; (n, 1, H, W)
+        if self.window_first:
+            slices = torch.addcmul(self.offset, slices, self.scale).clamp_(self.least, self.most).sub_(self.least)
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
         factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
         if factor > 1:
             slices = F.pad(slices, (0, -columns % factor, 0, -rows % factor))
-            slices = F.avg_pool2d(slices[:, None], factor)[:, 0]
+            slices = F.avg_pool2d(slices, factor)
         series = slice(spans[0][0], spans[-1][0] + 1)
         centre_x, centre_y = boxes[series, 0], boxes[series, 1]
         half = boxes[series, 2:].amax(1)
@@ -111,13 +142,16 @@ class NetworkInput(nn.Module):
         grids = F.affine_grid(matrix, [len(spans), 1, self.image_size, self.image_size], align_corners=False)
         counts = [stop - first for _, first, stop, _, _ in spans]
         if max(counts) == 1:
-            return F.grid_sample(slices[:, None], grids, padding_mode="zeros", align_corners=False)
+            return F.grid_sample(slices, grids, padding_mode="zeros", align_corners=False)
         # The slices of a series share a grid: as channels of one image they are sampled at once.
         parts = zip(slices.split(counts), grids.split(1), strict=True)
         sampled = [
-            F.grid_sample(part[None], grid, padding_mode="zeros", align_corners=False)[0] for part, grid in parts
+            F.grid_sample(part.flatten(0, 1)[None], grid, padding_mode="zeros", align_corners=False)[0].unflatten(
+                0, part.shape[:2]
+            )
+            for part, grid in parts
         ]
-        return torch.cat(sampled)[:, None]
+        return torch.cat(sampled)
 
 
 def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
@@ -141,9 +175,9 @@ def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
 
 
 def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last + 1 true place of a bool vector; the whole vector where none is true. No wait for the device."""
-    last = len(inside) - inside.flip(0).int().argmax()
-    return inside.int().argmax().float(), last.float()
+    """First and last + 1 true place along the last dimension, the whole of it where none is true; waits for nobody."""
+    last = inside.shape[-1] - inside.flip(-1).int().argmax(-1)
+    return inside.int().argmax(-1).float(), last.float()
 
 
 def series_spans(hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] | None) -> list[Span]:

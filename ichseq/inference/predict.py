@@ -131,7 +131,8 @@ def _answer(models: Sequence[Model], whole: Series | None, boxes: Sequence[Tenso
         for model, box, found in zip(models, boxes, parts, strict=True):
             model.eval()
             with _autocast(model):
-                found.append(model.embed(hu.to(model.device), torch.tensor([len(hu)]), boxes=box[None]))
+                boxed = None if model.network_input.crop == "slice" else box[None]
+                found.append(model.embed(hu.to(model.device), torch.tensor([len(hu)]), boxes=boxed))
     lengths = torch.tensor([len(whole)])
     answers = [_probabilities(model, torch.cat(found), lengths) for model, found in zip(models, parts, strict=True)]
     identity = (whole.patient_id, whole.study_uid, whole.series_uid)

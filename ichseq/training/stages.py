@@ -135,8 +135,14 @@ class StageReader:
     def _warps(self, items: list[Item]) -> Tensor | None:
         if self.augment is None:
             return None
-        draws: list[tuple[int, ...]] = [(self.seed, self.epoch, i) if k < 0 else (self.seed, self.epoch, i, k)
-                                        for i, k in items]  # fmt: skip
+        draws: list[tuple[int, ...]] = []
+        for i, k in items:
+            if k >= 0:
+                draws.append((self.seed, self.epoch, i, k))
+            elif self.augment.per == "slice":
+                draws += [(self.seed, self.epoch, i, j) for j in range(int(self.index.lengths[i]))]
+            else:
+                draws.append((self.seed, self.epoch, i))
         return warps(self.augment, draws)
 
     def _embedded(self, items: list[Item], embeddings: np.ndarray) -> Batch:
@@ -147,12 +153,16 @@ class StageReader:
 
 
 @torch.no_grad()
-def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int, request: StopRequest) -> Tensor:
+def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int, request: StopRequest) -> Tensor | None:
     """(n_series, 4): crop boxes of whole series, for batches that hold single slices; NaN for series not asked for.
+
+    None where the model crops each slice by itself.
 
     Raises:
         InterruptedError: stopped, as asked for.
     """
+    if model.network_input.crop == "slice":
+        return None
     boxes = torch.full((index.n_series, 4), float("nan"))
     if model.network_input.crop == "none":
         sides = torch.from_numpy(index.shapes[:, [1, 0]].astype(np.float32)) / 2

@@ -1,0 +1,97 @@
+"""From Hounsfield units to the network's input; the published way, among the settings, agrees with plain OpenCV."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ichseq import Model
+from ichseq.config import AugmentConfig
+from ichseq.data.augment import warps
+from ichseq.labels import AIR_HU, DEFAULT_WINDOWS, WINDOWS
+
+LENGTHS = torch.tensor([3, 1, 2])
+
+
+def make(**settings: object) -> Model:
+    torch.manual_seed(0)
+    options: dict = {"image_size": 48, "hidden_size": 8, "checkpointing": "off", "freeze_bn": True} | settings
+    return Model("test_resnet", **options).eval()
+
+
+@pytest.fixture(scope="module")
+def hu() -> Tensor:
+    """Six slices of 64 x 64, each with its own rectangle of blurred noise in air."""
+    generator = torch.Generator().manual_seed(1)
+    slices = torch.full((6, 64, 64), float(AIR_HU))
+    for k in range(6):
+        rows, columns = 30 + 4 * k, 56 - 5 * k
+        noise = torch.randn(1, 1, rows + 4, columns + 4, generator=generator) * 400 + 40
+        slices[k, 3 + k : 3 + k + rows, 4 : 4 + columns] = torch.nn.functional.avg_pool2d(noise, 5, 1)[0, 0]
+    return slices.round().to(torch.int16)
+
+
+def images(model: Model, hu: Tensor, lengths: Tensor = LENGTHS, **given: Tensor) -> Tensor:
+    """What the backbone is given."""
+    seen: list[Tensor] = []
+    handle = model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    with torch.no_grad():
+        model.embed(hu, lengths, **given)
+    handle.remove()
+    return torch.cat(seen)
+
+
+def published(hu: np.ndarray, size: int) -> np.ndarray:
+    """Windows, then the black border cut away, black added at the bottom or right, then resized: (3, size, size)."""
+    bounds = [(WINDOWS[name][0] - WINDOWS[name][1] / 2, WINDOWS[name][1]) for name in DEFAULT_WINDOWS]
+    image = np.stack([np.clip((hu - low) / width, 0, 1) for low, width in bounds], axis=2).astype(np.float32)
+    rows, columns = np.flatnonzero(image.any((1, 2))), np.flatnonzero(image.any((0, 2)))
+    cut = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    side = max(cut.shape[:2])
+    square = np.zeros((side, side, 3), np.float32)
+    square[: cut.shape[0], : cut.shape[1]] = cut
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
+
+
+def test_the_published_crop_and_order_are_those_of_opencv(hu: Tensor) -> None:
+    model = make(crop="slice", window_first=True, normalise=False)
+    found = images(model, hu).numpy()
+    for slice_, expected in zip(found, (published(one, 48) for one in hu.numpy()), strict=True):
+        # OpenCV repeats the outermost pixel where a sample lies half outside.
+        np.testing.assert_allclose(slice_[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=2e-3)
+
+
+def test_the_order_of_windows_and_resampling_matters_only_where_pixels_are_mixed(hu: Tensor) -> None:
+    first, after = make(window_first=True), make()
+    assert (images(first, hu) - images(after, hu)).abs().max() > 0.1
+    first, after = (make(window_first=w, crop="none", image_size=64) for w in (True, False))
+    torch.testing.assert_close(images(first, hu), images(after, hu), atol=1e-4, rtol=0)
+
+
+def test_slices_cropped_by_themselves_do_not_know_their_series(hu: Tensor) -> None:
+    model = make(crop="slice")
+    whole = images(model, hu)
+    torch.testing.assert_close(images(model, hu, torch.ones(6, dtype=torch.int64)), whole)
+    padded = torch.full((6, 80, 72), AIR_HU, dtype=torch.int16)
+    padded[:, :64, :64] = hu
+    torch.testing.assert_close(images(model, padded, sizes=[(64, 64)] * 3), whole, atol=1e-4, rtol=0)
+    black = torch.full((1, 64, 64), AIR_HU, dtype=torch.int16)
+    assert model.crop_boxes(black, torch.tensor([1])).tolist() == [[32, 32, 32, 32]]
+    assert model.crop_boxes(padded[:1] * 0 + AIR_HU, torch.tensor([1]), sizes=[(64, 50)]).tolist() == [[32, 32, 32, 32]]
+
+
+@pytest.mark.parametrize("crop", ["series", "slice", "none"])
+def test_a_warp_a_slice(hu: Tensor, crop: str) -> None:
+    model, config = make(crop=crop), AugmentConfig(affine=1.0)
+    matrices = warps(config, [(0, i) for i in range(3)])
+    each = matrices.repeat_interleave(LENGTHS, dim=0)
+    torch.testing.assert_close(images(model, hu, warp=each), images(model, hu, warp=matrices), atol=1e-4, rtol=1e-4)
+    different = warps(config, [(0, i) for i in range(6)])
+    found = images(model, hu, warp=different)
+    boxes = model.crop_boxes(hu, LENGTHS)
+    for k in range(6):
+        series = 0 if k < 3 else 1 if k < 4 else 2
+        box = boxes[k : k + 1] if crop == "slice" else boxes[series : series + 1]
+        alone = images(model, hu[k : k + 1], torch.tensor([1]), warp=different[k : k + 1], boxes=box)
+        torch.testing.assert_close(found[k : k + 1], alone, atol=1e-4, rtol=1e-4)
