@@ -33,6 +33,20 @@ _SCHEDULER = click.option(
 )
 
 
+class _Fold(click.ParamType):
+    """A fold's number, `all` (None) or `all-patients` (-1, as ichseq.data.index.ALL_PATIENTS)."""
+
+    name = "fold"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        named: dict[str, list[int]] = {"all": [], "all-patients": [-1]}
+        if isinstance(value, list):
+            return value
+        if value not in named and not value.isdigit():
+            self.fail(f"{value!r} is no fold; give a number, all or all-patients", param, ctx)
+        return named[value] if value in named else [int(value)]
+
+
 _NOTHING_WRITTEN = "stopped; nothing was written"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -162,7 +176,9 @@ def prepare(
 @click.option("--stage", default="joint", show_default=True, help="slice, frozen or joint.")
 @click.option("-c", "--config", "path", type=_PATH, help="YAML with settings that differ from the defaults.")
 @click.option("--data", type=_PATH, default="data/prepared", show_default=True, help="The prepared set.")
-@click.option("--fold", default=0, show_default=True, help="Fold held out for validation.")
+@click.option(
+    "--fold", "folds", type=_Fold(), default="0", show_default=True, help="Held out; all: in turn; all-patients: none."
+)
 @click.option("-o", "--out", type=_PATH, help="Folder of the run; default: runs/<time>.")
 @click.option("--init", type=_PATH, help="Run whose weights are the start.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run.")
@@ -171,7 +187,7 @@ def train(
     stage: str,
     path: Path | None,
     data: Path,
-    fold: int,
+    folds: list[int],
     out: Path | None,
     init: Path | None,
     resume: bool,
@@ -180,46 +196,34 @@ def train(
     """Train a stage of the network: joint (everything), slice (no sequence) or frozen (the sequence part alone)."""
     import time
 
-    import yaml
-
-    from ichseq.config import load_config
+    from ichseq.data.index import ALL_PATIENTS
     from ichseq.errors import RunError
-    from ichseq.training.engine import train as train_stage
-    from ichseq.training.runs import RUNS, find_leaves, leaf_of, newest_run
+    from ichseq.training.folds import train_folds
+    from ichseq.training.runs import RUNS, newest_run
 
     if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError("several processes need one name for the run: give it with -o")
     if out is None:
-        out = newest_run(fold, stage) if resume else RUNS / time.strftime("%Y%m%d-%H%M%S")
-    base = None
-    if resume:
-        file = leaf_of(out, stage, fold) / "config.yaml"
-        if not file.is_file():
-            raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
-        base = yaml.safe_load(file.read_text(encoding="utf-8"))
-    config = load_config(stage, path, overrides, base=base)
-    start = find_leaves(init)[0] if init is not None and len(find_leaves(init)) == 1 else None
-    if init is not None and start is None:
-        start = find_leaves(init, fold)[0]
-    leaf = train_stage(config, stage, data=data, fold=fold, out=out, init=start, resume=resume)
-    click.echo(f"trained: {leaf}\nnext: ichseq evaluate --fold {fold} --run {out} --data {data}")
+        newest = newest_run(folds[0] if folds else None, stage) if resume else None
+        out = newest or RUNS / time.strftime("%Y%m%d-%H%M%S")
+    leaves = train_folds(stage, folds, path=path, overrides=overrides, data=data, out=out, init=init, resume=resume)
+    click.echo(f"trained: {', '.join(map(str, leaves))}")
+    if folds != [ALL_PATIENTS]:
+        click.echo(f"next: ichseq evaluate --fold {folds[0] if folds else 'all'} --run {out} --data {data}")
 
 
 @main.command()
-@click.option("--fold", default="0", show_default=True, help="A fold, or all.")
+@click.option("--fold", "folds", type=_Fold(), default="0", show_default=True, help="A fold, or all.")
 @click.option("--run", type=_PATH, help="runs/NAME or a leaf of it; default: the newest run that has the fold.")
 @click.option("--data", type=_PATH, default="data/prepared", show_default=True, help="The prepared set.")
-def evaluate(fold: str, run: Path | None, data: Path) -> None:
+def evaluate(folds: list[int], run: Path | None, data: Path) -> None:
     """Score a run on the patients that it held out."""
     from ichseq.data.index import Index
-    from ichseq.errors import ConfigError
     from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
     from ichseq.evaluation.report import metrics_text
     from ichseq.training.runs import find_leaves, newest_run
 
-    if fold != "all" and not fold.isdigit():
-        raise ConfigError(f"--fold is {fold!r}; give a number or all")
-    number = None if fold == "all" else int(fold)
+    number = folds[0] if folds else None
     index = Index.load(data)
     if number is not None:
         index.validation_series(number)  # a fold that the set lacks is the user's first mistake to hear of

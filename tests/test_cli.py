@@ -31,7 +31,7 @@ def test_help_needs_no_torch() -> None:
 CASES = [
     (["train", "--data", "{set}", "--fold", "7"], "fold 7 does not exist"),
     (["evaluate", "--data", "{set}", "--fold", "7"], "fold 7 does not exist"),
-    (["evaluate", "--data", "{set}", "--fold", "x"], "'x'"),
+    (["evaluate", "--data", "{set}", "--fold", "all-patients", "--run", "{tmp}/absent"], "absent: no such run"),
     (["train", "--data", "{tmp}/absent"], "absent"),
     (["evaluate", "--data", "{tmp}/absent"], "absent"),
     (["train", "--data", "{set}", "--stage", "jiont"], "'jiont'"),
@@ -64,7 +64,10 @@ def test_a_mistake_is_one_line(
     assert words in errors[0]
 
 
-@pytest.mark.parametrize("command", [["predict"], ["trian"], ["train", "--fold", "one"], ["prepare", "--no-such"]])
+@pytest.mark.parametrize(
+    "command",
+    [["predict"], ["trian"], ["train", "--fold", "one"], ["evaluate", "--fold", "x"], ["prepare", "--no-such"]],
+)
 def test_usage_errors_are_2(command: list[str]) -> None:
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 2

@@ -29,6 +29,9 @@ from ichseq.labels import HU_RANGE, LABELS
 FORMAT: Final = 1
 """Version of the tables' layout; goes up with every change that older code could not read."""
 
+ALL_PATIENTS: Final = -1
+"""Stands for a fold that holds out nobody."""
+
 SERIES_SCHEMA: Final = pa.schema(
     [
         ("series", pa.int32()),
@@ -180,12 +183,12 @@ class Index:
         return self.folder / str(self._series["store"][i])
 
     def training_series(self, fold: int) -> np.ndarray:
-        """Numbers of the series outside a fold, ascending.
+        """Numbers of the series outside a fold, ascending; of `ALL_PATIENTS`, every one.
 
         Raises:
             ConfigError: there is no such fold, or nothing lies outside it.
         """
-        chosen = np.flatnonzero(self.fold != self._checked(fold))
+        chosen = np.flatnonzero(self.fold != self._checked(fold))  # no series is of ALL_PATIENTS
         if not len(chosen):
             raise ConfigError(f"fold {fold} holds every series; prepare with at least 2 folds to have some to train on")
         return chosen
@@ -195,7 +198,7 @@ class Index:
         return np.flatnonzero(self.fold == self._checked(fold))
 
     def _checked(self, fold: int) -> int:
-        if not 0 <= fold < self.folds:
+        if fold != ALL_PATIENTS and not 0 <= fold < self.folds:
             there = f"folds 0 to {self.folds - 1}" if self.folds > 1 else "fold 0 alone"
             raise ConfigError(f"fold {fold} does not exist; this set has {there}")
         return fold

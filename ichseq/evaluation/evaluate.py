@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ichseq.data.index import Index
+from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError, RunError
 from ichseq.evaluation.metrics import evaluate_table
 from ichseq.inference.predict import predict_prepared
@@ -27,6 +27,8 @@ def evaluate_fold(
         DataError: the fold has no labels.
     """
     run = read_run(leaf)
+    if run["fold"] == ALL_PATIENTS:
+        raise RunError(f"{leaf}: was trained on every patient, so that none is left to score it on; name a fold")
     refuse_seen_patients(leaf, index, run["fold"])
     model = Model.load(leaf).to(device)
     table = predict_prepared([model], index, index.validation_series(run["fold"]), progress=progress)
@@ -48,22 +50,22 @@ def evaluate_all(
         RunError: a fold of the set has no leaf.
         DataError: an exam stands twice.
     """
+    out = leaves[0].parent
+    leaves = [leaf for leaf in leaves if read_run(leaf)["fold"] != ALL_PATIENTS]  # it has held nobody out
     there = {read_run(leaf)["fold"] for leaf in leaves}
     missing = sorted(set(range(index.folds)) - there)
     if missing:
-        raise RunError(
-            f"{leaves[0].parent}: no run for fold {', '.join(map(str, missing))}; train it, or name one fold"
-        )
+        raise RunError(f"{out}: no run for fold {', '.join(map(str, missing))}; train it, or name one fold")
     tables = [evaluate_fold(leaf, index, device=device, progress=progress)[0] for leaf in leaves]
     table = pd.concat(tables, ignore_index=True)
     twice = table.duplicated(["series_uid", "sop_uid"])
     if twice.any():
-        raise DataError(f"{leaves[0].parent}: {table[twice]['series_uid'].nunique()} exams stand in more than one fold")
+        raise DataError(f"{out}: {table[twice]['series_uid'].nunique()} exams stand in more than one fold")
     prevalences = [read_run(leaf)["prevalence"] for leaf in leaves]
     columns = list(zip(*prevalences, strict=True))
     prior = None if any(None in column for column in columns) else [sum(c) / len(c) for c in columns]
-    metrics = {"run": str(leaves[0].parent), "fold": "all", "data_key": index.key, "phantom": index.phantom}
+    metrics = {"run": str(out), "fold": "all", "data_key": index.key, "phantom": index.phantom}
     metrics |= evaluate_table(table, prior)
-    write_table(table, leaves[0].parent / "predictions.parquet")
-    write_json(leaves[0].parent / "metrics.json", metrics)
+    write_table(table, out / "predictions.parquet")
+    write_json(out / "metrics.json", metrics)
     return table, metrics

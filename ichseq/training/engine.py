@@ -27,7 +27,7 @@ from ichseq.memory import out_of_memory, release_memory
 from ichseq.model import Model
 from ichseq.training import checkpoint as ck
 from ichseq.training.losses import label_weight, weighted_bce_sum
-from ichseq.training.runs import leaf_of
+from ichseq.training.runs import fold_words, leaf_of
 from ichseq.training.session import Session
 from ichseq.training.stages import stage_logits
 from ichseq.training.stopping import StopRequest, stop_requests
@@ -50,7 +50,7 @@ def train(
         config: from `load_config`.
         stage: slice, frozen or joint.
         data: a prepared set.
-        fold: the fold held out for validation.
+        fold: the fold held out for validation; `ichseq.data.index.ALL_PATIENTS` holds none out.
         out: the run's folder, runs/NAME; this stage and fold get a leaf of their own in it.
         init: leaf of another run whose weights are the start.
         resume: go on from the last checkpoint of the leaf.
@@ -96,7 +96,7 @@ class Trainer:
         """All epochs that are left. Every exit leaves a checkpoint from which `--resume` goes on."""
         s, started = self.session, time.monotonic()
         epochs = s.config.train.epochs or 1
-        with tqdm(total=s.steps_per_epoch * epochs, initial=s.at.step, desc=f"{s.stage.name} fold {s.fold}",
+        with tqdm(total=s.steps_per_epoch * epochs, initial=s.at.step, desc=f"{s.stage.name} {fold_words(s.fold)}",
                   unit="step", disable=not s.journal.shown, mininterval=0.5) as bar:  # fmt: skip
             while s.at.epoch < epochs:
                 self._epoch(bar)

@@ -1,6 +1,7 @@
 """Run folders: where they are, which one is meant, and whom a run has seen.
 
-runs/<name>/<stage>/fold<K>/    a leaf: one stage trained on one fold
+runs/<name>/<stage>/fold<K>/         a leaf: one stage trained on all folds but one
+runs/<name>/<stage>/all-patients/    a leaf of a stage that was trained on every patient, with no validation
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ichseq.config import STAGES
-from ichseq.data.index import Index
+from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import RunError
 
 RUNS = Path("runs")
@@ -20,14 +21,24 @@ RUNS = Path("runs")
 
 def leaf_of(run: Path, stage: str, fold: int) -> Path:
     """Folder of a stage and fold in a run."""
-    return run / stage / f"fold{fold}"
+    return run / stage / fold_name(fold)
+
+
+def fold_name(fold: int) -> str:
+    """Name of a fold's folder."""
+    return fold_words(fold).replace(" ", "")
+
+
+def fold_words(fold: int) -> str:
+    """A fold as a person calls it."""
+    return "all-patients" if fold == ALL_PATIENTS else f"fold {fold}"
 
 
 def leaves(run: Path) -> list[Path]:
     """The leaves of a run that hold a model; of a leaf, itself."""
     if (run / "model.json").is_file():
         return [run]
-    return sorted(path.parent for path in run.glob("*/fold*/model.json"))
+    return sorted(path.parent for path in run.glob("*/*/model.json"))
 
 
 def read_run(leaf: Path) -> dict[str, Any]:
@@ -78,7 +89,7 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
         chosen = [leaf for leaf in found if read_run(leaf)["stage"] == stage]
         if chosen:
             return sorted(chosen, key=lambda leaf: read_run(leaf)["fold"])
-    of_fold = "" if fold is None else f" for fold {fold}"
+    of_fold = "" if fold is None else f" for {fold_words(fold)}"
     raise RunError(f"{run}: no trained model{of_fold} in it; train one with `ichseq train` (-o {run})")
 
 
@@ -88,12 +99,12 @@ def newest_run(fold: int | None = None, stage: str | None = None) -> Path:
     Raises:
         RunError: there is none.
     """
-    pattern = f"*/{stage or '*'}/fold{'*' if fold is None else fold}/run.json"
+    pattern = f"*/{stage or '*'}/{'*' if fold is None else fold_name(fold)}/run.json"
     found = sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
     if stage is None:
         found = [path for path in found if (path.parent / "model.json").is_file()]
     if not found:
-        what = "" if fold is None else f" of fold {fold}"
+        what = "" if fold is None else f" of {fold_words(fold)}"
         raise RunError(f"no run{what} under {RUNS}/; train one with `ichseq train`, or name one")
     return found[-1].parents[2]
 

@@ -1,0 +1,64 @@
+"""A stage trained on one fold after the other, as `ichseq train` asks for it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ichseq.config import load_config
+from ichseq.data.index import Index
+from ichseq.errors import RunError
+from ichseq.training.engine import train
+from ichseq.training.runs import find_leaves, leaf_of
+
+
+def train_folds(
+    stage: str,
+    folds: Sequence[int],
+    *,
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    data: Path,
+    out: Path,
+    init: Path | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> list[Path]:
+    """Train a stage on each of some folds.
+
+    Args:
+        stage: slice, frozen or joint.
+        folds: held out in turn; none stands for all of the set.
+        path: YAML with settings.
+        overrides: `section.key=value` settings.
+        data: the prepared set.
+        out: the run's folder.
+        init: a run, of which each fold starts from the leaf of the same fold; or one leaf, for all.
+        resume: go on from the last checkpoints. Of all folds, those that were not begun are.
+        progress: show progress bars.
+
+    Returns:
+        The leaves.
+
+    Raises:
+        RunError: as `train`; or nothing to resume.
+    """
+    several = len(folds) != 1
+    leaves = []
+    for fold in folds or range(Index.load(data).folds):
+        file, base = leaf_of(out, stage, fold) / "config.yaml", None
+        begun = resume and file.is_file()
+        if begun:
+            base = yaml.safe_load(file.read_text(encoding="utf-8"))
+        elif resume and not several:
+            raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
+        config = load_config(stage, path, overrides, base=base)
+        start = None if init is None else _start(init, fold)
+        leaves.append(train(config, stage, data=data, fold=fold, out=out, init=start, resume=begun, progress=progress))
+    return leaves
+
+
+def _start(init: Path, fold: int) -> Path:
+    """The leaf of a run to start a fold from: the only one, or that of the fold."""
+    found = find_leaves(init)
+    return found[0] if len(found) == 1 else find_leaves(init, fold)[0]
