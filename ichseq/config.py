@@ -65,6 +65,9 @@ class TrainConfig:
     patients_per_batch: int = 4  # series a step and process, joint and frozen stage
     slices_per_batch: int = 32  # slices a step and process, slice stage
     accumulate: int = 1  # batches summed before the optimizer steps
+    mixup: float = 0.0  # slice stage: slices mixed in pairs, their shares drawn from Beta(mixup, mixup); 0: none
+    negatives: float = 1.0  # share of the patients without bleeding that an epoch reads, drawn anew for each
+    freeze_epochs: int = 0  # joint stage: the backbone is left alone for the first n epochs
     warmup_steps: int = 100
     schedule: Literal["constant", "cosine"] = "constant"
     decay: float = 1.0  # the constant schedule's factor after each epoch
@@ -231,10 +234,11 @@ def _check_ranges(config: Config) -> None:
         "model": {"image_size": 32, "hidden_size": 1},
         "train": {"epochs": 1, "patients_per_batch": 1, "slices_per_batch": 1, "accumulate": 1, "chunk_size": 1}
         | {"checkpoint_every": 1, "workers": 0, "warmup_steps": 0, "seed": 0, "keep_epochs": 0}
+        | {"mixup": 0, "freeze_epochs": 0}
         | {"backbone_lr": 0, "sequence_lr": 0, "weight_decay": 0, "decay": 0, "aux_weight": 0, "clip_norm": 0},
         "augment": {"shift": 0, "scale": 0, "rotate": 0},
     }
-    below_one = {"model": ["dropout"], "train": ["ema"], "augment": ["flip", "transpose", "affine"]}
+    below_one = {"model": ["dropout"], "train": ["ema", "negatives"], "augment": ["flip", "transpose", "affine"]}
     for section, limits in least.items():
         for key, limit in limits.items():
             value = getattr(getattr(config, section), key)
@@ -243,5 +247,5 @@ def _check_ranges(config: Config) -> None:
     for section, keys in below_one.items():
         for key in keys:
             value = getattr(getattr(config, section), key)
-            if not 0 <= value <= 1 or (value == 1 and section != "augment"):
+            if not 0 <= value <= 1 or (value == 1 and key in ("dropout", "ema")):
                 raise ConfigError(f"{section}.{key} is {value}; it has to be between 0 and 1")

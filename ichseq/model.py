@@ -30,6 +30,9 @@ from ichseq.sequence import SkipLSTM
 
 FORMAT = 1
 
+Read = Callable[[list[Span]], Tensor]
+"""What the backbone sees, (n, C, size, size), of the slices of some spans."""
+
 
 class Model(nn.Module):
     """One network over whole series: a timm backbone reads every slice, an LSTM reads the slices in order.
@@ -162,6 +165,37 @@ class Model(nn.Module):
         boxes: Tensor | None = None,
     ) -> Tensor:
         """Pooled embedding of every slice, (S, D); arguments as in `forward`."""
+        series, boxes, warp = self._placed(hu, lengths, sizes, boxes, warp)
+        return self._embed_all(series, lambda spans: self.network_input(hu, spans, boxes, warp))
+
+    def images(
+        self,
+        hu: Tensor,
+        lengths: Tensor,
+        *,
+        warp: Tensor | None = None,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        boxes: Tensor | None = None,
+    ) -> Tensor:
+        """What the backbone sees of every slice, (S, C, size, size), all at once; arguments as in `forward`."""
+        series, boxes, warp = self._placed(hu, lengths, sizes, boxes, warp)
+        with torch.autocast(self.device.type, enabled=False), torch.no_grad():
+            return self.network_input(hu, series, boxes, warp)
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Pooled embedding (S, D) of `images`, or of what became of them."""
+        whole = [(0, 0, len(images), 0, 0)]
+        return self._embed_all(whole, lambda spans: images[spans[0][1] : spans[-1][2]])
+
+    def _placed(
+        self,
+        hu: Tensor,
+        lengths: Tensor,
+        sizes: Sequence[tuple[int, int]] | None,
+        boxes: Tensor | None,
+        warp: Tensor | None,
+    ) -> tuple[list[Span], Tensor, Tensor | None]:
+        """Spans of the series, with a crop box and perhaps a warp for each."""
         series = series_spans(hu, lengths, sizes)
         if boxes is None:
             boxes = self.crop_boxes(hu, lengths, sizes=sizes)
@@ -170,26 +204,28 @@ class Model(nn.Module):
             boxes = _a_slice(boxes, series, len(hu))
             warp = None if warp is None else _a_slice(warp, series, len(hu))
             series = [(k, k, k + 1, h, w) for _, first, stop, h, w in series for k in range(first, stop)]
-        boxes = boxes.to(self.device)
-        recompute = self._recompute(len(hu))
+        return series, boxes.to(self.device), warp
+
+    def _embed_all(self, series: list[Span], read: Read) -> Tensor:
+        """Embeddings in chunks; `read` gives what the backbone sees of some spans."""
+        slices = series[-1][2]
+        recompute = self._recompute(slices)
         parts = []
-        for spans in chunks(series, len(hu), self.chunk_size):
+        for spans in chunks(series, slices, self.chunk_size):
             self.backbone_slices += spans[-1][2] - spans[0][1]
             if not torch.is_grad_enabled():
-                parts += self._embed_halving(hu, spans, boxes, warp)
+                parts += self._embed_halving(read, spans)
             elif recompute:
                 context: Callable[[], Any] = lambda: (nullcontext(), self._still_statistics())  # noqa: E731
-                parts.append(
-                    checkpoint(self._embed_chunk, hu, spans, boxes, warp, use_reentrant=False, context_fn=context)
-                )
+                parts.append(checkpoint(self._embed_chunk, read, spans, use_reentrant=False, context_fn=context))
             else:
-                parts.append(self._embed_chunk(hu, spans, boxes, warp))
+                parts.append(self._embed_chunk(read, spans))
         return torch.cat(parts)
 
-    def _embed_halving(self, hu: Tensor, spans: list[Span], boxes: Tensor, warp: Tensor | None) -> list[Tensor]:
+    def _embed_halving(self, read: Read, spans: list[Span]) -> list[Tensor]:
         """Embeddings of a chunk, without gradient; in halves if the memory does not do, which changes no result."""
         try:
-            return [self._embed_chunk(hu, spans, boxes, warp)]
+            return [self._embed_chunk(read, spans)]
         except (RuntimeError, MemoryError) as error:
             first, stop = spans[0][1], spans[-1][2]
             if not out_of_memory(error) or stop - first == 1:
@@ -198,7 +234,7 @@ class Model(nn.Module):
         self.chunk_size = min(self.chunk_size, max(middle - first, stop - middle))
         release_memory(self.device)
         halves = (within(spans, first, middle), within(spans, middle, stop))
-        return [part for half in halves for part in self._embed_halving(hu, half, boxes, warp)]
+        return [part for half in halves for part in self._embed_halving(read, half)]
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
         """Logits (S, 6) of each slice by itself."""
@@ -233,9 +269,9 @@ class Model(nn.Module):
         ]
         return torch.stack([self.network_input.box_of(body) for body in bodies])
 
-    def _embed_chunk(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
+    def _embed_chunk(self, read: Read, spans: list[Span]) -> Tensor:
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
-            images = self.network_input(hu, spans, boxes, warp)
+            images = read(spans)
         if self.settings["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.backbone(images).float()

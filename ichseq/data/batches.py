@@ -15,6 +15,7 @@ from torch import Tensor
 from ichseq.data.augment import derive_seed
 from ichseq.data.index import Index
 from ichseq.data.store import read_slices
+from ichseq.errors import DataError
 from ichseq.labels import AIR_HU
 
 Item = tuple[int, int]  # series number, slice (-1: the whole series)
@@ -51,6 +52,25 @@ class Batch:
 
         moved = {name: move(getattr(self, name)) for name in ("hu", "labels", "boxes", "warp")}
         return replace(self, **moved)
+
+
+def share_of_negatives(index: Index, series: np.ndarray, share: float, *, key: tuple[int, ...]) -> np.ndarray:
+    """The series of every patient who bleeds, and of a share of the others, another one for each key.
+
+    Raises:
+        DataError: none are left.
+    """
+    if share == 1:
+        return series
+    bleeds = np.array([(index.labels[index.offsets[i] : index.offsets[i + 1]] == 1).any() for i in series])
+    patients = np.array(index.patients())[series]
+    bleeding = np.unique(patients[bleeds])
+    others = np.setdiff1d(patients, bleeding)
+    chosen = np.random.default_rng(derive_seed("negatives", *key)).permutation(others)[: round(share * len(others))]
+    kept = series[np.isin(patients, bleeding) | np.isin(patients, chosen)]
+    if not len(kept):
+        raise DataError(f"{index.folder}: no patient bleeds, and train.negatives {share} leaves out all others")
+    return kept
 
 
 def plan_epoch(

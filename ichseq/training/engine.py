@@ -110,7 +110,10 @@ class Trainer:
         augment = s.config.augment if s.stage.augments else None
         reader = replace(s.reader, augment=augment, seed=train.seed, epoch=s.at.epoch)
         batches = feed(tasks, reader, threads=train.workers, device=s.device)
+        s.network.held = s.stage.name == "joint" and s.at.epoch < train.freeze_epochs
         s.network.train()
+        if s.network.held:
+            s.model.backbone.eval()  # its running statistics stay as well
         last, slices, tick = time.monotonic(), 0, time.monotonic()
         for step in steps:
             slices += self._step(step, batches)
@@ -144,6 +147,8 @@ class Trainer:
         everything = [item for process in step for items in process for item in items]
         weight = max(label_weight(torch.from_numpy(item_labels(s.index, everything))), 1.0)
         s.scheduler.step_update(s.at.step)
+        if s.network.held:
+            s.hold_backbone_rate()
         own = [next(batches) for _ in step[s.group.rank]]
         statistics = s.model.running_statistics()
         while True:

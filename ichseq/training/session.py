@@ -14,6 +14,7 @@ from timm.utils import ModelEmaV3
 from tqdm import tqdm
 
 from ichseq.config import Config
+from ichseq.data.batches import share_of_negatives
 from ichseq.data.index import Index
 from ichseq.errors import DataError, IchseqError, RunError, Stopped
 from ichseq.memory import with_index
@@ -150,7 +151,7 @@ class Session:
         model.start_at(self._prevalence())
         if init is not None and saved is None:
             self.journal.note(start_from(model, init))
-        self.model, self.network = model, StageNetwork(model, self.stage, train.aux_weight)
+        self.model, self.network = model, StageNetwork(model, self.stage, train.aux_weight, train.mixup)
         optimizer = make_optimizer(self.network.parameter_groups(train), train, self.device)
         model.to(self.device)
         self.ema = ModelEmaV3(model, decay=train.ema, use_warmup=True) if train.ema else None
@@ -260,10 +261,17 @@ class Session:
     def plan(self, epoch: int) -> Plan:
         """Steps of an epoch: plan[step][process][micro-batch] is a list of items."""
         train = self.config.train
+        series = share_of_negatives(self.index, self.training, train.negatives, key=(train.seed, epoch))
         return self.stage.plan(
-            self.index, self.training, batch=self.stage.batch_size(train), accumulate=train.accumulate,
+            self.index, series, batch=self.stage.batch_size(train), accumulate=train.accumulate,
             processes=self.group.count, key=(train.seed, epoch),
         )  # fmt: skip
+
+    def hold_backbone_rate(self) -> None:
+        """Learning rate 0 for the backbone, so that weight decay leaves it alone too."""
+        for group in self.optimizer.param_groups:
+            if group["name"] == "backbone":
+                group["lr"] = 0.0
 
     def stop(self, code: int) -> None:
         """End the run, which is saved."""

@@ -48,25 +48,40 @@ STAGE_BY_NAME = {
 }
 
 
-def stage_logits(model: Model, stage: Stage, batch: Batch) -> tuple[Tensor, Tensor | None]:
-    """The stage's logits (S, 6); and in the joint stage those of the slice head, which are trained beside."""
+def stage_logits(model: Model, stage: Stage, batch: Batch, *, held: bool = False) -> tuple[Tensor, Tensor | None]:
+    """The stage's logits (S, 6); and in the joint stage those of the slice head, which are trained beside.
+
+    With `held`, no gradient reaches the backbone.
+    """
     if stage.name == "frozen":
         return model.sequence_logits(batch.hu, batch.lengths), None
-    embeddings = model.embed(batch.hu, batch.lengths, warp=batch.warp, sizes=batch.sizes or None, boxes=batch.boxes)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not held):
+        embeddings = model.embed(batch.hu, batch.lengths, **seen_by_the_backbone(batch))
     sliced = model.slice_logits(embeddings)
     if stage.name == "slice" or model.sequence is None:
         return sliced, None
     return model.sequence_logits(embeddings, batch.lengths), sliced
 
 
-class StageNetwork(nn.Module):
-    """The model with the stage's loss, in one forward pass, so that it can be wrapped for several processes."""
+def seen_by_the_backbone(batch: Batch) -> dict[str, Any]:
+    """What `Model.embed` and `Model.images` are told beside slices and lengths."""
+    return {"warp": batch.warp, "sizes": batch.sizes or None, "boxes": batch.boxes}
 
-    def __init__(self, model: Model, stage: Stage, aux_weight: float) -> None:
+
+class StageNetwork(nn.Module):
+    """The model with the stage's loss, in one forward pass, so that it can be wrapped for several processes.
+
+    Attributes:
+        held: whether the backbone is left alone for now.
+    """
+
+    def __init__(self, model: Model, stage: Stage, aux_weight: float, mixup: float = 0.0) -> None:
         super().__init__()
         if stage.name == "frozen" and model.sequence is None:
             raise ConfigError("the frozen stage trains the sequence part; model.sequence is none")
         self.model, self.stage, self.aux_weight = model, stage, aux_weight
+        self.mixup = mixup if stage.name == "slice" else 0.0
+        self.held = False
         model.requires_grad_(False)
         for part in stage.parts:
             module = getattr(model, part)
@@ -80,14 +95,27 @@ class StageNetwork(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sums over the batch's slices: (what is minimised, the stage's own loss); zeros for one without slices."""
         if len(batch.labels) == 0:
-            # Touches every parameter, so that the other processes do not wait for this one's gradients.
-            zero = torch.stack([p.sum() * 0 for p in self.parameters() if p.requires_grad]).sum()
+            zero = _touched(self)
             return zero, zero.detach()
-        logits, aux = stage_logits(self.model, self.stage, batch)
+        if self.mixup and self.training:
+            return self._mixed(batch)
+        logits, aux = stage_logits(self.model, self.stage, batch, held=self.held)
         main = weighted_bce_sum(logits, batch.labels)
-        if aux is None:
-            return main, main.detach()
-        return main + self.aux_weight * weighted_bce_sum(aux, batch.labels), main.detach()
+        total = main if aux is None else main + self.aux_weight * weighted_bce_sum(aux, batch.labels)
+        return total + _touched(self.model.backbone) if self.held else total, main.detach()
+
+    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss of mixup: every slice is mixed with another of the batch, and their labels in the same shares.
+
+        A label that is unknown in either is unknown in the mixture. Source: Zhang et al., "mixup" (2018).
+        """
+        images = self.model.images(batch.hu, batch.lengths, **seen_by_the_backbone(batch))
+        share = torch.distributions.Beta(self.mixup, self.mixup).sample((len(images),))
+        share, partner = share.to(images.device)[:, None], torch.randperm(len(images)).to(images.device)
+        images = torch.lerp(images[partner], images, share[:, :, None, None])
+        labels = torch.lerp(batch.labels[partner], batch.labels, share)
+        loss = weighted_bce_sum(self.model.slice_logits(self.model.embed_images(images)), labels)
+        return loss, loss.detach()
 
     def parameter_groups(self, train: TrainConfig) -> list[dict[str, Any]]:
         """Trained parameters in up to two groups, each with its learning rate and a name."""
@@ -102,6 +130,11 @@ class StageNetwork(nn.Module):
             if trained:
                 groups.append({"params": trained, "lr": rates[name], "name": name})
         return groups
+
+
+def _touched(module: nn.Module) -> Tensor:
+    """Zero, by way of every parameter, so that no process waits for another's gradients."""
+    return torch.stack([p.sum() * 0 for p in module.parameters() if p.requires_grad]).sum()
 
 
 @dataclass(frozen=True)
