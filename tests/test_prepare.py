@@ -143,6 +143,15 @@ def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tm
     assert pixels_and_labels(tmp_path / "c") == expected
 
 
+def test_a_file_that_is_named_twice_is_one_slice(raw: Path, tmp_path: Path) -> None:
+    folder = raw / "stage_2_train"
+    prepare(folder, tmp_path / "a", workers=1)
+    files = sorted(folder.iterdir())
+    summary = prepare([files[0], folder, *files, folder / "..", folder], tmp_path / "b", workers=1)
+    assert summary.left_out == prepare(raw, tmp_path / "a", workers=1).left_out == []
+    assert pixels_and_labels(tmp_path / "b") == pixels_and_labels(tmp_path / "a")
+
+
 def test_workers_and_backends_make_no_difference(raw: Path, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "a", workers=1)
     prepare(raw, tmp_path / "b", workers=2)
