@@ -2,7 +2,8 @@
 
 Headers in parallel, series, the store in parallel, labels, folds, tables. Nothing is redone that is there: a series'
 file is named after its content, appears whole or not at all, and is taken as it is when `prepare` runs again. The
-tables come last, so a run that was killed leaves the state before it, and files that the next run takes up.
+tables come last, and what they no longer name is removed after them, so a run that was killed leaves the state before
+it, and files that the next run takes up.
 """
 
 import csv
