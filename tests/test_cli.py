@@ -42,6 +42,9 @@ CASES = [
     (["train", "--data", "{set}", "--resume", "-o", "{tmp}/absent"], "nothing to resume"),
     (["evaluate", "--data", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
     (["predict", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}"], "is a folder; name a file"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "."], ".: is a folder; name a file"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}/exams.csv"], "exams.csv: the exams' table"),
     (["prepare", "{tmp}/texts", "-o", "{tmp}/new"], "texts"),
     (["prepare", "{tmp}/absent", "-o", "{tmp}/new"], "absent"),
 ]
