@@ -23,6 +23,18 @@ def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "t.parquet", "file"}
 
 
+def test_a_table_that_is_interrupted_leaves_the_earlier_one_alone(tmp_path: Path) -> None:
+    class Interrupting:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    write_table(pd.DataFrame({"a": [1]}), tmp_path / "t.csv")
+    with pytest.raises(KeyboardInterrupt):
+        write_table(pd.DataFrame({"a": [Interrupting()]}), tmp_path / "t.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    assert (tmp_path / "t.csv").read_text() == "a\n1\n"
+
+
 @pytest.mark.parametrize("out", [".", "..", "folder", "", "folder/exams.csv", "new/exams.csv", "Exams.CSV"])
 def test_what_cannot_hold_the_slices_beside_the_exams_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str

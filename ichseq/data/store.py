@@ -182,9 +182,11 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         if part and os.path.exists(part):
             os.unlink(part)
+        if not isinstance(error, OSError):
+            raise
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error}); check the disk's free space and permissions"
         ) from error

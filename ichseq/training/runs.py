@@ -55,9 +55,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     try:
         beside.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
         os.replace(beside, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
 
 
