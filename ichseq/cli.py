@@ -23,6 +23,8 @@ PARTLY = 3  # exit code of predict where a part of the sources failed
 _AFTER_A_STOP = {
     "prepare": "stopped; what was read is kept: run the same command again to go on",
     "demo": "stopped; its folder is not finished: remove it before another try",
+    "evaluate": "stopped; what was scored until then is written, the rest is not: run the same command again",
+    "predict": "stopped; the tables are not written, or not both: run the same command again",
 }
 
 _PATH = click.Path(path_type=Path)
@@ -261,13 +263,11 @@ def predict(
     from ichseq.cluster import dask_cluster
     from ichseq.inference.cluster import predict_there
     from ichseq.inference.predict import phantom_note, predict_sources
-    from ichseq.inference.tables import check_writable, write_table
+    from ichseq.inference.tables import exams_beside, write_table
     from ichseq.model import Model
     from ichseq.training.runs import find_leaves
 
-    exams = out.with_name("exams.csv")
-    for path in (out, exams):
-        check_writable(path)
+    exams = exams_beside(out)
     leaves = find_leaves(run)
     models = [Model.load(leaf).to(_device()) for leaf in leaves]
     predicting = models if scheduler is None else predict_there(leaves)

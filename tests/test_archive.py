@@ -130,6 +130,16 @@ def test_take_and_find(tmp_path):
                 assert got.read() == wanted.read()
 
 
+def test_a_file_named_twice_or_inside_a_named_folder_is_listed_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/a", "d/e/b", "c"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "c")
+    files = list_files(["d", "d/e", "d/a", "c", "./c", tmp_path / "c", "link", "d"])
+    assert sorted(files.name(i) for i in range(len(files))) == ["c", "d/a", "d/e/b"]
+
+
 def test_a_list_stays_flat(tmp_path):
     path = make_zip(tmp_path / "many.zip", {f"stage_2_train/ID_{i:09x}.dcm": b"" for i in range(5000)})
     assert len(pickle.dumps(list_files(path))) < 5000 * (30 + 45)  # a name of 30 bytes and 45 bytes of numbers each

@@ -42,6 +42,9 @@ CASES = [
     (["train", "--data", "{set}", "--resume", "-o", "{tmp}/absent"], "nothing to resume"),
     (["evaluate", "--data", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
     (["predict", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}"], "is a folder; name a file"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "."], ".: is a folder; name a file"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}/exams.csv"], "exams.csv: the exams' table"),
     (["prepare", "{tmp}/texts", "-o", "{tmp}/new"], "texts"),
     (["prepare", "{tmp}/absent", "-o", "{tmp}/new"], "absent"),
 ]
@@ -97,3 +100,28 @@ def test_prepare_is_stopped_and_goes_on(
         if path.is_file() and "embeddings" not in path.parts:
             again = out / path.relative_to(prepared)
             assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(path.read_bytes()).digest(), again
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["predict", "{raw}", "-o", "{tmp}/t.csv"], "stopped; the tables are not written, or not both"),
+        (["evaluate", "--data", "{set}"], "stopped; what was scored until then is written, the rest is not"),
+    ],
+)
+def test_what_a_stopped_command_says_is_true(
+    command: list[str], words: str, phantoms: Path, prepared: Path, run_copy: Path, tmp_path: Path
+) -> None:
+    given = [part.format(raw=phantoms, set=prepared, tmp=tmp_path) for part in command]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ichseq", *given, "--run", str(run_copy)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = b""
+    while f"{command[0]}:".encode() not in said:  # the progress bar
+        said += process.stderr.read(1) or pytest.fail(said.decode())
+    process.send_signal(signal.SIGINT)
+    said += process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert said.decode().rstrip().endswith(f"{words}: run the same command again")
+    assert not list(tmp_path.rglob("*.part"))

@@ -2,25 +2,30 @@
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from distributed import LocalCluster
 
 from ichseq.cluster import dask_cluster
 from ichseq.data.prepare import prepare
 from ichseq.errors import ConfigError
+from ichseq.inference import cluster
 from ichseq.inference.cluster import predict_there
 from ichseq.inference.predict import predict_sources
+from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.training.runs import leaf_of
 
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        yield cluster.scheduler_address
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as dask:
+        yield dask.scheduler_address
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -46,6 +51,30 @@ def test_predicted_by_a_cluster_is_the_same(scheduler: str, phantoms: Path, run:
     assert there.exams["series_uid"].tolist() == here.exams["series_uid"].tolist()
 
 
+def test_a_worker_notices_that_the_weights_have_changed(scheduler: str, phantoms: Path, run_copy: Path) -> None:
+    leaf = leaf_of(run_copy, "joint", 0)
+    predicting = predict_there([leaf])
+    with dask_cluster(scheduler):
+        before = predict_sources(predicting, [phantoms / "stage_2_test"]).slices
+        model = Model.load(leaf)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(0.5)
+        model.save(leaf)
+        after = predict_sources(predicting, [phantoms / "stage_2_test"]).slices
+    assert not np.allclose(before[list(LABELS)], after[list(LABELS)])
+    pd.testing.assert_frame_equal(after, predict_sources([model], [phantoms / "stage_2_test"]).slices, rtol=1e-5)
+
+
+def test_threads_load_a_model_once_and_the_last_one_alone_is_kept(run: Path, run_copy: Path) -> None:
+    one, other = (cluster._state(leaf_of(folder, "joint", 0)) for folder in (run, run_copy))
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(cluster._models, [(one,)] * 4))
+    assert len({id(models[0]) for models in found}) == 1
+    cluster._models((one, other))
+    assert list(cluster._loaded) == [(one, other)]
+
+
 def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
     with (
@@ -64,8 +93,8 @@ def test_what_is_no_address_is_said(address: str) -> None:
 def test_no_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
     with (
-        LocalCluster(n_workers=0, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=0, dashboard_address=":0") as dask,
         pytest.raises(ConfigError, match="has no worker"),
-        dask_cluster(cluster.scheduler_address),
+        dask_cluster(dask.scheduler_address),
     ):
         pass

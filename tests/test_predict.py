@@ -102,6 +102,48 @@ def test_bad_files_are_listed_and_the_good_ones_predicted(model: Model, phantoms
         predict_sources([model], [tmp_path / "nowhere"])
 
 
+def test_sources_are_taken_together(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    source = phantoms / "stage_2_test"
+    files = sorted(source.iterdir())
+    for k, file in enumerate(files):  # one series over two folders
+        (tmp_path / f"part{k % 2}").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / f"part{k % 2}")
+    whole = predict_sources([model], [source])
+    sources: list[list[Path]] = [
+        files,
+        [tmp_path / "part0", tmp_path / "part1"],
+        [source, files[0], source, source / "..", files[0]],
+        [source, tmp_path / "part0"],  # a copy of some slices
+    ]
+    for given in sources[:2]:
+        outcome = predict_sources([model], given)
+        assert outcome.slices["sop_uid"].tolist() == whole.slices["sop_uid"].tolist()
+        assert np.array_equal(logits(outcome.slices), logits(whole.slices))
+        assert (len(outcome.exams), outcome.failed) == (1, [])
+    for given in sources[2:]:
+        outcome = predict_sources([model], given)
+        of_series = outcome.slices[outcome.slices["series_uid"] == whole.slices["series_uid"][0]]
+        assert of_series["sop_uid"].tolist() == whole.slices["sop_uid"].tolist()
+        assert outcome.failed == []
+
+
+def test_a_source_that_gives_nothing_is_a_failure_and_the_others_are_predicted(
+    model: Model, phantoms: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "letter").write_text("not a scan")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").write_text("not a scan")
+    source = phantoms / "stage_2_test"
+    outcome = predict_sources(
+        [model], [source, tmp_path / "texts", tmp_path / "empty", tmp_path / "notes.txt", tmp_path / "nowhere"]
+    )
+    assert len(outcome.slices) == len(list(source.iterdir()))
+    fruitless = [str(tmp_path / name) for name in ("empty", "nowhere", "texts")]
+    assert sorted(item.file for item in outcome.failed) == fruitless
+    assert {item.file for item in outcome.left_out} == {str(tmp_path / "texts" / "letter"), str(tmp_path / "notes.txt")}
+
+
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_an_odd_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))

@@ -143,6 +143,15 @@ def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tm
     assert pixels_and_labels(tmp_path / "c") == expected
 
 
+def test_a_file_that_is_named_twice_is_one_slice(raw: Path, tmp_path: Path) -> None:
+    folder = raw / "stage_2_train"
+    prepare(folder, tmp_path / "a", workers=1)
+    files = sorted(folder.iterdir())
+    summary = prepare([files[0], folder, *files, folder / "..", folder], tmp_path / "b", workers=1)
+    assert summary.left_out == prepare(raw, tmp_path / "a", workers=1).left_out == []
+    assert pixels_and_labels(tmp_path / "b") == pixels_and_labels(tmp_path / "a")
+
+
 def test_workers_and_backends_make_no_difference(raw: Path, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "a", workers=1)
     prepare(raw, tmp_path / "b", workers=2)
@@ -177,6 +186,10 @@ def test_a_missing_damaged_or_outdated_file_is_written_again_and_no_other(raw: P
     assert prepare(raw, out, workers=1).read == 1
     assert Index.load(out).key != key
     assert len(list(out.glob("store/*/*"))) == PATIENTS  # the old file is gone
+    age = changed.stat().st_mtime_ns
+    changed.write_bytes(slice_bytes(0, 1, PixelData=bytes(2 * 16 * 12), RescaleIntercept=-1000))
+    os.utime(changed, ns=(age, age))  # the same header, and no younger by its own account
+    assert prepare(raw, out, workers=1).read == 1
 
 
 SLOW_PREPARE = """
@@ -319,8 +332,59 @@ def test_a_slice_that_cannot_be_decoded_is_left_out_and_its_series_goes_on(raw: 
     assert "1 of 4 slices could not be read" in index.series_row(0)["warnings"]
     before = content(out)
     again = prepare(raw, out, workers=1)
-    assert (again.read, [item.file for item in again.left_out]) == (0, [str(path)])
+    assert (again.read, [item.file for item in again.left_out]) == (1, [str(path)])  # the damage might have passed
     assert content(out) == before
+
+
+def test_an_error_that_passes_leaves_nothing_behind(raw: Path, tmp_path: Path) -> None:
+    prepare(raw, tmp_path / "sound", workers=1)
+    out = tmp_path / "out"
+    path = raw / "stage_2_train" / f"{slice_id(0, 3)}.dcm"
+    sound = path.read_bytes()
+
+    def fail(done: int, total: int) -> None:
+        if 2 * done == total:  # all headers are read
+            path.write_bytes(sound[:-50])
+
+    assert prepare(raw, out, workers=1, progress=fail).index.n_slices == PATIENTS * SLICES - 1
+    path.write_bytes(sound)
+    assert prepare(raw, out, workers=1).read == 1
+    assert content(out) == content(tmp_path / "sound")
+
+
+KILLED_BEFORE_THE_INDEX = """
+import os, sys
+import ichseq.data.prepare as module
+from pathlib import Path
+def die(*args, **settings):
+    os._exit(9)
+module.write_index = die
+broken = Path(sys.argv[3])
+def progress(done, total):
+    if 2 * done == total:
+        broken.write_bytes(broken.read_bytes()[:-50])
+module.prepare(sys.argv[1], sys.argv[2], workers=1, progress=progress)
+"""
+
+
+def test_a_run_killed_before_its_index_leaves_the_old_index_its_pixels(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    index = prepare(raw, out, workers=1).index
+    before = content(out)
+    path = raw / "stage_2_train" / f"{slice_id(0, 3)}.dcm"
+    sound = path.read_bytes()
+    path.touch()  # so that its series is read again, and fails in its pixels
+    run = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_INDEX, str(raw), str(out), str(path)])
+    assert run.returncode == 9
+    assert len(list(out.glob("store/*/*"))) == PATIENTS + 1
+    after = content(out)
+    assert {name: after[name] for name in before if name != "left_out.csv"}.items() <= before.items()
+    assert Index.load(out).key == index.key
+    for i in range(index.n_series):
+        assert len(read_slices(index.store_path(i))) == index.lengths[i]
+    path.write_bytes(sound)
+    prepare(raw, out, workers=1)
+    assert content(out) == before  # and what the killed run wrote is gone
 
 
 def test_a_source_without_a_usable_slice_leaves_no_folder(tmp_path: Path) -> None:
@@ -387,6 +451,23 @@ def test_a_set_is_not_mixed_up_with_another_source_version_fold_or_run(raw: Path
     (out / "index.json").write_text(json.dumps(settings | {"format": 99}))
     with pytest.raises(DataError, match="prepared by another version"):
         prepare(raw, out, labels=tmp_path / "kept.csv", workers=1)
+
+
+def test_a_set_that_another_run_finishes_meanwhile_is_kept(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    other = write_layout(tmp_path / "other", PATIENTS + 1)
+
+    def meanwhile(done: int, total: int) -> None:
+        if 2 * done == total and not out.exists():  # all headers are read, and no lock is held yet
+            prepare(other, out, workers=1)
+
+    with pytest.raises(DataError, match="was prepared from other, and 1 of its 8 series are not in this source"):
+        prepare(raw, out, workers=1, progress=meanwhile)
+    assert Index.load(out).n_series == PATIENTS + 1
+    shutil.rmtree(out)
+    with pytest.raises(ConfigError, match="drawn with folds 5"):
+        prepare(raw, out, folds=3, workers=1, progress=meanwhile)
+    assert Index.load(out).n_series == PATIENTS + 1
 
 
 @pytest.mark.parametrize("limit", [600, 2500])

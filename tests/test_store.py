@@ -45,6 +45,15 @@ def test_any_slices_in_any_order_and_into_a_given_array(tmp_path: Path) -> None:
         read_slices(path, 0, 3, out=out)
 
 
+def test_a_file_of_another_shape_than_the_index_has_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.b2nd"
+    write_series(path, volume(6, 40, 30))
+    assert len(read_slices(path, 2, 4, expected=(6, 40, 30))) == 2
+    for shape in ((7, 40, 30), (6, 30, 40)):
+        with pytest.raises(DataError, match=r"a\.b2nd: holds 6 slices of 40 x 30, .*; run `ichseq prepare` again"):
+            read_slices(path, 2, 4, expected=shape)
+
+
 def test_the_same_content_gives_the_same_bytes_however_it_arrives(tmp_path: Path) -> None:
     hu = volume(7, 64, 48)
     notes = {"warnings": ["odd"], "left_out": [[2, "why"]]}

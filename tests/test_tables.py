@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ichseq.errors import DataError
-from ichseq.inference.tables import check_writable, write_table
+from ichseq.inference.tables import check_writable, exams_beside, write_table
 
 
 def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -21,3 +21,33 @@ def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
             write(tmp_path / "file" / "t.csv")
     check_writable(tmp_path / "t.csv")
     assert {path.name for path in tmp_path.iterdir()} == {"t.csv", "t.parquet", "file"}
+
+
+def test_a_table_that_is_interrupted_leaves_the_earlier_one_alone(tmp_path: Path) -> None:
+    class Interrupting:
+        def __str__(self) -> str:
+            raise KeyboardInterrupt
+
+    write_table(pd.DataFrame({"a": [1]}), tmp_path / "t.csv")
+    with pytest.raises(KeyboardInterrupt):
+        write_table(pd.DataFrame({"a": [Interrupting()]}), tmp_path / "t.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
+    assert (tmp_path / "t.csv").read_text() == "a\n1\n"
+
+
+@pytest.mark.parametrize("out", [".", "..", "folder", "", "folder/exams.csv", "new/exams.csv", "Exams.CSV"])
+def test_what_cannot_hold_the_slices_beside_the_exams_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"name (a|another) file"):
+        exams_beside(Path(out))
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+def test_the_exams_stand_beside_the_slices(tmp_path: Path) -> None:
+    assert exams_beside(tmp_path / "new" / "t.parquet") == tmp_path / "new" / "exams.csv"
+    (tmp_path / "new" / "exams.csv").mkdir()
+    with pytest.raises(DataError, match=r"exams\.csv: is a folder"):
+        exams_beside(tmp_path / "new" / "t.parquet")

@@ -11,7 +11,7 @@ import stat
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
@@ -174,7 +174,8 @@ def list_files(source: Source) -> FileList:
     """List every file of a source, in an order that depends on names alone.
 
     Folders are walked in depth (links followed, each folder once); a zip's members are listed without unpacking. Zips
-    inside folders or zips are not opened: name them as sources. What cannot be listed stands in `left_out`.
+    inside folders or zips are not opened: name them as sources. What cannot be listed stands in `left_out`. A file that
+    is a source and lies in a folder that is one too, or is named twice, is listed once.
 
     Args:
         source: a folder, a .zip, a file, or a list of any of these.
@@ -188,13 +189,12 @@ def list_files(source: Source) -> FileList:
     entries: list[_Entry] = []
     archives: list[str] = []
     left_out: list[LeftOut] = []
-    seen: set[tuple[int, int]] = set()
-    for path in dict.fromkeys(os.path.normpath(os.fspath(item)) for item in sources):
-        if not os.path.exists(path):
-            raise ScanError(f"{_shown(path)}: no such file or folder; check the path")
-        if os.path.isdir(path):
-            entries += _walk(path, seen, left_out)
-        elif not stat.S_ISREG(os.stat(path).st_mode):
+    seen: set[_Identity] = set()
+    named = _by_identity(sources)
+    for path, status in named.values():
+        if stat.S_ISDIR(status.st_mode):
+            entries += _walk(path, seen, named, left_out)
+        elif not stat.S_ISREG(status.st_mode):
             left_out.append(LeftOut(_shown(path), "not a regular file"))
         elif _is_zip(path):
             entries += _members(path, len(archives), left_out)
@@ -217,19 +217,38 @@ def list_files(source: Source) -> FileList:
     )
 
 
-def _walk(folder: str, seen: set[tuple[int, int]], left_out: list[LeftOut]) -> Iterator[_Entry]:
-    """Files below a folder, sorted by name; a folder met before (a link back, say) is not entered again."""
+_Identity = tuple[int, int]  # device and inode, the same whatever a file is called
+
+
+def _by_identity(sources: Sequence[str | Path]) -> dict[_Identity, tuple[str, os.stat_result]]:
+    """The sources, each once however it is spelled."""
+    found: dict[_Identity, tuple[str, os.stat_result]] = {}
+    for path in dict.fromkeys(os.path.normpath(os.fspath(item)) for item in sources):
+        if not os.path.exists(path):
+            raise ScanError(f"{_shown(path)}: no such file or folder; check the path")
+        status = os.stat(path)
+        found.setdefault((status.st_dev, status.st_ino), (path, status))
+    return found
+
+
+def _walk(folder: str, seen: set[_Identity], named: Container[_Identity], left_out: list[LeftOut]) -> Iterator[_Entry]:
+    """Files below a folder, sorted by name, less those that are sources themselves.
+
+    A folder met before (a link back, say) is not entered again.
+    """
     waiting = [folder]  # paths, the next one last; a stack, since folders may nest deeper than Python recurses
     while waiting:
         path = waiting.pop()
         try:
             status = os.stat(path)
+            identity = status.st_dev, status.st_ino
             if stat.S_ISREG(status.st_mode):
-                yield _Entry(os.fsencode(path))
+                if identity not in named:
+                    yield _Entry(os.fsencode(path))
             elif not stat.S_ISDIR(status.st_mode):  # a pipe would block, a device never end
                 left_out.append(LeftOut(_shown(path), "not a regular file"))
-            elif (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
+            elif identity not in seen:
+                seen.add(identity)
                 waiting += [os.path.join(path, name) for name in sorted(os.listdir(path), reverse=True)]
         except OSError as error:
             reason = "a link that leads nowhere" if os.path.islink(path) else f"cannot be read ({error.strerror})"

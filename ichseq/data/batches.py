@@ -136,7 +136,7 @@ def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_arr
         allocate: gives the array that is decoded into.
 
     Raises:
-        DataError: a store file is missing or damaged.
+        DataError: a store file is missing, damaged or not the one that the index means.
     """
     lengths = [int(index.lengths[i]) if k < 0 else 1 for i, k in items]
     sizes = [(int(index.shapes[i, 0]), int(index.shapes[i, 1])) for i, _ in items]
@@ -148,11 +148,11 @@ def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_arr
     row = 0
     for (i, k), n, (h, w) in zip(items, lengths, sizes, strict=True):
         start, stop = (0, None) if k < 0 else (k, k + 1)
-        path = index.store_path(i)
+        path, whole = index.store_path(i), (int(index.lengths[i]), h, w)
         if same:
-            read_slices(path, start, stop, out=hu[row : row + n])
+            read_slices(path, start, stop, out=hu[row : row + n], expected=whole)
         else:
-            hu[row : row + n, :h, :w] = read_slices(path, start, stop)
+            hu[row : row + n, :h, :w] = read_slices(path, start, stop, expected=whole)
         row += n
     labels = torch.from_numpy(item_labels(index, items))
     return Batch(list(items), torch.from_numpy(hu), torch.tensor(lengths, dtype=torch.int64), sizes, labels)

@@ -47,8 +47,8 @@ class Packed:
 def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tuple[list[Packed], list[LeftOut], int]:
     """Put the series of some groups of headers (`group_headers`) into the store below a folder.
 
-    A series whose file is there, and not older than its slices, is not read again. A slice that cannot be decoded is
-    left out and the series goes on without it.
+    A series whose file is there, whole and not older than its slices, is not read again. A slice that cannot be decoded
+    is left out and the series goes on without it; the next run tries again, as the error may have passed.
 
     Returns:
         The series, what was left out of them, and how many of them were read now.
@@ -67,10 +67,10 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
             content, newest = _content(headers), _newest(files)
             for series in found:
                 name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
-                place = f"store/{name[:2]}/{name}.b2nd"
-                stored = _still_good(folder / place, series, newest)
+                place, stored = _still_good(folder, name, series, newest)
                 if stored is None:
                     data, stored = _pack(series)
+                    place = _place(name, data)
                     if data:  # the disk is waited for while the next series is read
                         read += 1
                         _finish(writing)
@@ -119,26 +119,38 @@ def _content(headers: Headers) -> str:
 
 
 def _newest(files: FileList) -> int:
-    """When the youngest of the files was changed, in ns; for members of an archive, the archive."""
+    """When the youngest of the files was changed or put in place, in ns; for members of an archive, the archive."""
     try:
-        times = {os.stat(path).st_mtime_ns for path in files.archives}
+        status = [os.stat(path) for path in files.archives]
         for i in np.flatnonzero(files.archive < 0):
             with files.open(int(i)) as stream:
-                times.add(os.fstat(stream.fileno()).st_mtime_ns)
+                status.append(os.fstat(stream.fileno()))
     except (OSError, ScanError):  # gone since its header was read: reading it again will say so
         return sys.maxsize
-    return max(times)
+    return max(max(one.st_mtime_ns, one.st_ctime_ns) for one in status)
 
 
-def _still_good(path: Path, series: Series, newest: int) -> Stored | None:
-    try:
-        if os.stat(path).st_mtime_ns < newest:
-            return None
-        stored = read_stored(path)
-    except (OSError, DataError):  # not there yet, or damaged: it is written again
-        return None
-    whole = stored.shape[0] + len(stored.notes["left_out"]) == len(series)
-    return stored if whole and stored.shape[1:] == series.shape[1:] else None
+def _place(name: str, data: bytes) -> str:
+    """Path of a series' file below the prepared folder.
+
+    It follows from the headers (`name`) and from the file's own bytes, so that no file is ever overwritten by another
+    one: until the new index is written, the old one has the pixels that belong to it.
+    """
+    return f"store/{name[:2]}/{name}-{hashlib.sha256(data).hexdigest()[:16]}.b2nd"
+
+
+def _still_good(folder: Path, name: str, series: Series, newest: int) -> tuple[str, Stored | None]:
+    """Place and content of the series' file that need not be read again; of several, of the youngest."""
+    found: list[tuple[int, str, Stored]] = []
+    for path in folder.glob(f"store/{name[:2]}/{name}-*.b2nd"):
+        try:
+            written, stored = os.stat(path).st_mtime_ns, read_stored(path)
+        except (OSError, DataError):  # damaged: it is written again
+            continue
+        if written >= newest and stored.shape == series.shape and not stored.notes["left_out"]:
+            found.append((written, path.relative_to(folder).as_posix(), stored))
+    _, place, good = max(found, key=lambda item: item[:2], default=(0, "", None))
+    return place, good
 
 
 def _pack(series: Series) -> tuple[bytes, Stored]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import blosc2
 import numpy as np
 
-from ichseq.errors import DataError
+from ichseq.errors import DataError, counted
 from ichseq.labels import HU_RANGE
 
 CODEC: Final = "blosc2-zstd1-shuffle-1"
@@ -112,6 +112,7 @@ def read_slices(
     *,
     rows: Sequence[int] | np.ndarray | None = None,
     out: np.ndarray | None = None,
+    expected: tuple[int, int, int] | None = None,
 ) -> np.ndarray:
     """Decode slices of a series; no other slice is touched. Safe from several threads at once.
 
@@ -121,15 +122,21 @@ def read_slices(
         stop: slice after the last one; None: to the end.
         rows: slice numbers instead, in any order (start and stop then count for nothing).
         out: contiguous int16 array to decode into, (slices asked for, rows, columns); None: a new one.
+        expected: (slices, rows, columns) of the whole series, as the index has it; None: not compared.
 
     Returns:
         int16 (slices asked for, rows, columns) in HU.
 
     Raises:
-        DataError: the file is missing, damaged or of another version.
+        DataError: the file is missing, damaged or of another version, or not of the shape that is expected.
         IndexError: a slice that the series does not have.
     """
     array, stored = _open(path)
+    if expected is not None and stored.shape != expected:
+        raise DataError(
+            f"{path}: holds {_shape_text(stored.shape)}, and the set's index says {_shape_text(expected)}; run "
+            "`ichseq prepare` again"
+        )
     n = stored.shape[0]
     wanted = np.arange(n)[start:stop] if rows is None else np.asarray(rows, np.int64)
     if wanted.size and (wanted.min() < 0 or wanted.max() >= n):
@@ -147,6 +154,10 @@ def read_slices(
     if not np.array_equal(_checksums(out), stored.sums[wanted]):
         raise DataError(f"{path}: damaged (the checksum of a slice differs); {_DAMAGED}")
     return out
+
+
+def _shape_text(shape: tuple[int, int, int]) -> str:
+    return f"{counted(shape[0], 'slice')} of {shape[1]} x {shape[2]}"
 
 
 def read_stored(path: Path) -> Stored:
@@ -171,9 +182,11 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
         _flush_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         if part and os.path.exists(part):
             os.unlink(part)
+        if not isinstance(error, OSError):
+            raise
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error}); check the disk's free space and permissions"
         ) from error

@@ -1,7 +1,8 @@
 """Predicting on the workers of a cluster (or in processes of this machine), through joblib."""
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 
 import joblib
@@ -10,29 +11,47 @@ from ichseq.ct.series import Series
 from ichseq.inference.predict import Predicting, SeriesPrediction, predict_series
 from ichseq.model import Model
 
+_Leaf = tuple[str, tuple[int, ...]]  # folder of a model, and the state of its files
+
 
 def predict_there(leaves: Sequence[Path]) -> Predicting:
-    """Predicting where `joblib.parallel_config` says; each worker loads the models once.
+    """Predicting where `joblib.parallel_config` says; each worker loads the models once, and again if they change.
 
     Args:
         leaves: folders of trained models, which the workers see under the same paths.
     """
-    paths = tuple(str(leaf.resolve()) for leaf in leaves)
 
     def predicting(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
+        wanted = tuple(_state(leaf.resolve()) for leaf in leaves)
         parallel = joblib.Parallel(return_as="generator")
-        return parallel(joblib.delayed(_predict)(paths, series) for series in found)
+        return parallel(joblib.delayed(_predict)(wanted, series) for series in found)
 
     return predicting
 
 
-def _predict(paths: tuple[str, ...], series: Series) -> SeriesPrediction:
-    return predict_series(_models(paths), series)
+def _state(leaf: Path) -> _Leaf:
+    """The folder with age and size of its files: a worker lives long, and may have loaded what stood there before."""
+    try:
+        status = [os.stat(leaf / name) for name in ("weights.safetensors", "model.json")]
+    except OSError:  # loading them says what is wrong
+        status = []
+    return str(leaf), tuple(number for one in status for number in (one.st_mtime_ns, one.st_size))
 
 
-@cache
-def _models(paths: tuple[str, ...]) -> list[Model]:
+def _predict(wanted: tuple[_Leaf, ...], series: Series) -> SeriesPrediction:
+    return predict_series(_models(wanted), series)
+
+
+_loaded: dict[tuple[_Leaf, ...], list[Model]] = {}  # of the last run asked for alone: models are large
+_loading = threading.Lock()
+
+
+def _models(wanted: tuple[_Leaf, ...]) -> list[Model]:
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return [Model.load(path).to(device) for path in paths]
+    with _loading:
+        if wanted not in _loaded:
+            _loaded.clear()
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            _loaded[wanted] = [Model.load(path).to(device) for path, _ in wanted]
+        return _loaded[wanted]

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ichseq.ct.archive import LeftOut, count_reasons
 from ichseq.ct.order import Order
-from ichseq.ct.series import Series, load_series
+from ichseq.ct.series import Series
 from ichseq.data.batches import read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
+from ichseq.inference.sources import EXPECTED, load_sources
 from ichseq.inference.tables import exam_row, slice_table
 from ichseq.labels import PREDICTION_COLUMNS
 from ichseq.model import Model
@@ -26,20 +27,6 @@ from ichseq.model import Model
 PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their answers mean nothing on real ones"
 
 _PIECE = 64  # slices of a series that are read and embedded at a time
-
-# Files that are rightly no part of an axial series; leaving one out is no failure.
-_EXPECTED = (
-    "not a DICOM file",
-    "a DICOMDIR",
-    "a localizer",
-    "not axial",
-    "a dose report",
-    "a secondary capture",
-    "a screen capture",
-    "a colour image",
-    "modality ",
-    "duplicate: ",
-)
 
 
 def predict(model: Model | Sequence[Model], series: Series | Iterable[Series]) -> pd.DataFrame:
@@ -258,11 +245,11 @@ def predict_sources(
     order: Order = "position",
     progress: Callable[[int, int], object] | None = None,
 ) -> Predictions:
-    """Predict every series of every source, going on past what can't be read.
+    """Predict every series of the sources taken together, going on past what can't be read.
 
     Args:
         predicting: models, or `predict_here`, or `ichseq.inference.cluster.predict_there`.
-        sources: folders, zips, files, or lists of them.
+        sources: folders, zips, files, or lists of them; a series may lie in several of them.
         note: what has to be said of all predictions; with models, `phantom_note` is asked.
         order: of the slices, as for `load_series`.
         progress: called with (series done, series in all).
@@ -273,18 +260,8 @@ def predict_sources(
     if not callable(predicting):
         note = note or phantom_note(predicting)
         predicting = predict_here(predicting)
-    found: list[Series] = []
-    left_out: list[LeftOut] = []
-    failed: list[LeftOut] = []
-    for source in sources:
-        try:
-            collection = load_series(source, order=order)
-            found += list(collection)
-            left_out += collection.left_out
-        except ScanError as error:
-            if len(sources) == 1:
-                raise
-            failed.append(LeftOut(str(source), str(error)))
+    found, failed = load_sources(sources, order=order)
+    left_out = list(found.left_out)
     tables, exams, odd = [], [], []
     for done, outcome in enumerate(predicting(found), 1):
         left_out += outcome.unread
@@ -294,7 +271,7 @@ def predict_sources(
             exams.append(exam_row(outcome.table, [*outcome.warnings, *([note] if note else [])]))
         if progress is not None:
             progress(done, len(found))
-    failed += [item for item in left_out if not item.reason.startswith(_EXPECTED)]
+    failed += [item for item in left_out if not item.reason.startswith(EXPECTED)]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError(f"no series could be predicted: {first}")

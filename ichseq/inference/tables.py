@@ -4,12 +4,16 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from ichseq.errors import DataError
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
+
+EXAMS: Final = "exams.csv"
+"""The table of exams, beside that of the slices."""
 
 
 def slice_table(
@@ -53,6 +57,8 @@ def check_writable(path: Path) -> None:
     Raises:
         DataError: it can't.
     """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file, such as -o {path / 'predictions.csv'}")
     beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +66,20 @@ def check_writable(path: Path) -> None:
         beside.unlink()
     except OSError as error:
         raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None
+
+
+def exams_beside(path: Path) -> Path:
+    """Where the exams' table goes, once both it and the table of slices are found to be writable.
+
+    Raises:
+        DataError: one of them isn't, or both would be one file.
+    """
+    if path.name.lower() == EXAMS:
+        raise DataError(f"{path}: the exams' table has that name; name another file for the slices with -o")
+    check_writable(path)
+    exams = path.with_name(EXAMS)
+    check_writable(exams)
+    return exams
 
 
 def _beside(path: Path) -> Path:
@@ -80,7 +100,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         else:
             table.to_csv(beside, index=False, float_format="%.7g")
         os.replace(beside, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None

@@ -66,9 +66,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     try:
         beside.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
         os.replace(beside, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
 
 
@@ -120,7 +122,7 @@ def refuse_seen_patients(leaf: Path, index: Index, fold: int) -> list[str]:
     Raises:
         RunError: some are, so that the fold's figures would be those of patients seen in training.
     """
-    patients = index.series_column("patient_id")
+    patients = index.patients()
     here = set(patient_hashes(patients[i] for i in index.validation_series(fold)))
     seen = read_run(leaf)["patients"]
     shared = len(here & set(seen))
