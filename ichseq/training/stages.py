@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ichseq.config import AugmentConfig, TrainConfig
 from ichseq.data.augment import warps
-from ichseq.data.batches import Allocate, Batch, Item, item_labels, plan_epoch, plan_slices, read_batch
+from ichseq.data.batches import Allocate, Batch, Item, item_labels, item_positions, plan_epoch, plan_slices, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError
@@ -143,7 +143,8 @@ class StageReader:
         rows = [slice(self.index.offsets[i], self.index.offsets[i + 1]) for i, _ in items]
         lengths = torch.tensor([r.stop - r.start for r in rows], dtype=torch.int64)
         stack = np.concatenate([embeddings[r] for r in rows] or [embeddings[:0]]).astype(np.float32, copy=False)
-        return Batch(items, torch.from_numpy(stack), lengths, [], torch.from_numpy(item_labels(self.index, items)))
+        labels, positions_mm = torch.from_numpy(item_labels(self.index, items)), item_positions(self.index, items)
+        return Batch(items, torch.from_numpy(stack), lengths, [], labels, positions_mm=positions_mm)
 
 
 @torch.no_grad()
