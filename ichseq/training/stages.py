@@ -51,12 +51,12 @@ STAGE_BY_NAME = {
 def stage_logits(model: Model, stage: Stage, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """The stage's logits (S, 6); and in the joint stage those of the slice head, which are trained beside."""
     if stage.name == "frozen":
-        return model.sequence_logits(batch.hu, batch.lengths), None
+        return model.sequence_logits(batch.hu, batch.lengths, batch.positions_mm), None
     embeddings = model.embed(batch.hu, batch.lengths, warp=batch.warp, sizes=batch.sizes or None, boxes=batch.boxes)
     sliced = model.slice_logits(embeddings)
     if stage.name == "slice" or model.sequence is None:
         return sliced, None
-    return model.sequence_logits(embeddings, batch.lengths), sliced
+    return model.sequence_logits(embeddings, batch.lengths, batch.positions_mm), sliced
 
 
 class StageNetwork(nn.Module):
@@ -72,7 +72,7 @@ class StageNetwork(nn.Module):
             module = getattr(model, part)
             if module is not None:
                 module.requires_grad_(True)
-        if aux_weight == 0 and stage.name == "joint" and model.sequence is not None:
+        if aux_weight == 0 and stage.name == "joint" and model.sequence is not None and not model.sequence.reads_logits:
             model.slice_head.requires_grad_(False)  # a parameter without gradient would keep processes waiting
         if "backbone" not in stage.parts:
             model.freeze_backbone()
