@@ -17,8 +17,9 @@ from ichseq.data.index import Index
 from ichseq.errors import ConfigError
 from ichseq.sequence.inputs import INPUTS, drop_channels, relative_mm, with_differences, with_inputs
 from ichseq.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
-from ichseq.training.build import build_model
+from ichseq.training.build import build_model, start_from
 from ichseq.training.engine import train
+from ichseq.training.session import Session
 from ichseq.training.stages import STAGE_BY_NAME, StageNetwork
 
 FEATURES = 12
@@ -288,3 +289,22 @@ def test_the_slice_head_is_trained_through_the_part_that_reads_it() -> None:
         assert network.model.slice_head.weight.requires_grad == (name == "logits")
     network = StageNetwork(make_model(sequence="logits"), STAGE_BY_NAME["frozen"], aux_weight=0)
     assert not network.model.slice_head.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "taken"),
+    [("gru", "gru", True), ("gru", "lstm2", False), ("lstm2", "lstm2_delta", False), ("conv", "none", False)],
+)
+def test_a_start_gives_its_sequence_part_whole_or_not_at_all(
+    mine: str, theirs: str, taken: bool, prepared: Path, tmp_path: Path
+) -> None:
+    make_model(sequence=theirs).save(tmp_path)
+    session = Session(tiny("joint", f"model.sequence={mine}"), "joint", Index.load(prepared), 0, tmp_path / "x", False)
+    torch.manual_seed(1)
+    model = build_model(session.config, "joint", session.index, 0, init=tmp_path, fetch=True)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    words = start_from(model, tmp_path)
+    assert words.endswith("fresh: sequence") != taken
+    for key, tensor in model.state_dict().items():
+        if key.startswith("sequence."):
+            assert torch.equal(tensor, before[key]) != taken, key
