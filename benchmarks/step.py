@@ -174,7 +174,7 @@ class Measured:
         s = self.session
         embeddings = torch.randn(len(batch.hu), s.model.features, device=s.device, requires_grad=True)
         with s.accelerator.autocast():
-            logits = s.model.sequence_logits(embeddings, batch.lengths)
+            logits = s.model.sequence_logits(embeddings, batch.lengths, batch.positions_mm)
         (weighted_bce_sum(logits, batch.labels) / len(batch.hu)).backward()
         s.optimizer.zero_grad(set_to_none=True)
 
@@ -189,7 +189,7 @@ class Measured:
             real = 0
             for batch in feed(tasks, s.reader, threads=s.config.train.workers, device=s.device):
                 with s.accelerator.autocast():
-                    s.model(batch.hu, batch.lengths)
+                    s.model(batch.hu, batch.lengths, positions_mm=batch.positions_mm)
                 real += len(batch.hu)
             return real
 

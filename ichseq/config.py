@@ -35,9 +35,12 @@ class ModelConfig:
     crop: Literal["series", "slice", "none"] = "series"  # cut the air around the head: one box a series, or a slice
     window_first: bool = False  # window before resizing, as the published pipeline did
     pool: Literal["avg", "max", "catavgmax"] = "avg"  # over the backbone's last feature map; small bleeds like max
-    sequence: Literal["lstm2", "none"] = "lstm2"
-    hidden_size: int = 256  # units of each LSTM direction
+    # How the embeddings of a series are read, a name of ichseq.sequence.parts.PARTS; none: each slice by itself.
+    sequence: Literal["lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv", "none"] = "lstm2"
+    hidden_size: int = 256  # units of each direction of an LSTM or GRU; width of the other sequence parts
+    sequence_inputs: tuple[Literal["position", "spacing"], ...] = ()  # appended to what the sequence part reads
     dropout: float = 0.0  # on the embedding, training only
+    channel_dropout: float = 0.0  # share of whole embedding channels, drawn for each series, training only
     freeze_bn: bool | Literal["auto"] = "auto"  # auto: frozen where the backbone starts from trained weights
     channels_last: bool | Literal["auto"] = "auto"  # memory format of the backbone; auto: on a GPU, the faster one
 
@@ -105,7 +108,8 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """As plain dicts and lists, as YAML and JSON take them."""
         plain = dataclasses.asdict(self)
-        plain["model"]["windows"] = list(self.model.windows)
+        for name in ("windows", "sequence_inputs"):
+            plain["model"][name] = list(plain["model"][name])
         return plain
 
 
@@ -238,7 +242,8 @@ def _check_ranges(config: Config) -> None:
         | {"backbone_lr": 0, "sequence_lr": 0, "weight_decay": 0, "decay": 0, "aux_weight": 0, "clip_norm": 0},
         "augment": {"shift": 0, "scale": 0, "rotate": 0},
     }
-    below_one = {"model": ["dropout"], "train": ["ema", "negatives"], "augment": ["flip", "transpose", "affine"]}
+    below_one = {"model": ["dropout", "channel_dropout"], "train": ["ema", "negatives"]}
+    below_one["augment"] = ["flip", "transpose", "affine"]
     for section, limits in least.items():
         for key, limit in limits.items():
             value = getattr(getattr(config, section), key)
@@ -247,5 +252,5 @@ def _check_ranges(config: Config) -> None:
     for section, keys in below_one.items():
         for key in keys:
             value = getattr(getattr(config, section), key)
-            if not 0 <= value <= 1 or (value == 1 and key in ("dropout", "ema")):
+            if not 0 <= value <= 1 or (value == 1 and key in ("dropout", "channel_dropout", "ema")):
                 raise ConfigError(f"{section}.{key} is {value}; it has to be between 0 and 1")

@@ -1,6 +1,6 @@
 """The network: Hounsfield units in, six logits a slice out.
 
-    hu (S, H, W) -> crop, warp, resize, windows (S, C, size, size) -> timm backbone (S, D) -> LSTM a series (S, 6)
+    hu (S, H, W) -> crop, warp, resize, windows (S, C, size, size) -> timm backbone (S, D) -> sequence part (S, 6)
 
 S is the number of slices of all series of a batch, stacked in order; no padding ever reaches the backbone. The module
 owns geometry, windows and normalisation, so that training, prediction and other code can't disagree on them.
@@ -21,12 +21,13 @@ from torch.utils.checkpoint import checkpoint
 
 from ichseq.backbone import feature_count, make_backbone
 from ichseq.config import ModelConfig
-from ichseq.errors import ConfigError, RunError
+from ichseq.errors import RunError
 from ichseq.files import flush
 from ichseq.labels import DEFAULT_WINDOWS, LABELS
 from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
 from ichseq.network_input import NetworkInput, Span, chunks, series_spans, within
-from ichseq.sequence import SkipLSTM
+from ichseq.sequence.inputs import drop_channels, with_inputs
+from ichseq.sequence.parts import make_sequence
 
 FORMAT = 1
 
@@ -35,7 +36,7 @@ Read = Callable[[list[Span]], Tensor]
 
 
 class Model(nn.Module):
-    """One network over whole series: a timm backbone reads every slice, an LSTM reads the slices in order.
+    """One network over whole series: a timm backbone reads every slice, a sequence part reads the slices in order.
 
     Args:
         backbone: any timm model by name.
@@ -48,16 +49,18 @@ class Model(nn.Module):
             itself, as the published pipeline did; "none" keeps the image.
         window_first: window before the resampling, as the published pipeline did.
         pool: how the backbone's last feature map becomes one vector: "avg", "max", or both ("catavgmax"; D doubles).
-        sequence: "lstm2" (see `SkipLSTM`) or "none" (each slice by itself).
-        hidden_size: units of each LSTM direction.
+        sequence: a name of `ichseq.sequence.parts.PARTS`, or "none" (each slice by itself).
+        hidden_size: units of each direction of an LSTM or GRU; width of the other parts.
+        sequence_inputs: names of `ichseq.sequence.inputs.INPUTS`, appended to what the sequence part reads.
         dropout: on the embedding, in training.
+        channel_dropout: share of embedding channels that the sequence part misses, in training; drawn for each series.
         freeze_bn: keep the backbone's batch-norm statistics fixed in training; "auto": if its weights are trained ones.
         channels_last: memory format of the backbone; "auto" is false here, and for training the faster one.
         checkpointing: "on" recomputes the backbone in the backward pass, "auto" when a step would not fit the memory.
         chunk_size: slices that the backbone reads at once. With live batch norm, part of the computation.
 
     Raises:
-        ConfigError: an unknown backbone, window or weights file, or weights that can't be fetched.
+        ConfigError: an unknown backbone, window, sequence part or weights file, or weights that can't be fetched.
     """
 
     def __init__(
@@ -71,9 +74,11 @@ class Model(nn.Module):
         crop: Literal["series", "slice", "none"] = "series",
         window_first: bool = False,
         pool: Literal["avg", "max", "catavgmax"] = "avg",
-        sequence: Literal["lstm2", "none"] = "lstm2",
+        sequence: str = "lstm2",
         hidden_size: int = 256,
+        sequence_inputs: Sequence[str] = (),
         dropout: float = 0.0,
+        channel_dropout: float = 0.0,
         freeze_bn: bool | Literal["auto"] = "auto",
         channels_last: bool | Literal["auto"] = False,
         checkpointing: Literal["auto", "on", "off"] = "auto",
@@ -90,7 +95,9 @@ class Model(nn.Module):
             "pool": pool,
             "sequence": sequence,
             "hidden_size": hidden_size,
+            "sequence_inputs": list(sequence_inputs),
             "dropout": dropout,
+            "channel_dropout": channel_dropout,
             "freeze_bn": bool(pretrained) if freeze_bn == "auto" else freeze_bn,
             "channels_last": channels_last is True,
         }
@@ -105,9 +112,7 @@ class Model(nn.Module):
         self.features = feature_count(self.backbone, len(windows), image_size)
         self.drop = nn.Dropout(dropout)
         self.slice_head = nn.Linear(self.features, len(LABELS))
-        if sequence not in ("lstm2", "none"):
-            raise ConfigError(f"model.sequence is {sequence!r}; choose lstm2 or none")
-        self.sequence = SkipLSTM(self.features, hidden_size) if sequence == "lstm2" else None
+        self.sequence = make_sequence(sequence, self.features, hidden_size, sequence_inputs)
 
     @torch.no_grad()
     def start_at(self, prevalence: Sequence[float | None]) -> None:
@@ -133,6 +138,7 @@ class Model(nn.Module):
         warp: Tensor | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
         boxes: Tensor | None = None,
+        positions_mm: Tensor | None = None,
         return_aux: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Logits of every slice; a series' logits do not depend on what else is in the batch.
@@ -145,14 +151,18 @@ class Model(nn.Module):
                 (S, 3, 3), one for each slice.
             sizes: true (rows, columns) of each series where a batch of mixed sizes was padded; default all (H, W).
             boxes: (P, 4) crop boxes from `crop_boxes`, where a batch does not hold whole series.
+            positions_mm: (S,) places of the slices along the scan's axis, see `sequence_logits`.
             return_aux: also return the slice head's logits.
 
         Returns:
             logits (S, 6) in the order of `ichseq.labels.LABELS`; with return_aux, the pair (logits, slice logits).
+
+        Raises:
+            ValueError: the sequence part needs positions and gets None.
         """
         embeddings = self.embed(hu, lengths, warp=warp, sizes=sizes, boxes=boxes)
         aux = self.slice_logits(embeddings)
-        logits = self.sequence_logits(embeddings, lengths) if self.sequence is not None else aux
+        logits = self.sequence_logits(embeddings, lengths, positions_mm) if self.sequence is not None else aux
         return (logits, aux) if return_aux else logits
 
     def embed(
@@ -240,14 +250,34 @@ class Model(nn.Module):
         """Logits (S, 6) of each slice by itself."""
         return self.slice_head(self.drop(embeddings))
 
-    def sequence_logits(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """Logits (S, 6) of the slices in their order; embeddings (S, D), lengths (P,) on the CPU."""
+    def sequence_logits(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None) -> Tensor:
+        """Logits (S, 6) of the slices in their order; embeddings (S, D), lengths (P,) on the CPU.
+
+        Args:
+            embeddings: from `embed`.
+            lengths: slices of each series.
+            positions_mm: (S,) places along the scan's axis; a series where one is NaN counts 5 mm a slice.
+
+        Raises:
+            ValueError: the sequence part, or one of its inputs, needs positions and gets None.
+        """
         if self.sequence is None:
             return self.slice_logits(embeddings)
+        if positions_mm is not None:
+            positions_mm = positions_mm.to(embeddings.device, torch.float32)
         # In full precision: autocast makes a GPU's LSTM half precision even where bf16 is asked for, and in bf16 no
         # scaler keeps its gradients from vanishing. It is a small part of a step.
         with torch.autocast(self.device.type, enabled=False):
-            return self.sequence(self.drop(embeddings.float()), lengths)
+            read = self._sequence_input(embeddings.float(), lengths, positions_mm)
+            return self.sequence(read, lengths, positions_mm)
+
+    def _sequence_input(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None) -> Tensor:
+        read, counts, share = self.drop(embeddings), lengths.tolist(), self.settings["channel_dropout"]
+        if self.training and share > 0:
+            read = drop_channels(read, counts, share)
+        if self.sequence is not None and self.sequence.reads_logits:
+            read = self.slice_head(read)
+        return with_inputs(read, counts, positions_mm, self.settings["sequence_inputs"])
 
     @property
     def device(self) -> torch.device:

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from ichseq.ct.phantom import write_phantoms
-from ichseq.data.batches import Item, item_labels, plan_epoch, plan_slices, read_batch
+from ichseq.data.batches import Item, item_labels, new_array, plan_epoch, plan_slices, read_batch
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.labels import AIR_HU
+from ichseq.training.stages import StageReader
 
 SHARING = [(1, 1, 1), (3, 1, 1), (2, 1, 2), (2, 2, 2), (1, 3, 3), (2, 1, 3)]  # batch, accumulate, processes
 
@@ -112,6 +113,21 @@ def test_a_batch_is_what_the_store_and_the_tables_hold(index: Index) -> None:
     assert np.array_equal(batch.labels.numpy(), np.concatenate(labels), equal_nan=True)
     assert batch.labels.nansum() > 0
     assert np.array_equal(item_labels(index, items), batch.labels.numpy(), equal_nan=True)
+
+
+def test_whole_series_come_with_their_positions(index: Index) -> None:
+    positions = read_batch(index, [(4, -1), (1, -1)]).positions_mm
+    assert positions is not None
+    rows = [index.positions_mm[index.offsets[i] : index.offsets[i + 1]] for i in (4, 1)]
+    assert positions.dtype == torch.float32
+    assert np.abs(positions.numpy() - np.concatenate(rows)).max() < 1e-3
+    embedded = StageReader(index, embeddings=np.zeros((index.n_slices, 2), np.float16))([(4, -1), (1, -1)], new_array)
+    assert embedded.positions_mm is not None
+    assert torch.equal(embedded.positions_mm, positions)
+    moved = embedded.to(torch.device("meta")).positions_mm
+    assert moved is not None
+    assert moved.device.type == "meta"
+    assert read_batch(index, [(4, -1), (7, 3)]).positions_mm is None  # slice 3 has no neighbours here
 
 
 def test_a_share_may_be_empty(index: Index) -> None:

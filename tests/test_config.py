@@ -24,6 +24,8 @@ from ichseq.errors import ConfigError
         ("model.windows=brain", ["model.windows", "'brain'"]),
         ("model.windows=[brain, 4]", ["model.windows", "4", "str"]),
         ("model.crop=head", ["model.crop", "'head'", "series, none"]),
+        ("model.sequence=lstm", ["model.sequence", "'lstm'", "lstm2_delta, logits", "none"]),
+        ("model.sequence_inputs=[age]", ["model.sequence_inputs", "'age'", "position, spacing"]),
         ("train.precision=on", ["train.precision", "auto, no, bf16, fp16"]),
         ("train.epochs=2001-99-99", ["train.epochs"]),
         ("train.epochs=[1", ["train.epochs=[1", "YAML"]),
@@ -49,6 +51,8 @@ def test_what_does_not_fit_is_named(setting: str, words: list[str]) -> None:
         ("train.clip_norm", -1, "null"),
         ("train.ema", 1, 0.999),
         ("model.dropout", 1, 0.5),
+        ("model.channel_dropout", 1, 0.3),
+        ("model.channel_dropout", -0.1, 0),
         ("model.image_size", 31, 32),
         ("augment.flip", 1.01, 1),
         ("augment.affine", -0.01, 0),
@@ -100,6 +104,7 @@ def test_a_stage_fills_what_was_not_said(stage: str) -> None:
 def test_saved_and_loaded_is_the_same(stage: str, tmp_path: Path) -> None:
     settings = ["train.precision=no", "train.checkpointing=off", "train.clip_norm=null", "train.backbone_lr=3e-7"]
     settings += ["model.windows=[subdural, brain]", "model.pretrained=some/weights.safetensors", "augment.flip=0.1"]
+    settings += ["model.sequence=gru", "model.sequence_inputs=[spacing, position]", "model.channel_dropout=0.3"]
     config = load_config(stage, None, settings)
     save_config(config, tmp_path / "config.yaml")
     for other in STAGES:  # the file says everything, so that no stage's default remains

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+import torch
 from dicom_files import HEAD_CT, needs_head_ct
 
 import ichseq
@@ -30,7 +31,13 @@ def logits(table: pd.DataFrame) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore:these weights")
-def test_dicom_and_prepared_set_give_the_same_logits(model: Model, phantoms: Path, prepared: Path) -> None:
+@pytest.mark.parametrize("reads_positions", [False, True])
+def test_dicom_and_prepared_set_give_the_same_logits(
+    model: Model, phantoms: Path, prepared: Path, reads_positions: bool
+) -> None:
+    if reads_positions:
+        torch.manual_seed(0)
+        model = Model("test_resnet", image_size=32, hidden_size=8, sequence="transformer", sequence_inputs=["spacing"])
     index = Index.load(prepared)
     from_store = predict_prepared([model], index, np.arange(index.n_series))
     from_files = ichseq.predict(model, ichseq.load_series(phantoms / "stage_2_train"))

@@ -34,6 +34,7 @@ class Batch:
         labels: float32 (S, 6), NaN where unknown.
         boxes: float32 (P, 4), crop boxes where the items are not whole series; None: the model finds them.
         warp: float32 (P, 3, 3), augmentation; None: none.
+        positions_mm: float32 (S,), places along the scan's axis, NaN where unknown; None: not whole series.
     """
 
     items: list[Item]
@@ -43,6 +44,7 @@ class Batch:
     labels: Tensor
     boxes: Tensor | None = None
     warp: Tensor | None = None
+    positions_mm: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The batch with what the network reads on a device; lengths stay on the CPU. Does not wait for the copy."""
@@ -50,7 +52,7 @@ class Batch:
         def move(tensor: Tensor | None) -> Any:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        moved = {name: move(getattr(self, name)) for name in ("hu", "labels", "boxes", "warp")}
+        moved = {name: move(getattr(self, name)) for name in ("hu", "labels", "boxes", "warp", "positions_mm")}
         return replace(self, **moved)
 
 
@@ -115,11 +117,23 @@ def plan_slices(
 
 def item_labels(index: Index, items: Sequence[Item]) -> np.ndarray:
     """float32 (S, 6): labels of the items' slices, stacked."""
+    return index.labels[_rows(index, items)]
+
+
+def item_positions(index: Index, items: Sequence[Item]) -> Tensor | None:
+    """float32 (S,): places of the items' slices in mm; None where an item is not a whole series."""
+    if any(k >= 0 for _, k in items):
+        return None
+    return torch.from_numpy(index.positions_mm[_rows(index, items)].astype(np.float32))
+
+
+def _rows(index: Index, items: Sequence[Item]) -> np.ndarray:
+    """Rows of the items' slices in the tables of the index."""
     rows = [
         np.arange(index.offsets[i], index.offsets[i + 1]) if k < 0 else np.array([index.offsets[i] + k])
         for i, k in items
     ]
-    return index.labels[np.concatenate(rows)] if rows else np.zeros((0, index.labels.shape[1]), np.float32)
+    return np.concatenate(rows) if rows else np.zeros(0, np.int64)
 
 
 def new_array(shape: tuple[int, ...]) -> np.ndarray:
@@ -154,5 +168,6 @@ def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_arr
         else:
             hu[row : row + n, :h, :w] = read_slices(path, start, stop, expected=whole)
         row += n
-    labels = torch.from_numpy(item_labels(index, items))
-    return Batch(list(items), torch.from_numpy(hu), torch.tensor(lengths, dtype=torch.int64), sizes, labels)
+    labels, positions_mm = torch.from_numpy(item_labels(index, items)), item_positions(index, items)
+    counts = torch.tensor(lengths, dtype=torch.int64)
+    return Batch(list(items), torch.from_numpy(hu), counts, sizes, labels, positions_mm=positions_mm)

@@ -122,7 +122,7 @@ class _GpuSender(threading.local):
 
     def receive(self, batch: Batch) -> Batch:
         current = torch.cuda.current_stream(self.device)
-        for tensor in (batch.hu, batch.labels, batch.boxes, batch.warp):
+        for tensor in (batch.hu, batch.labels, batch.boxes, batch.warp, batch.positions_mm):
             if tensor is not None:
                 tensor.record_stream(current)  # its memory is another stream's, which must not take it back too soon
         return batch

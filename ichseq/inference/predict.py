@@ -120,20 +120,20 @@ def _answer(models: Sequence[Model], whole: Series | None, boxes: Sequence[Tenso
             with _autocast(model):
                 boxed = None if model.network_input.crop == "slice" else box[None]
                 found.append(model.embed(hu.to(model.device), torch.tensor([len(hu)]), boxes=boxed))
-    lengths = torch.tensor([len(whole)])
-    answers = [_probabilities(model, torch.cat(found), lengths) for model, found in zip(models, parts, strict=True)]
+    order = torch.tensor([len(whole)]), torch.tensor(whole.positions_mm)
+    answers = [_probabilities(model, torch.cat(found), *order) for model, found in zip(models, parts, strict=True)]
     identity = (whole.patient_id, whole.study_uid, whole.series_uid)
     table = slice_table(identity, whole.sop_uids, whole.files, whole.positions_mm, _mean(answers))
     return SeriesPrediction(table, whole.warnings, unread)
 
 
-def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor) -> Tensor:
+def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None) -> Tensor:
     """(S, 6) on the CPU; a model of the slice stage answers with its slice head."""
     with _autocast(model):
         if model.trained_on.get("stage") == "slice":
             logits = model.slice_logits(embeddings)
         else:
-            logits = model.sequence_logits(embeddings, lengths)
+            logits = model.sequence_logits(embeddings, lengths, positions_mm)
     return torch.sigmoid(logits.float()).cpu()
 
 
@@ -174,7 +174,7 @@ def predict_prepared(
             model.eval()
             with _autocast(model):
                 embeddings = model.embed(batch.hu, batch.lengths)
-            answers.append(_probabilities(model, embeddings, batch.lengths))
+            answers.append(_probabilities(model, embeddings, batch.lengths, batch.positions_mm))
         identity = (row["patient_id"], row["study_uid"], row["series_uid"])
         tables.append(slice_table(identity, index.sop_uids(i), index.files(i), index.positions_mm[rows],
                                   _mean(answers), index.labels[rows]))  # fmt: skip

@@ -56,7 +56,7 @@ def _of_phantoms(pretrained: bool | str) -> bool:
 
 
 def start_from(model: Model, init: Path) -> str:
-    """Take another run's weights: the backbone's have to fit, the heads' and the sequence part's are taken if they do.
+    """Take another run's weights: the backbone's have to fit, the slice head's and the sequence part's are taken if so.
 
     Returns:
         A line that says what was taken.
@@ -68,6 +68,9 @@ def start_from(model: Model, init: Path) -> str:
                            f"set model.{key} to the same, or choose another --init")  # fmt: skip
     mine, theirs = model.state_dict(), other.state_dict()
     fitting = {k: t for k, t in theirs.items() if k in mine and mine[k].shape == t.shape}
+    mine_read, theirs_read = ({k: t.shape for k, t in s.items() if k.startswith("sequence.")} for s in (mine, theirs))
+    if mine_read != theirs_read:  # taken whole or not at all: a head is of no use to other layers than its own
+        fitting = {k: t for k, t in fitting.items() if not k.startswith("sequence.")}
     model.load_state_dict(fitting, strict=False)
     fresh = sorted({key.split(".")[0] for key in mine if key not in fitting})
     model.trained_on["phantom"] = bool(model.trained_on["phantom"] or other.trained_on.get("phantom"))

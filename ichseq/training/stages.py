@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ichseq.config import AugmentConfig, TrainConfig
 from ichseq.data.augment import warps
-from ichseq.data.batches import Allocate, Batch, Item, item_labels, plan_epoch, plan_slices, read_batch
+from ichseq.data.batches import Allocate, Batch, Item, item_labels, item_positions, plan_epoch, plan_slices, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError
@@ -54,13 +54,13 @@ def stage_logits(model: Model, stage: Stage, batch: Batch, *, held: bool = False
     With `held`, no gradient reaches the backbone.
     """
     if stage.name == "frozen":
-        return model.sequence_logits(batch.hu, batch.lengths), None
+        return model.sequence_logits(batch.hu, batch.lengths, batch.positions_mm), None
     with torch.set_grad_enabled(torch.is_grad_enabled() and not held):
         embeddings = model.embed(batch.hu, batch.lengths, **seen_by_the_backbone(batch))
     sliced = model.slice_logits(embeddings)
     if stage.name == "slice" or model.sequence is None:
         return sliced, None
-    return model.sequence_logits(embeddings, batch.lengths), sliced
+    return model.sequence_logits(embeddings, batch.lengths, batch.positions_mm), sliced
 
 
 def seen_by_the_backbone(batch: Batch) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class StageNetwork(nn.Module):
             module = getattr(model, part)
             if module is not None:
                 module.requires_grad_(True)
-        if aux_weight == 0 and stage.name == "joint" and model.sequence is not None:
+        if aux_weight == 0 and stage.name == "joint" and model.sequence is not None and not model.sequence.reads_logits:
             model.slice_head.requires_grad_(False)  # a parameter without gradient would keep processes waiting
         if "backbone" not in stage.parts:
             model.freeze_backbone()
@@ -182,7 +182,8 @@ class StageReader:
         rows = [slice(self.index.offsets[i], self.index.offsets[i + 1]) for i, _ in items]
         lengths = torch.tensor([r.stop - r.start for r in rows], dtype=torch.int64)
         stack = np.concatenate([embeddings[r] for r in rows] or [embeddings[:0]]).astype(np.float32, copy=False)
-        return Batch(items, torch.from_numpy(stack), lengths, [], torch.from_numpy(item_labels(self.index, items)))
+        labels, positions_mm = torch.from_numpy(item_labels(self.index, items)), item_positions(self.index, items)
+        return Batch(items, torch.from_numpy(stack), lengths, [], labels, positions_mm=positions_mm)
 
 
 @torch.no_grad()

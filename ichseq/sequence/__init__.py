@@ -1,0 +1,1 @@
+"""The sequence part: what reads the embeddings of a series in order."""
