@@ -26,6 +26,7 @@ ORDER = [
     "inference",
     "evaluation",
     "demo",
+    "table_commands",
     "cli",
 ]
 BELOW_ALL = {"errors", "labels", "config"}
