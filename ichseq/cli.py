@@ -14,6 +14,7 @@ import click
 
 from ichseq import __version__
 from ichseq.errors import IchseqError, Stopped, counted
+from ichseq.table_commands import ensemble, submit
 
 if TYPE_CHECKING:
     from ichseq.ct.order import Order
@@ -119,6 +120,10 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="ichseq")
 def main(debug: bool) -> None:
     """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
+
+
+main.add_command(ensemble)
+main.add_command(submit)
 
 
 @main.command()

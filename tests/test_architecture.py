@@ -27,6 +27,7 @@ ORDER = [
     "inference",
     "evaluation",
     "demo",
+    "table_commands",
     "cli",
 ]
 BELOW_ALL = {"errors", "files", "labels", "config"}

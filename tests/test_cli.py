@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ichseq.cli import main
 
-COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict"]
+COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict", "ensemble", "submit"]
 
 
 def test_help_needs_no_torch() -> None:

@@ -1,0 +1,92 @@
+"""The commands that take prediction tables: ensemble and submit. What is heavy is imported inside each."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ichseq.errors import ConfigError, counted
+from ichseq.labels import CLIP_PROBABILITY
+
+if TYPE_CHECKING:
+    from ichseq.inference.ensemble import By
+
+_PATH = click.Path(path_type=Path)
+_CLIP = click.option(
+    "--clip",
+    "least",
+    default=CLIP_PROBABILITY,
+    show_default=True,
+    help="Keep probabilities this far from 0 and 1; 0: leave them.",
+)
+
+
+@click.command()
+@click.argument("runs", metavar="RUN...", type=_PATH, nargs=-1, required=True)
+@click.option("-o", "--out", type=_PATH, required=True, help="Parquet if it ends in .parquet, else CSV.")
+@click.option("--weights", metavar="W,W,...", help="One for each RUN, such as 1,2,1; default: all alike.")
+@click.option(
+    "--smooth",
+    "smoothing",
+    type=click.Choice(["none", "mean", "weighted"]),
+    default="none",
+    show_default=True,
+    help="Average over 3 neighbouring slices; weighted: 0.6, 1.8, 0.6.",
+)
+@_CLIP
+@click.option(
+    "--by",
+    type=click.Choice(["series", "patient"]),
+    default="series",
+    show_default=True,
+    help="Neighbours in the smoothing: of a series, or of all a patient's slices.",
+)
+def ensemble(runs: tuple[Path, ...], out: Path, weights: str | None, smoothing: str, least: float, by: "By") -> None:
+    """Blend the predictions of several runs over the same slices into one table, and score it.
+
+    RUN is a run or a leaf of it that `ichseq evaluate` has scored, or a prediction table (CSV, Parquet).
+    """
+    from ichseq.evaluation.metrics import evaluate_table
+    from ichseq.evaluation.predicted import find_predicted, mean_prevalence, refuse_unlike
+    from ichseq.evaluation.report import metrics_text
+    from ichseq.inference.ensemble import MEAN, WEIGHTED, blend, clip, smooth
+    from ichseq.inference.tables import check_writable, write_table
+    from ichseq.labels import LABELS
+
+    shares = _numbers(weights)
+    check_writable(out)
+    every = [find_predicted(path) for path in runs]
+    refuse_unlike(every)
+    table = blend([one.table for one in every], shares, [one.name for one in every])
+    if smoothing != "none":
+        table = smooth(table, WEIGHTED if smoothing == "weighted" else MEAN, by=by)
+    table = clip(table, least)
+    write_table(table, out)
+    if table[[f"true_{label}" for label in LABELS]].notna().any(axis=None):
+        click.echo(metrics_text(evaluate_table(table, mean_prevalence(every))))
+    click.echo(f"{counted(len(table), 'slice')} of {counted(table['series_uid'].nunique(), 'series')}: {out}")
+
+
+def _numbers(weights: str | None) -> list[float] | None:
+    try:
+        return None if weights is None else [float(part) for part in weights.split(",")]
+    except ValueError:
+        raise ConfigError(f"--weights is {weights!r}; give numbers with commas, such as 1,2,1") from None
+
+
+@click.command()
+@click.argument("table", type=_PATH)
+@click.option("--sample", type=_PATH, required=True, help="The competition's stage_2_sample_submission.csv.")
+@click.option("-o", "--out", type=_PATH, default="submission.csv", show_default=True, help="The submission, CSV.")
+@_CLIP
+def submit(table: Path, sample: Path, out: Path, least: float) -> None:
+    """Write a prediction table as a submission to the RSNA 2019 competition, in the sample's order."""
+    from ichseq.inference.ensemble import read_table
+    from ichseq.inference.submission import check_name, submission, write_submission
+    from ichseq.inference.tables import check_writable
+
+    check_name(out)
+    check_writable(out)
+    content = submission(read_table(table), sample, least=least)
+    write_submission(content, out)
+    click.echo(f"{counted(len(content), 'row')}: {out}")
