@@ -8,7 +8,7 @@ from torch import Tensor
 from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
-from ichseq.data.batches import read_batch
+from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
 from ichseq.labels import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
 from ichseq.network_input import chunks, series_spans
@@ -24,7 +24,7 @@ def main() -> None:
     index = Index.load(prepared(asked.patients, asked.size))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = Model("test_resnet", image_size=asked.image_size).to(device)  # for its view of a slice
-    batches = [read_batch(index, [(i, -1)]) for i in range(index.n_series)]
+    batches = [read_batch(index, [Item(i)]) for i in range(index.n_series)]
     series = [batch.hu.to(device) for batch in batches]
 
     def ours() -> None:

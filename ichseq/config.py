@@ -70,6 +70,7 @@ class TrainConfig:
     accumulate: int = 1  # batches summed before the optimizer steps
     mixup: float = 0.0  # slice stage: slices mixed in pairs, their shares drawn from Beta(mixup, mixup); 0: none
     negatives: float = 1.0  # share of the patients without bleeding that an epoch reads, drawn anew for each
+    window: int = 0  # joint and frozen stage: neighbouring slices that an epoch reads of each series; 0: all
     freeze_epochs: int = 0  # joint stage: the backbone is left alone for the first n epochs
     warmup_steps: int = 100
     schedule: Literal["constant", "cosine"] = "constant"
@@ -238,7 +239,7 @@ def _check_ranges(config: Config) -> None:
         "model": {"image_size": 32, "hidden_size": 1},
         "train": {"epochs": 1, "patients_per_batch": 1, "slices_per_batch": 1, "accumulate": 1, "chunk_size": 1}
         | {"checkpoint_every": 1, "workers": 0, "warmup_steps": 0, "seed": 0, "keep_epochs": 0}
-        | {"mixup": 0, "freeze_epochs": 0}
+        | {"mixup": 0, "freeze_epochs": 0, "window": 0}
         | {"backbone_lr": 0, "sequence_lr": 0, "weight_decay": 0, "decay": 0, "aux_weight": 0, "clip_norm": 0},
         "augment": {"shift": 0, "scale": 0, "rotate": 0},
     }

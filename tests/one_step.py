@@ -32,7 +32,7 @@ def main(data: Path, out: Path, number: int, *settings: str) -> None:
     loss = session.group.sum(float(sum(losses)))
     if session.group.main:
         gradients = {name: p.grad for name, p in session.network.named_parameters() if p.grad is not None}
-        lengths = [float(session.index.lengths[i]) for i, _ in items]
+        lengths = [float(session.index.lengths[i]) for i, _, _ in items]
         save_file(
             gradients | {"loss": torch.tensor([loss]), "lengths": torch.tensor(lengths)}, out / "step.safetensors"
         )

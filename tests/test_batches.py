@@ -8,10 +8,20 @@ import pytest
 import torch
 
 from ichseq.ct.phantom import write_phantoms
-from ichseq.data.batches import Item, item_labels, new_array, plan_epoch, plan_slices, read_batch
+from ichseq.data.batches import (
+    Item,
+    item_labels,
+    new_array,
+    plan_epoch,
+    plan_slices,
+    plan_windows,
+    read_batch,
+    share_of_negatives,
+)
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
+from ichseq.errors import DataError
 from ichseq.labels import AIR_HU
 from ichseq.training.stages import StageReader
 
@@ -47,8 +57,8 @@ def flat(plan: list[list[list[list[Item]]]]) -> list[Item]:
 def test_every_series_comes_once(index: Index, batch: int, accumulate: int, processes: int) -> None:
     series = index.training_series(0)
     plan = plan_epoch(index, series, batch=batch, accumulate=accumulate, processes=processes, key=(0, 1))
-    assert sorted(flat(plan)) == [(i, -1) for i in sorted(series.tolist())]
-    patients = index.patient_codes[[i for i, _ in flat(plan)]]
+    assert sorted(flat(plan)) == [Item(i) for i in sorted(series.tolist())]
+    patients = index.patient_codes[[i for i, _, _ in flat(plan)]]
     assert sorted(patients) == sorted(index.patient_codes[series])
     assert not set(patients) & set(index.patient_codes[index.validation_series(0)])
     for number, step in enumerate(plan):
@@ -66,7 +76,7 @@ def test_processes_get_about_the_same_number_of_slices(index: Index, processes: 
     dealt, as_drawn = [], []
     for epoch in range(20):
         plan = plan_epoch(uneven, np.arange(10), batch=3, accumulate=1, processes=processes, key=(0, epoch))
-        drawn = [sum(lengths[i] for items in process for i, _ in items) for process in plan[0]]
+        drawn = [sum(lengths[i] for items in process for i, _, _ in items) for process in plan[0]]
         dealt.append(max(drawn) - min(drawn))
         order = np.random.default_rng(epoch).permutation(10)[: 3 * processes].reshape(processes, 3)
         as_drawn.append(np.ptp(lengths[order].sum(axis=1)))
@@ -88,46 +98,77 @@ def test_a_key_decides_its_plan(index: Index, make: type[plan_epoch]) -> None:
 def test_every_slice_comes_once(index: Index, batch: int, accumulate: int, processes: int) -> None:
     series = index.training_series(1)
     plan = plan_slices(index, series, batch=batch, accumulate=accumulate, processes=processes, key=(0, 0))
-    assert sorted(flat(plan)) == [(int(i), k) for i in series for k in range(index.lengths[i])]
+    assert sorted(flat(plan)) == [Item(int(i), k, 1) for i in series for k in range(index.lengths[i])]
     for step in plan:
         sizes = [len(items) for process in step for items in process]
         assert len(sizes) == accumulate * processes
         assert max(sizes) <= batch
         assert max(sizes) - min(sizes) <= 1
-    first = [i for i, _ in plan[0][0][0]]
+    first = [i for i, _, _ in plan[0][0][0]]
     assert len(set(first)) > 1  # slices of many series are mixed
 
 
+def test_windows_are_neighbouring_slices_of_every_series(index: Index) -> None:
+    series = index.training_series(1)
+
+    def windows(slices: int, epoch: int) -> list[Item]:
+        return flat(plan_windows(index, series, slices=slices, batch=3, accumulate=1, processes=2, key=(0, epoch)))
+
+    for item in windows(10, 0):
+        assert item.slices == 10
+        assert 0 <= item.first <= index.lengths[item.series] - 10
+    assert sorted(item.series for item in windows(10, 0)) == sorted(series.tolist())
+    assert windows(10, 0) == windows(10, 0)
+    assert {item.first for item in windows(10, 0)} != {item.first for item in windows(10, 1)}
+    assert all(item.whole for item in windows(1000, 0))
+    places = {item.first for epoch in range(300) for item in windows(10, epoch) if item.series == series[0]}
+    assert places == set(range(index.lengths[series[0]] - 9))  # the first and the last as well
+
+
+def test_all_who_bleed_and_a_share_of_the_others(index: Index) -> None:
+    series = np.arange(index.n_series)
+    bleeds = np.array([(read_batch(index, [Item(int(i))]).labels == 1).any().item() for i in series])
+    assert 1 < (~bleeds).sum() < len(series)
+    half = [share_of_negatives(index, series, 0.5, key=(0, epoch)) for epoch in range(20)]
+    for kept in half:
+        assert set(series[bleeds]) <= set(kept)
+        assert len(kept) == bleeds.sum() + round(0.5 * (~bleeds).sum())
+    assert len({tuple(kept) for kept in half}) > 1
+    assert np.array_equal(half[0], share_of_negatives(index, series, 0.5, key=(0, 0)))
+    assert np.array_equal(share_of_negatives(index, series, 0, key=(0, 0)), series[bleeds])
+    assert np.array_equal(share_of_negatives(index, series, 1, key=(0, 0)), series)
+    with pytest.raises(DataError, match="no patient bleeds"):
+        share_of_negatives(index, series[~bleeds], 0, key=(0, 0))
+
+
 def test_a_batch_is_what_the_store_and_the_tables_hold(index: Index) -> None:
-    items = [(4, -1), (1, -1), (7, 3), (0, -1), (7, 2)]
+    items = [Item(4), Item(1), Item(7, 3, 1), Item(0), Item(7, 2, 4)]
     batch = read_batch(index, items)
-    pieces = [
-        read_slices(index.store_path(i)) if k < 0 else read_slices(index.store_path(i))[k : k + 1] for i, k in items
-    ]
+    pieces = [read_slices(index.store_path(i))[k : None if n < 0 else k + n] for i, k, n in items]
     assert np.array_equal(batch.hu.numpy(), np.concatenate(pieces))
     assert batch.hu.dtype == torch.int16
     assert batch.lengths.tolist() == [len(piece) for piece in pieces]
     assert batch.items == items
     assert batch.sizes == [(64, 64)] * 5
-    labels = [index.labels[index.offsets[i] : index.offsets[i + 1]][slice(None) if k < 0 else [k]] for i, k in items]
+    labels = [index.labels[index.offsets[i] : index.offsets[i + 1]][k : None if n < 0 else k + n] for i, k, n in items]
     assert np.array_equal(batch.labels.numpy(), np.concatenate(labels), equal_nan=True)
     assert batch.labels.nansum() > 0
     assert np.array_equal(item_labels(index, items), batch.labels.numpy(), equal_nan=True)
 
 
 def test_whole_series_come_with_their_positions(index: Index) -> None:
-    positions = read_batch(index, [(4, -1), (1, -1)]).positions_mm
+    positions = read_batch(index, [Item(4), Item(1)]).positions_mm
     assert positions is not None
     rows = [index.positions_mm[index.offsets[i] : index.offsets[i + 1]] for i in (4, 1)]
     assert positions.dtype == torch.float32
     assert np.abs(positions.numpy() - np.concatenate(rows)).max() < 1e-3
-    embedded = StageReader(index, embeddings=np.zeros((index.n_slices, 2), np.float16))([(4, -1), (1, -1)], new_array)
+    embedded = StageReader(index, embeddings=np.zeros((index.n_slices, 2), np.float16))([Item(4), Item(1)], new_array)
     assert embedded.positions_mm is not None
     assert torch.equal(embedded.positions_mm, positions)
     moved = embedded.to(torch.device("meta")).positions_mm
     assert moved is not None
     assert moved.device.type == "meta"
-    assert read_batch(index, [(4, -1), (7, 3)]).positions_mm is None  # slice 3 has no neighbours here
+    assert read_batch(index, [Item(4), Item(7, 3, 1)]).positions_mm is None  # slice 3 has no neighbours here
 
 
 def test_a_share_may_be_empty(index: Index) -> None:
@@ -138,7 +179,7 @@ def test_a_share_may_be_empty(index: Index) -> None:
 def test_mixed_sizes_are_padded_with_air(mixed: Index) -> None:
     assert sorted(mixed.shapes.tolist()) == [[32, 32], [48, 48]]
     small, large = (int(i) for i in np.argsort(mixed.shapes[:, 0]))
-    batch = read_batch(mixed, [(large, -1), (small, -1)])
+    batch = read_batch(mixed, [Item(large), Item(small)])
     n = int(mixed.lengths[large])
     assert batch.sizes == [(48, 48), (32, 32)]
     assert batch.hu.shape == (n + mixed.lengths[small], 48, 48)
@@ -146,7 +187,7 @@ def test_mixed_sizes_are_padded_with_air(mixed: Index) -> None:
     assert np.array_equal(batch.hu[n:, :32, :32].numpy(), read_slices(mixed.store_path(small)))
     assert (batch.hu[n:, 32:] == AIR_HU).all()
     assert (batch.hu[n:, :, 32:] == AIR_HU).all()
-    assert read_batch(mixed, [(small, -1)]).hu.shape[1:] == (32, 32)  # alone it needs no padding
+    assert read_batch(mixed, [Item(small)]).hu.shape[1:] == (32, 32)  # alone it needs no padding
     known = ~batch.labels.isnan()
     assert not known[:n].any()  # the label file is the small one's
     assert known[n:].all()

@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from ichseq import Model
-from ichseq.data.batches import read_batch
+from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.files import held
@@ -43,7 +43,7 @@ def test_they_are_the_models(index: Index) -> None:
     found = compute(model, index)
     assert found.shape == (index.n_slices, model.features)
     for i in range(index.n_series):
-        batch = read_batch(index, [(i, -1)])
+        batch = read_batch(index, [Item(i)])
         with torch.inference_mode():
             expected = model.eval().embed(batch.hu, batch.lengths).numpy()
         assert np.allclose(found[index.offsets[i] : index.offsets[i + 1]], expected, atol=1e-6)

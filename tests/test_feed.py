@@ -23,7 +23,7 @@ def test_threads_change_nothing(index: Index, threads: int) -> None:
     def read(items: list[Item], allocate: Allocate) -> Batch:
         return read_batch(index, items, allocate)
 
-    tasks = [[(i, -1), (j, 0)] for i, j in itertools.permutations(range(4), 2)]
+    tasks = [[Item(i), Item(j, 0, 1)] for i, j in itertools.permutations(range(4), 2)]
     alone = list(feed(tasks, read, threads=0))
     ahead = list(feed(tasks, read, threads=threads))
     assert [batch.items for batch in ahead] == tasks == [batch.items for batch in alone]
@@ -36,7 +36,7 @@ def test_an_error_of_a_reader_comes_in_its_turn(index: Index, threads: int, tmp_
     lacking = dataclasses.replace(index, folder=tmp_path)  # no store there
 
     def read(number: int, allocate: Allocate) -> Batch:
-        return read_batch(lacking if number == 2 else index, [(0, 0)], allocate)
+        return read_batch(lacking if number == 2 else index, [Item(0, 0, 1)], allocate)
 
     batches = feed(range(4), read, threads=threads)
     next(batches), next(batches)
@@ -50,7 +50,7 @@ def test_no_more_is_read_than_is_needed_soon(index: Index, threads: int) -> None
 
     def read(number: int, allocate: Allocate) -> Batch:
         started.append(number)
-        return read_batch(index, [(0, 0)], allocate)
+        return read_batch(index, [Item(0, 0, 1)], allocate)
 
     batches = feed(range(50), read, threads=threads)
     next(batches)
@@ -64,7 +64,7 @@ def test_on_a_gpu_the_batches_are_those_of_the_cpu(index: Index, threads: int) -
     def read(items: list[Item], allocate: Allocate) -> Batch:
         return read_batch(index, items, allocate)
 
-    tasks = [[(i, -1)] for i in range(index.n_series)] * 3  # so often that every buffer is used again
+    tasks = [[Item(i)] for i in range(index.n_series)] * 3  # so often that every buffer is used again
     there = [batch.hu.clone() for batch in feed(tasks, read, threads=threads, device="cuda")]
     here = [batch.hu for batch in feed(tasks, read, threads=0)]
     assert all(a.is_cuda and torch.equal(a.cpu(), b) for a, b in zip(there, here, strict=True))

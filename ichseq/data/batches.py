@@ -6,7 +6,7 @@ the number of threads changes nothing.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,20 @@ from ichseq.data.store import read_slices
 from ichseq.errors import DataError
 from ichseq.labels import AIR_HU
 
-Item = tuple[int, int]  # series number, slice (-1: the whole series)
+
+class Item(NamedTuple):
+    """A series, by its number, or neighbouring slices of one."""
+
+    series: int
+    first: int = 0
+    slices: int = -1  # all
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a whole series."""
+        return self.slices < 0
+
+
 Allocate = Callable[[tuple[int, ...]], np.ndarray]  # an int16 array of a shape, its content undefined
 
 
@@ -65,7 +78,7 @@ def share_of_negatives(index: Index, series: np.ndarray, share: float, *, key: t
     if share == 1:
         return series
     bleeds = np.array([(index.labels[index.offsets[i] : index.offsets[i + 1]] == 1).any() for i in series])
-    patients = np.array(index.patients())[series]
+    patients = index.patient_codes[series]
     bleeding = np.unique(patients[bleeds])
     others = np.setdiff1d(patients, bleeding)
     chosen = np.random.default_rng(derive_seed("negatives", *key)).permutation(others)[: round(share * len(others))]
@@ -93,10 +106,24 @@ def plan_epoch(
         for i in step[np.argsort(-index.lengths[step], kind="stable")]:
             room = [k for k in range(len(piles)) if len(piles[k]) < batch]
             pile = min(room, key=lambda k: (loads[k], k))
-            piles[pile].append((int(i), -1))
+            piles[pile].append(Item(int(i)))
             loads[pile] += index.lengths[i]
         plan.append([piles[p * accumulate : (p + 1) * accumulate] for p in range(processes)])
     return plan
+
+
+def plan_windows(
+    index: Index, series: np.ndarray, *, slices: int, batch: int, accumulate: int, processes: int, key: tuple[int, ...]
+) -> list[list[list[list[Item]]]]:
+    """`plan_epoch`, but of every series only so many neighbouring slices, at a place that the key decides."""
+    places = np.random.default_rng(derive_seed("window", *key)).random(index.n_series)
+
+    def window(item: Item) -> Item:
+        room = int(index.lengths[item.series]) - slices
+        return Item(item.series, int(places[item.series] * (room + 1)), slices) if room > 0 else item
+
+    plan = plan_epoch(index, series, batch=batch, accumulate=accumulate, processes=processes, key=key)
+    return [[[[window(item) for item in items] for items in process] for process in step] for step in plan]
 
 
 def plan_slices(
@@ -109,7 +136,7 @@ def plan_slices(
     size = batch * accumulate * processes
     plan = []
     for start in range(0, len(order), size):
-        step = [(int(owner[k]), int(within[k])) for k in order[start : start + size]]
+        step = [Item(int(owner[k]), int(within[k]), 1) for k in order[start : start + size]]
         shares = [step[p :: processes * accumulate] for p in range(processes * accumulate)]
         plan.append([shares[p * accumulate : (p + 1) * accumulate] for p in range(processes)])
     return plan
@@ -117,23 +144,26 @@ def plan_slices(
 
 def item_labels(index: Index, items: Sequence[Item]) -> np.ndarray:
     """float32 (S, 6): labels of the items' slices, stacked."""
-    return index.labels[_rows(index, items)]
+    return index.labels[item_rows(index, items)]
 
 
 def item_positions(index: Index, items: Sequence[Item]) -> Tensor | None:
-    """float32 (S,): places of the items' slices in mm; None where an item is not a whole series."""
-    if any(k >= 0 for _, k in items):
+    """float32 (S,): places of the items' slices in mm; None where an item is a single slice."""
+    if any(item.slices == 1 for item in items):
         return None
-    return torch.from_numpy(index.positions_mm[_rows(index, items)].astype(np.float32))
+    return torch.from_numpy(index.positions_mm[item_rows(index, items)].astype(np.float32))
 
 
-def _rows(index: Index, items: Sequence[Item]) -> np.ndarray:
+def item_rows(index: Index, items: Sequence[Item]) -> np.ndarray:
     """Rows of the items' slices in the tables of the index."""
-    rows = [
-        np.arange(index.offsets[i], index.offsets[i + 1]) if k < 0 else np.array([index.offsets[i] + k])
-        for i, k in items
-    ]
+    rows = [np.arange(count) + index.offsets[item.series] + item.first for item, count in
+            zip(items, item_lengths(index, items), strict=True)]  # fmt: skip
     return np.concatenate(rows) if rows else np.zeros(0, np.int64)
+
+
+def item_lengths(index: Index, items: Sequence[Item]) -> list[int]:
+    """Slices of each item."""
+    return [int(index.lengths[item.series]) if item.whole else item.slices for item in items]
 
 
 def new_array(shape: tuple[int, ...]) -> np.ndarray:
@@ -152,21 +182,20 @@ def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_arr
     Raises:
         DataError: a store file is missing, damaged or not the one that the index means.
     """
-    lengths = [int(index.lengths[i]) if k < 0 else 1 for i, k in items]
-    sizes = [(int(index.shapes[i, 0]), int(index.shapes[i, 1])) for i, _ in items]
+    lengths = item_lengths(index, items)
+    sizes = [(int(index.shapes[i, 0]), int(index.shapes[i, 1])) for i, _, _ in items]
     shape = (sum(lengths), max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0))
     same = all(size == shape[1:] for size in sizes)
     hu = allocate(shape)
     if not same:
         hu.fill(AIR_HU)
     row = 0
-    for (i, k), n, (h, w) in zip(items, lengths, sizes, strict=True):
-        start, stop = (0, None) if k < 0 else (k, k + 1)
+    for (i, start, _), n, (h, w) in zip(items, lengths, sizes, strict=True):
         path, whole = index.store_path(i), (int(index.lengths[i]), h, w)
         if same:
-            read_slices(path, start, stop, out=hu[row : row + n], expected=whole)
+            read_slices(path, start, start + n, out=hu[row : row + n], expected=whole)
         else:
-            hu[row : row + n, :h, :w] = read_slices(path, start, stop, expected=whole)
+            hu[row : row + n, :h, :w] = read_slices(path, start, start + n, expected=whole)
         row += n
     labels, positions_mm = torch.from_numpy(item_labels(index, items)), item_positions(index, items)
     counts = torch.tensor(lengths, dtype=torch.int64)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ichseq.ct.archive import LeftOut, count_reasons
 from ichseq.ct.order import Order
 from ichseq.ct.series import Series
-from ichseq.data.batches import read_batch
+from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
@@ -163,11 +163,11 @@ def predict_prepared(
     All models are on one device.
     """
     tables = []
-    tasks = [[(int(i), -1)] for i in series]
+    tasks = [[Item(int(i))] for i in series]
     device = models[0].device
     for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
                       device=device):  # fmt: skip
-        i = batch.items[0][0]
+        i = batch.items[0].series
         row, rows = index.series_row(i), slice(index.offsets[i], index.offsets[i + 1])
         answers = []
         for model in models:

@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ichseq.data.batches import read_batch
+from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import RunError
@@ -181,14 +181,14 @@ def _compute(
     model.eval()
     left = np.flatnonzero(~work.done)[accelerator.process_index :: accelerator.num_processes]
     progress(int(work.done.sum()))
-    tasks = [[(int(i), -1)] for i in left]
+    tasks = [[Item(int(i))] for i in left]
     batches = feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
                    device=model.device)  # fmt: skip
 
     def embedded() -> Iterator[tuple[int, Tensor]]:
         for batch in batches:
             with accelerator.autocast():
-                yield batch.items[0][0], model.embed(batch.hu, batch.lengths).float()
+                yield batch.items[0].series, model.embed(batch.hu, batch.lengths).float()
 
     for number, (i, embeddings) in enumerate(_one_behind(embedded()), 1):
         work.write(i, embeddings.cpu().numpy())

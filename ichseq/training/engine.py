@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ichseq.config import Config
 from ichseq.data.augment import derive_seed
-from ichseq.data.batches import Batch, Item, item_labels
+from ichseq.data.batches import Batch, Item, item_labels, item_lengths
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import IchseqError, RunError
@@ -212,7 +212,7 @@ class Trainer:
         losses = torch.stack([loss for _, loss, _ in self.pending]).tolist()
         for (items, _, weight), loss in zip(self.pending, losses, strict=True):
             if not math.isfinite(loss):
-                names = ", ".join(str(s.index.store_path(i).name) for i, _ in items)
+                names = ", ".join(str(s.index.store_path(i).name) for i, _, _ in items)
                 raise RunError(f"{s.leaf}: the loss is {loss} on the series {names} (epoch {s.at.epoch + 1}); the last "
                                "good checkpoint is kept; lower the learning rates")  # fmt: skip
             s.at.epoch_loss += loss * weight
@@ -234,12 +234,13 @@ class Trainer:
         train_loss = s.group.sum(at.epoch_loss) / max(at.epoch_weight, 1)
         best_of = s.ema.module if s.ema is not None else s.model
         valid = self.validate(best_of)
-        slices = int(s.index.lengths[s.training].sum())
+        everything = [item for step in s.plan(at.epoch) for process in step for items in process for item in items]
+        slices = sum(item_lengths(s.index, everything))
         at.history.append({
             "epoch": at.epoch + 1, "step": at.step, "seconds": round(at.seconds, 3), "train_loss": train_loss,
             "valid_loss": valid, "valid_weighted_log_loss": valid,
             "learning_rate_backbone": self._rate("backbone"), "learning_rate_sequence": self._rate("sequence"),
-            "slices_per_second": round(slices / max(at.seconds, 1e-9), 2),
+            "slices": slices, "slices_per_second": round(slices / max(at.seconds, 1e-9), 2),
         })  # fmt: skip
         shown = "no labels" if valid is None else f"weighted log loss {valid:.5f}"
         s.journal.note(f"epoch {at.epoch + 1}: train {train_loss:.5f}, validation {shown}")
@@ -261,7 +262,7 @@ class Trainer:
         model.eval()
         chunk = model.chunk_size
         limit = math.log((1 - CLIP_PROBABILITY) / CLIP_PROBABILITY)
-        everything = [(int(i), -1) for i in s.validation]
+        everything = [Item(int(i)) for i in s.validation]
         own = everything[s.group.rank :: s.group.count]
         tasks = [own[k : k + train.patients_per_batch] for k in range(0, len(own), train.patients_per_batch)]
         total = torch.zeros((), dtype=torch.float64, device=s.device)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from timm.utils import ModelEmaV3
 from tqdm import tqdm
 
 from ichseq.config import Config
-from ichseq.data.batches import share_of_negatives
+from ichseq.data.batches import plan_windows, share_of_negatives
 from ichseq.data.index import Index
 from ichseq.errors import DataError, IchseqError, RunError, Stopped
 from ichseq.memory import with_index
@@ -203,7 +204,7 @@ class Session:
         """What a stage has to know of the whole set: crop boxes, or embeddings."""
         train, boxes, embeddings = self.config.train, None, None
         try:
-            if self.stage.name == "slice":
+            if self.stage.name == "slice" or (self.stage.name == "joint" and train.window):
                 boxes = series_boxes(self.model, self.index, self.training, train.workers, request)
             if self.stage.name == "frozen":
                 with tqdm(total=self.index.n_series, desc="embeddings", unit="series", disable=not self.journal.shown,
@@ -262,7 +263,10 @@ class Session:
         """Steps of an epoch: plan[step][process][micro-batch] is a list of items."""
         train = self.config.train
         series = share_of_negatives(self.index, self.training, train.negatives, key=(train.seed, epoch))
-        return self.stage.plan(
+        plan = self.stage.plan
+        if train.window and self.stage.name != "slice":
+            plan = partial(plan_windows, slices=train.window)
+        return plan(
             self.index, series, batch=self.stage.batch_size(train), accumulate=train.accumulate,
             processes=self.group.count, key=(train.seed, epoch),
         )  # fmt: skip

@@ -15,7 +15,18 @@ from torch import Tensor, nn
 
 from ichseq.config import AugmentConfig, TrainConfig
 from ichseq.data.augment import warps
-from ichseq.data.batches import Allocate, Batch, Item, item_labels, item_positions, plan_epoch, plan_slices, read_batch
+from ichseq.data.batches import (
+    Allocate,
+    Batch,
+    Item,
+    item_labels,
+    item_lengths,
+    item_positions,
+    item_rows,
+    plan_epoch,
+    plan_slices,
+    read_batch,
+)
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError
@@ -162,26 +173,27 @@ class StageReader:
         if self.embeddings is not None:
             return self._embedded(items, self.embeddings)
         batch = read_batch(self.index, items, allocate)
-        boxes = None if self.boxes is None else self.boxes[[i for i, _ in items]]
+        boxes = None if self.boxes is None else self.boxes[[item.series for item in items]]
         return replace(batch, boxes=boxes, warp=self._warps(items))
 
     def _warps(self, items: list[Item]) -> Tensor | None:
         if self.augment is None:
             return None
         draws: list[tuple[int, ...]] = []
-        for i, k in items:
-            if k >= 0:
-                draws.append((self.seed, self.epoch, i, k))
+        for item in items:
+            drawn = (self.seed, self.epoch, item.series)
+            if item.slices == 1:
+                draws.append((*drawn, item.first))
             elif self.augment.per == "slice":
-                draws += [(self.seed, self.epoch, i, j) for j in range(int(self.index.lengths[i]))]
+                draws += [(*drawn, item.first + k) for k in range(item_lengths(self.index, [item])[0])]
             else:
-                draws.append((self.seed, self.epoch, i))
+                draws.append(drawn)
         return warps(self.augment, draws)
 
     def _embedded(self, items: list[Item], embeddings: np.ndarray) -> Batch:
-        rows = [slice(self.index.offsets[i], self.index.offsets[i + 1]) for i, _ in items]
-        lengths = torch.tensor([r.stop - r.start for r in rows], dtype=torch.int64)
-        stack = np.concatenate([embeddings[r] for r in rows] or [embeddings[:0]]).astype(np.float32, copy=False)
+        rows = item_rows(self.index, items)
+        lengths = torch.tensor(item_lengths(self.index, items), dtype=torch.int64)
+        stack = np.asarray(embeddings[rows], np.float32)
         labels, positions_mm = torch.from_numpy(item_labels(self.index, items)), item_positions(self.index, items)
         return Batch(items, torch.from_numpy(stack), lengths, [], labels, positions_mm=positions_mm)
 
@@ -201,9 +213,9 @@ def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int, r
     if model.network_input.crop == "none":
         sides = torch.from_numpy(index.shapes[:, [1, 0]].astype(np.float32)) / 2
         return torch.cat([sides, sides], dim=1)
-    tasks = [[(int(i), -1)] for i in series]
+    tasks = [[Item(int(i))] for i in series]
     for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads):
-        boxes[batch.items[0][0]] = model.crop_boxes(batch.hu, batch.lengths)[0]
+        boxes[batch.items[0].series] = model.crop_boxes(batch.hu, batch.lengths)[0]
         if request.code:
             raise InterruptedError
     return boxes
