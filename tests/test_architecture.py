@@ -27,7 +27,6 @@ ORDER = [
     "inference",
     "evaluation",
     "demo",
-    "table_commands",
     "cli",
 ]
 BELOW_ALL = {"errors", "files", "labels", "config"}

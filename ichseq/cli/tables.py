@@ -1,17 +1,17 @@
-"""The commands that take prediction tables: ensemble and submit. What is heavy is imported inside each."""
+"""Commands that take prediction tables: ensemble, submit. What is heavy is imported inside each command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ichseq.cli.options import PATH
 from ichseq.errors import ConfigError, counted
 from ichseq.labels import CLIP_PROBABILITY
 
 if TYPE_CHECKING:
     from ichseq.inference.ensemble import By
 
-_PATH = click.Path(path_type=Path)
 _CLIP = click.option(
     "--clip",
     "least",
@@ -22,8 +22,8 @@ _CLIP = click.option(
 
 
 @click.command()
-@click.argument("runs", metavar="RUN...", type=_PATH, nargs=-1, required=True)
-@click.option("-o", "--out", type=_PATH, required=True, help="Parquet if it ends in .parquet, else CSV.")
+@click.argument("runs", metavar="RUN...", type=PATH, nargs=-1, required=True)
+@click.option("-o", "--out", type=PATH, required=True, help="Parquet if it ends in .parquet, else CSV.")
 @click.option("--weights", metavar="W,W,...", help="One for each RUN, such as 1,2,1; default: all alike.")
 @click.option(
     "--smooth",
@@ -75,9 +75,9 @@ def _numbers(weights: str | None) -> list[float] | None:
 
 
 @click.command()
-@click.argument("table", type=_PATH)
-@click.option("--sample", type=_PATH, required=True, help="The competition's stage_2_sample_submission.csv.")
-@click.option("-o", "--out", type=_PATH, default="submission.csv", show_default=True, help="The submission, CSV.")
+@click.argument("table", type=PATH)
+@click.option("--sample", type=PATH, required=True, help="The competition's stage_2_sample_submission.csv.")
+@click.option("-o", "--out", type=PATH, default="submission.csv", show_default=True, help="The submission, CSV.")
 @_CLIP
 def submit(table: Path, sample: Path, out: Path, least: float) -> None:
     """Write a prediction table as a submission to the RSNA 2019 competition, in the sample's order."""

@@ -1,0 +1,20 @@
+"""The command line: parsing and printing only."""
+
+import click
+
+from ichseq import __version__
+from ichseq.cli.group import Group
+from ichseq.cli.networks import evaluate, predict, train
+from ichseq.cli.scans import demo, phantom, prepare
+from ichseq.cli.tables import ensemble, submit
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="ichseq")
+def main(debug: bool) -> None:
+    """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
+
+
+for command in (demo, phantom, prepare, train, evaluate, predict, ensemble, submit):
+    main.add_command(command)

@@ -1,0 +1,100 @@
+"""The group of commands: what an error, Ctrl-C and SIGTERM do while one runs, and its progress bars."""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from ichseq.errors import IchseqError, Stopped
+
+_AFTER_A_STOP = {
+    "prepare": "stopped; what was read is kept: run the same command again to go on",
+    "demo": "stopped; its folder is not finished: remove it before another try",
+    "evaluate": "stopped; what was scored until then is written, the rest is not: run the same command again",
+    "predict": "stopped; the tables are not written, or not both: run the same command again",
+}
+
+_NOTHING_WRITTEN = "stopped; nothing was written"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, raised where the program stands, so that what was begun is taken back."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+class Signals:
+    """What Ctrl-C and SIGTERM do while a command runs; the second one leaves at once. `train` has its own."""
+
+    working = False  # set by the first progress bar
+
+    def __enter__(self) -> "Signals":
+        Signals.working = False
+        self.before = {}
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    @staticmethod
+    def _stop(number: int, _frame: object) -> None:
+        for other in _SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
+        if not Signals.working:
+            # Modules are being imported, perhaps, and some of them take an exception for something else.
+            os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{_NOTHING_WRITTEN}\n".encode())
+            os._exit(128 + number)
+        raise _Interrupted(number)
+
+
+class Group(click.Group):
+    """Prints the message of an expected error on one line; --debug shows where it came from."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with Signals():
+                return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Stopped as stopped:
+            click.echo(str(stopped), err=True)
+            ctx.exit(stopped.exit_code)
+        except KeyboardInterrupt as stop:
+            click.echo(_AFTER_A_STOP.get(str(ctx.invoked_subcommand), _NOTHING_WRITTEN), err=True)
+            ctx.exit(stop.exit_code if isinstance(stop, _Interrupted) else 130)
+        except Exception as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            if isinstance(error, IchseqError):
+                click.echo(f"Error: {error}", err=True)
+            else:
+                known = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                click.echo(f"Error: {known} (unexpected; `ichseq --debug ...` shows where, please report it)", err=True)
+            ctx.exit(1)
+
+
+@contextmanager
+def progress_bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, moved by calls of (done, total)."""
+    from tqdm import tqdm
+
+    Signals.working = True
+    with tqdm(desc=name, unit=f" {unit}", file=sys.stderr) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move
