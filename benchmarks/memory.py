@@ -106,7 +106,7 @@ def predict(slices: int, settings: list[str]) -> dict[str, float]:
     kept = kept if kept <= KEPT_BYTES else 0
     peak = Peak(torch.device(device))
     with peak:
-        predict_series([model], series)
+        predict_series(Panel(model), series)
     return {"input": kept, "peak": peak.bytes - (kept if device == "cpu" else 0)}
 
 

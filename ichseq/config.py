@@ -33,6 +33,7 @@ class ModelConfig:
     windows: tuple[str, ...] = DEFAULT_WINDOWS  # one input channel each
     normalise: bool = True  # published mean and standard deviation of each window
     crop: Literal["series", "slice", "none"] = "series"  # cut the air around the head: one box a series, or a slice
+    views: tuple[Literal["flip", "transpose"], ...] = ()  # averaged with the slice as it is, outside training
     window_first: bool = False  # window before resizing, as the published pipeline did
     pool: Literal["avg", "max", "catavgmax"] = "avg"  # over the backbone's last feature map; small bleeds like max
     # How the embeddings of a series are read, a name of ichseq.sequence.parts.PARTS; none: each slice by itself.

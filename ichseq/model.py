@@ -8,8 +8,9 @@ owns geometry, windows and normalisation, so that training, prediction and other
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Sequence
+from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,25 +18,21 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ichseq.backbone import feature_count, make_backbone
+from ichseq.chunked import ChunkedBackbone
 from ichseq.config import ModelConfig
 from ichseq.errors import RunError
 from ichseq.files import flush
 from ichseq.labels import DEFAULT_WINDOWS, LABELS
-from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
-from ichseq.network_input import NetworkInput, Span, chunks, series_spans, within
+from ichseq.network_input import VIEWS, NetworkInput, Span, check_views, series_spans
 from ichseq.sequence.inputs import drop_channels, with_inputs
 from ichseq.sequence.parts import make_sequence
 
 FORMAT = 1
 
-Read = Callable[[list[Span]], Tensor]
-"""What the backbone sees, (n, C, size, size), of the slices of some spans."""
 
-
-class Model(nn.Module):
+class Model(ChunkedBackbone):
     """One network over whole series: a timm backbone reads every slice, a sequence part reads the slices in order.
 
     Args:
@@ -48,6 +45,8 @@ class Model(nn.Module):
         crop: "series" cuts the air around the head, one box for all slices of a series; "slice" cuts each slice by
             itself, as the published pipeline did; "none" keeps the image.
         window_first: window before the resampling, as the published pipeline did.
+        views: names of `ichseq.network_input.VIEWS`; outside training, and for the embeddings that the frozen stage
+            keeps, a slice's embedding is the mean over the slice as it is and these views of it.
         pool: how the backbone's last feature map becomes one vector: "avg", "max", or both ("catavgmax"; D doubles).
         sequence: a name of `ichseq.sequence.parts.PARTS`, or "none" (each slice by itself).
         hidden_size: units of each direction of an LSTM or GRU; width of the other parts.
@@ -73,6 +72,7 @@ class Model(nn.Module):
         normalise: bool = True,
         crop: Literal["series", "slice", "none"] = "series",
         window_first: bool = False,
+        views: Sequence[str] = (),
         pool: Literal["avg", "max", "catavgmax"] = "avg",
         sequence: str = "lstm2",
         hidden_size: int = 256,
@@ -92,6 +92,7 @@ class Model(nn.Module):
             "normalise": normalise,
             "crop": crop,
             "window_first": window_first,
+            "views": list(views),
             "pool": pool,
             "sequence": sequence,
             "hidden_size": hidden_size,
@@ -102,10 +103,8 @@ class Model(nn.Module):
             "channels_last": channels_last is True,
         }
         self.trained_on: dict[str, Any] = {}  # where the weights come from; travels with them
-        self.checkpointing, self.chunk_size = checkpointing, chunk_size
-        self.backbone_slices = 0  # slices that the backbone has read since the model was made
-        self._frozen_backbone = False
-        self._bytes_a_slice: int | None = None
+        check_views(views, "model.views")
+        self.start_chunks(checkpointing, chunk_size)
         self.network_input = NetworkInput(windows, normalise, crop, image_size, window_first)
         self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool)
         self.use_channels_last(self.settings["channels_last"])
@@ -174,9 +173,15 @@ class Model(nn.Module):
         sizes: Sequence[tuple[int, int]] | None = None,
         boxes: Tensor | None = None,
     ) -> Tensor:
-        """Pooled embedding of every slice, (S, D); arguments as in `forward`."""
+        """Pooled embedding of every slice, (S, D); arguments as in `forward`. Outside training, the mean over `views`."""
         series, boxes, warp = self._placed(hu, lengths, sizes, boxes, warp)
-        return self._embed_all(series, lambda spans: self.network_input(hu, spans, boxes, warp))
+        found = self.embed_chunks(series, lambda spans: self.network_input(hu, spans, boxes, warp))
+        views = () if self.training else self.settings["views"]
+        for name in views:
+            seen = VIEWS[name].expand(len(boxes), 3, 3)
+            seen = seen if warp is None else warp.cpu() @ seen
+            found = found + self.embed_chunks(series, partial(self.network_input, hu, boxes=boxes, warp=seen))
+        return found / (1 + len(views)) if views else found
 
     def images(
         self,
@@ -195,7 +200,7 @@ class Model(nn.Module):
     def embed_images(self, images: Tensor) -> Tensor:
         """Pooled embedding (S, D) of `images`, or of what became of them."""
         whole = [(0, 0, len(images), 0, 0)]
-        return self._embed_all(whole, lambda spans: images[spans[0][1] : spans[-1][2]])
+        return self.embed_chunks(whole, lambda spans: images[spans[0][1] : spans[-1][2]])
 
     def _placed(
         self,
@@ -215,36 +220,6 @@ class Model(nn.Module):
             warp = None if warp is None else _a_slice(warp, series, len(hu))
             series = [(k, k, k + 1, h, w) for _, first, stop, h, w in series for k in range(first, stop)]
         return series, boxes.to(self.device), warp
-
-    def _embed_all(self, series: list[Span], read: Read) -> Tensor:
-        """Embeddings in chunks; `read` gives what the backbone sees of some spans."""
-        slices = series[-1][2]
-        recompute = self._recompute(slices)
-        parts = []
-        for spans in chunks(series, slices, self.chunk_size):
-            self.backbone_slices += spans[-1][2] - spans[0][1]
-            if not torch.is_grad_enabled():
-                parts += self._embed_halving(read, spans)
-            elif recompute:
-                context: Callable[[], Any] = lambda: (nullcontext(), self._still_statistics())  # noqa: E731
-                parts.append(checkpoint(self._embed_chunk, read, spans, use_reentrant=False, context_fn=context))
-            else:
-                parts.append(self._embed_chunk(read, spans))
-        return torch.cat(parts)
-
-    def _embed_halving(self, read: Read, spans: list[Span]) -> list[Tensor]:
-        """Embeddings of a chunk, without gradient; in halves if the memory does not do, which changes no result."""
-        try:
-            return [self._embed_chunk(read, spans)]
-        except (RuntimeError, MemoryError) as error:
-            first, stop = spans[0][1], spans[-1][2]
-            if not out_of_memory(error) or stop - first == 1:
-                raise
-        middle = (first + stop) // 2
-        self.chunk_size = min(self.chunk_size, max(middle - first, stop - middle))
-        release_memory(self.device)
-        halves = (within(spans, first, middle), within(spans, middle, stop))
-        return [part for half in halves for part in self._embed_halving(read, half)]
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
         """Logits (S, 6) of each slice by itself."""
@@ -279,11 +254,6 @@ class Model(nn.Module):
             read = self.slice_head(read)
         return with_inputs(read, counts, positions_mm, self.settings["sequence_inputs"])
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.slice_head.weight.device
-
     def crop_boxes(self, hu: Tensor, lengths: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Tensor:
         """(P, 4) float: centre x, centre y, half width, half height of the head in pixels, one box a series.
 
@@ -298,107 +268,6 @@ class Model(nn.Module):
             self.network_input.body_of(hu[first:stop, :rows, :columns]) for _, first, stop, rows, columns in spans
         ]
         return torch.stack([self.network_input.box_of(body) for body in bodies])
-
-    def _embed_chunk(self, read: Read, spans: list[Span]) -> Tensor:
-        with torch.autocast(self.device.type, enabled=False), torch.no_grad():
-            images = read(spans)
-        if self.settings["channels_last"]:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.backbone(images).float()
-
-    def use_channels_last(self, on: bool) -> None:
-        """Choose the memory format of the backbone; the results differ by rounding alone."""
-        self.settings["channels_last"] = on
-        self.backbone.to(memory_format=torch.channels_last if on else torch.contiguous_format)
-
-    # ---- batch norm, memory ----------------------------------------------------------------------------------------
-
-    def freeze_backbone(self, frozen: bool = True) -> None:
-        """Fix the backbone: no gradient, and evaluation mode whatever the model's mode."""
-        self._frozen_backbone = frozen
-        self.backbone.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> "Model":
-        """As nn.Module.train, but a frozen backbone and frozen batch norm stay in evaluation mode."""
-        super().train(mode)
-        if self._frozen_backbone:
-            self.backbone.eval()
-        elif self.settings["freeze_bn"]:
-            for module in self._batch_norms():
-                module.eval()
-        return self
-
-    def live_batch_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        """Batch norms of the backbone whose running statistics move in training."""
-        if self._frozen_backbone or self.settings["freeze_bn"]:
-            return []
-        return [module for module in self._batch_norms() if module.track_running_stats]
-
-    def running_statistics(self) -> list[Tensor]:
-        """A copy of what training moves in the live batch norms; `restore_statistics` puts it back."""
-        return [buffer.clone() for norm in self.live_batch_norms() for buffer in norm.buffers()]
-
-    def restore_statistics(self, kept: Sequence[Tensor]) -> None:
-        """Take back what the live batch norms have seen since `running_statistics`."""
-        buffers = [buffer for norm in self.live_batch_norms() for buffer in norm.buffers()]
-        for buffer, before in zip(buffers, kept, strict=True):
-            buffer.copy_(before)
-
-    def _batch_norms(self) -> list[nn.modules.batchnorm._BatchNorm]:
-        return [module for module in self.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-    @contextmanager
-    def _still_statistics(self) -> Iterator[None]:
-        """While a chunk is recomputed: batch norm normalises as in the forward pass but moves no running statistic."""
-        norms: list[Any] = [m for m in self.live_batch_norms() if m.training]
-        kept = [(m.momentum, m.num_batches_tracked) for m in norms]
-        for m in norms:
-            m.momentum = 0.0
-            m.num_batches_tracked = m.num_batches_tracked.clone()
-        try:
-            yield
-        finally:
-            for m, (momentum, count) in zip(norms, kept, strict=True):
-                m.momentum, m.num_batches_tracked = momentum, count
-
-    def _recompute(self, slices: int) -> bool:
-        trains = torch.is_grad_enabled() and any(p.requires_grad for p in self.backbone.parameters())
-        if not trains or self.checkpointing == "off":
-            return False
-        if self.checkpointing == "on":
-            return True
-        return slices * self.activation_bytes() > USABLE * free_bytes(self.device)
-
-    def activation_bytes(self) -> int:
-        """Bytes that the backbone keeps for the backward pass of one slice, measured once.
-
-        As the difference of two slices and one: what does not grow with them, such as weights in another precision,
-        is no slice's.
-        """
-        if self._bytes_a_slice is None:
-            self._bytes_a_slice = self._kept_bytes(2) - self._kept_bytes(1)
-        return self._bytes_a_slice
-
-    def _kept_bytes(self, slices: int) -> int:
-        """Bytes, but for the weights themselves, that the backbone keeps for the backward pass of so many slices."""
-        seen: dict[int, tuple[int, Tensor]] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            if not isinstance(tensor, nn.Parameter):  # held, since a freed place would be another tensor's next
-                seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes(), tensor
-            return tensor
-
-        modes = [(module, module.training) for module in self.backbone.modules()]
-        self.backbone.eval()  # leaves the running statistics alone
-        side = self.settings["image_size"]
-        images = torch.zeros(slices, len(self.settings["windows"]), side, side, device=self.device)
-        with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-            kept = self.backbone(images)
-        del kept
-        for module, mode in modes:
-            module.training = mode
-        return sum(size for size, _ in seen.values())
 
     # ---- files -----------------------------------------------------------------------------------------------------
 

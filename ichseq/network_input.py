@@ -19,6 +19,24 @@ BODY_HU: Final = -100
 
 _AT_ONCE: Final = 32  # slices compared with BODY_HU at a time, so that a long series takes no more memory
 
+VIEWS: Final = {
+    "flip": torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),  # left to right
+    "transpose": torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
+}
+"""Other views of the same slice, as warps from output to input coordinates."""
+
+
+def check_views(names: Sequence[str], where: str) -> None:
+    """See that views exist.
+
+    Raises:
+        ConfigError: one does not.
+    """
+    for name in names:
+        if name not in VIEWS:
+            raise ConfigError(f"{where}: no view {name!r}; there are {', '.join(VIEWS)}")
+
+
 Span = tuple[int, int, int, int, int]
 """Series, first slice, last slice + 1 (both counted through the stack), the series' rows, its columns."""
 

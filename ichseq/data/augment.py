@@ -12,6 +12,7 @@ from kornia.geometry import get_affine_matrix2d
 from torch import Tensor
 
 from ichseq.config import AugmentConfig
+from ichseq.network_input import VIEWS
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -46,7 +47,5 @@ def compose_warps(config: AugmentConfig, draws: Tensor) -> Tensor:
         angle=2 * config.rotate * (angle - 0.5),
     )
     matrix = torch.where((affine < config.affine)[:, None, None], moved, still)
-    mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0]))
-    swap = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    matrix = torch.where((flip < config.flip)[:, None, None], matrix @ mirror, matrix)
-    return torch.where((transpose < config.transpose)[:, None, None], matrix @ swap, matrix)
+    matrix = torch.where((flip < config.flip)[:, None, None], matrix @ VIEWS["flip"], matrix)
+    return torch.where((transpose < config.transpose)[:, None, None], matrix @ VIEWS["transpose"], matrix)

@@ -8,23 +8,25 @@ from pathlib import Path
 import joblib
 
 from ichseq.ct.series import Series
+from ichseq.inference.panel import Panel
 from ichseq.inference.predict import Predicting, SeriesPrediction, predict_series
 from ichseq.model import Model
 
 _Leaf = tuple[str, tuple[int, ...]]  # folder of a model, and the state of its files
 
 
-def predict_there(leaves: Sequence[Path]) -> Predicting:
+def predict_there(leaves: Sequence[Path], tta: Sequence[str] = ()) -> Predicting:
     """Predicting where `joblib.parallel_config` says; each worker loads the models once, and again if they change.
 
     Args:
         leaves: folders of trained models, which the workers see under the same paths.
+        tta: as for `Panel`.
     """
 
     def predicting(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
         wanted = tuple(_state(leaf.resolve()) for leaf in leaves)
         parallel = joblib.Parallel(return_as="generator")
-        return parallel(joblib.delayed(_predict)(wanted, series) for series in found)
+        return parallel(joblib.delayed(_predict)(wanted, tuple(tta), series) for series in found)
 
     return predicting
 
@@ -38,20 +40,20 @@ def _state(leaf: Path) -> _Leaf:
     return str(leaf), tuple(number for one in status for number in (one.st_mtime_ns, one.st_size))
 
 
-def _predict(wanted: tuple[_Leaf, ...], series: Series) -> SeriesPrediction:
-    return predict_series(_models(wanted), series)
+def _predict(wanted: tuple[_Leaf, ...], tta: tuple[str, ...], series: Series) -> SeriesPrediction:
+    return predict_series(_panel(wanted, tta), series)
 
 
-_loaded: dict[tuple[_Leaf, ...], list[Model]] = {}  # of the last run asked for alone: models are large
+_loaded: dict[tuple[tuple[_Leaf, ...], tuple[str, ...]], Panel] = {}  # of the last run asked for alone: models are large
 _loading = threading.Lock()
 
 
-def _models(wanted: tuple[_Leaf, ...]) -> list[Model]:
+def _panel(wanted: tuple[_Leaf, ...], tta: tuple[str, ...]) -> Panel:
     import torch
 
     with _loading:
-        if wanted not in _loaded:
+        if (wanted, tta) not in _loaded:
             _loaded.clear()
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            _loaded[wanted] = [Model.load(path).to(device) for path, _ in wanted]
-        return _loaded[wanted]
+            _loaded[wanted, tta] = Panel([Model.load(path).to(device) for path, _ in wanted], tta)
+        return _loaded[wanted, tta]

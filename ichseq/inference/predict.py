@@ -29,12 +29,15 @@ PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their an
 _PIECE = 64  # slices of a series that are read and embedded at a time
 
 
-def predict(model: Model | Sequence[Model], series: Series | Iterable[Series]) -> pd.DataFrame:
+def predict(
+    model: Model | Sequence[Model], series: Series | Iterable[Series], *, tta: Iterable[str] = ()
+) -> pd.DataFrame:
     """Probabilities for every slice of one or more series.
 
     Args:
         model: an `ichseq.Model`, or several, whose probabilities are averaged.
         series: what `ichseq.load_series` gives, or one element of it.
+        tta: views ("flip", "transpose") whose answers are averaged with that on the slices as they are.
 
     Returns:
         The columns of `ichseq.labels.PREDICTION_COLUMNS`, slices in order from feet to head; the true_ columns are
@@ -43,11 +46,11 @@ def predict(model: Model | Sequence[Model], series: Series | Iterable[Series]) -
     Raises:
         ScanError: a slice can't be decoded; the message names its file.
     """
-    models = [model] if isinstance(model, Model) else list(model)
+    panel = Panel(model, tta)
     every = [series] if isinstance(series, Series) else series
-    tables = [predict_series(models, one).table_of_all() for one in every]
+    tables = [predict_series(panel, one).table_of_all() for one in every]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(PREDICTION_COLUMNS))
-    note = phantom_note(models)
+    note = phantom_note(panel.models)
     if note:
         table.attrs["note"] = note
         warnings.warn(note, stacklevel=2)
@@ -84,100 +87,72 @@ class SeriesPrediction:
         return self.table
 
 
-def predict_series(models: Sequence[Model], series: Series) -> SeriesPrediction:
+def predict_series(panel: Panel, series: Series) -> SeriesPrediction:
     """Predict one series, in pieces: of a long one no more is in memory than of a short one, embeddings aside.
 
     The slices that can't be read are left out, and listed.
     """
-    return _answer(models, *_readable(models, series))
+    return _answer(panel, *_readable(panel, series))
 
 
-_Read = tuple[Series | None, list[Tensor], list[LeftOut]]
+_Read = tuple[Series | None, list[Tensor | None], list[LeftOut]]
 
 
-def _readable(models: Sequence[Model], series: Series) -> _Read:
-    """The series less what can't be read, the crop box for each model, and what was left out."""
-    bodies = [torch.zeros(series.shape[1:], dtype=torch.bool) for _ in models]
-
-    def look(hu: np.ndarray) -> None:
-        for body, model in zip(bodies, models, strict=True):
-            body |= model.network_input.body_of(torch.from_numpy(hu)[None])
-
-    whole, unread = series.readable(look)
-    return whole, [model.network_input.box_of(body) for model, body in zip(models, bodies, strict=True)], unread
+def _readable(panel: Panel, series: Series) -> _Read:
+    """The series less what can't be read, its crop boxes, and what was left out."""
+    bodies = panel.bodies(series.shape[1:])
+    whole, unread = series.readable(lambda hu: panel.look(bodies, hu))
+    return whole, panel.boxes(bodies), unread
 
 
-@torch.inference_mode()
-def _answer(models: Sequence[Model], whole: Series | None, boxes: Sequence[Tensor], unread: list[LeftOut]
+def _answer(panel: Panel, whole: Series | None, boxes: Sequence[Tensor | None], unread: list[LeftOut]
             ) -> SeriesPrediction:  # fmt: skip
-    if whole is None:
-        return SeriesPrediction(None, [], unread)
-    parts: list[list[Tensor]] = [[] for _ in models]
+    """Predict what `_readable` gave; a slice that fails at its second reading is left out, and the series redone."""
+    lost = 0  # slices that were read once, and then not again
+    while whole is not None:
+        try:
+            table = _table(panel, whole, boxes)
+            later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
+            return SeriesPrediction(table, [*whole.warnings, *later], unread)
+        except SliceError as error:
+            unread, lost = [*unread, LeftOut(error.file, error.reason)], lost + 1
+            if len(whole) == 1:
+                break
+            whole, boxes, more = _readable(panel, whole.without(error.file))
+            unread = [*unread, *more]
+    return SeriesPrediction(None, [], unread)
+
+
+def _table(panel: Panel, whole: Series, boxes: Sequence[Tensor | None]) -> pd.DataFrame:
+    pieces = []
     for start in range(0, len(whole), _PIECE):
         hu = torch.from_numpy(whole.read(start, start + _PIECE))
-        for model, box, found in zip(models, boxes, parts, strict=True):
-            model.eval()
-            with _autocast(model):
-                boxed = None if model.network_input.crop == "slice" else box[None]
-                found.append(model.embed(hu.to(model.device), torch.tensor([len(hu)]), boxes=boxed))
-    order = torch.tensor([len(whole)]), torch.tensor(whole.positions_mm)
-    answers = [_probabilities(model, torch.cat(found), *order) for model, found in zip(models, parts, strict=True)]
+        pieces.append(panel.embed(hu, torch.tensor([len(hu)]), boxes))
+    embeddings = [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
+    answers = panel.answer(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
     identity = (whole.patient_id, whole.study_uid, whole.series_uid)
-    table = slice_table(identity, whole.sop_uids, whole.files, whole.positions_mm, _mean(answers))
-    return SeriesPrediction(table, whole.warnings, unread)
+    return slice_table(identity, whole.sop_uids, whole.files, whole.positions_mm, answers)
 
 
-def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None) -> Tensor:
-    """(S, 6) on the CPU; a model of the slice stage answers with its slice head."""
-    with _autocast(model):
-        if model.trained_on.get("stage") == "slice":
-            logits = model.slice_logits(embeddings)
-        else:
-            logits = model.sequence_logits(embeddings, lengths, positions_mm)
-    return torch.sigmoid(logits.float()).cpu()
-
-
-def _mean(answers: Sequence[Tensor]) -> np.ndarray:
-    return torch.stack(list(answers)).mean(0).numpy()
-
-
-def _autocast(model: Model) -> AbstractContextManager[object]:
-    """On a GPU, the precision in which the model was trained; on a CPU the full one."""
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(model.trained_on.get("precision")))
-    if model.device.type != "cuda" or kind is None:
-        return nullcontext()
-    return torch.autocast("cuda", dtype=kind)
-
-
-@torch.inference_mode()
 def predict_prepared(
-    models: Sequence[Model],
+    panel: Panel,
     index: Index,
     series: np.ndarray,
     *,
     threads: int = 2,
     progress: Callable[[int, int], object] | None = None,
 ) -> pd.DataFrame:
-    """The same table for series of a prepared set, by their numbers, with the truth where it is known.
-
-    All models are on one device.
-    """
+    """The same table for series of a prepared set, by their numbers, with the truth where it is known."""
     tables = []
     tasks = [[Item(int(i))] for i in series]
-    device = models[0].device
     for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
-                      device=device):  # fmt: skip
+                      device=panel.device):  # fmt: skip
         i = batch.items[0].series
         row, rows = index.series_row(i), slice(index.offsets[i], index.offsets[i + 1])
-        answers = []
-        for model in models:
-            model.eval()
-            with _autocast(model):
-                embeddings = model.embed(batch.hu, batch.lengths)
-            answers.append(_probabilities(model, embeddings, batch.lengths, batch.positions_mm))
+        answers = panel.answer(panel.embed(batch.hu, batch.lengths), batch.lengths, batch.positions_mm)
         identity = (row["patient_id"], row["study_uid"], row["series_uid"])
-        tables.append(slice_table(identity, index.sop_uids(i), index.files(i), index.positions_mm[rows],
-                                  _mean(answers), index.labels[rows]))  # fmt: skip
+        tables.append(slice_table(identity, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers,
+                                  index.labels[rows]))  # fmt: skip
         if progress is not None:
             progress(len(tables), len(tasks))
     if not tables:
@@ -222,23 +197,23 @@ Predicting = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
 """Predicts many series, in their order."""
 
 
-def predict_here(models: Sequence[Model]) -> Predicting:
+def predict_here(panel: Panel) -> Predicting:
     """Predicting in this process: the next series is read while one is predicted."""
 
     def predicting(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
         with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
-            waiting = [thread.submit(_readable, models, series) for series in found[:1]]
+            waiting = [thread.submit(_readable, panel, series) for series in found[:1]]
             for k in range(len(found)):
                 read = waiting.pop().result()
                 if k + 1 < len(found):
-                    waiting.append(thread.submit(_readable, models, found[k + 1]))
-                yield _answer(models, *read)
+                    waiting.append(thread.submit(_readable, panel, found[k + 1]))
+                yield _answer(panel, *read)
 
     return predicting
 
 
 def predict_sources(
-    predicting: Predicting | Sequence[Model],
+    predicting: Predicting | Panel | Sequence[Model],
     sources: Sequence[str | Path | Sequence[str | Path]],
     *,
     note: str | None = None,
@@ -248,7 +223,7 @@ def predict_sources(
     """Predict every series of the sources taken together, going on past what can't be read.
 
     Args:
-        predicting: models, or `predict_here`, or `ichseq.inference.cluster.predict_there`.
+        predicting: models, or a `Panel`, or `predict_here`, or `ichseq.inference.cluster.predict_there`.
         sources: folders, zips, files, or lists of them; a series may lie in several of them.
         note: what has to be said of all predictions; with models, `phantom_note` is asked.
         order: of the slices, as for `load_series`.
@@ -258,8 +233,9 @@ def predict_sources(
         ScanError: not one series could be predicted.
     """
     if not callable(predicting):
-        note = note or phantom_note(predicting)
-        predicting = predict_here(predicting)
+        panel = predicting if isinstance(predicting, Panel) else Panel(predicting)
+        note = note or phantom_note(panel.models)
+        predicting = predict_here(panel)
     found, failed = load_sources(sources, order=order)
     left_out = list(found.left_out)
     tables, exams, odd = [], [], []

@@ -32,7 +32,7 @@ from ichseq.training.stopping import StopRequest
 
 T = TypeVar("T")
 
-_SEEN_BY_THE_BACKBONE = ("backbone", "image_size", "windows", "normalise", "crop", "window_first", "pool")
+_SEEN_BY_THE_BACKBONE = ("backbone", "image_size", "windows", "normalise", "crop", "window_first", "views", "pool")
 
 
 def embedding_key(model: Model, index: Index, dtype: str, precision: str) -> str:
