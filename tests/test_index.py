@@ -63,6 +63,7 @@ def test_what_is_loaded_is_what_was_written(tmp_path: Path) -> None:
     assert index.shapes.tolist() == [[512, 512], [256, 256], [512, 320], [64, 64]]
     assert index.patient_codes[0] == index.patient_codes[1] != index.patient_codes[2]
     assert len(set(index.patient_codes)) == 3  # without a PatientID, the study stands for the patient
+    assert index.patients() == ["p", "p", "q", "s4"]
     assert (index.labels.dtype, index.labels.shape) == (np.float32, (10, 6))
     assert np.array_equal(index.labels[:4, 4], [1, 0, np.nan, 0], equal_nan=True)
     assert (index.sop_uid(8), index.file(8)) == ("ID_8", "raw/8.dcm")

@@ -5,8 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+from dicom_files import write_series
 
 from ichseq.data.index import Index
+from ichseq.data.prepare import prepare
 from ichseq.errors import RunError
 from ichseq.training import runs
 
@@ -80,8 +82,20 @@ def test_hashes_tell_patients_apart_and_no_more() -> None:
 
 def test_patients_seen_in_training_are_refused(prepared: Path, tmp_path: Path) -> None:
     index = Index.load(prepared)
-    patients = index.series_column("patient_id")
+    patients = index.patients()
     trained = tuple(runs.patient_hashes(patients[i] for i in index.training_series(0)))
+    leaf = make_leaf(tmp_path, "joint", 0, patients=trained)
+    assert runs.refuse_seen_patients(leaf, index, 0) == list(trained)
+    with pytest.raises(RunError, match="2 of the 2 patients of this set's fold 1"):
+        runs.refuse_seen_patients(leaf, index, 1)
+
+
+def test_scans_without_patient_ids_are_told_apart_by_their_studies(tmp_path: Path) -> None:
+    for k in range(4):
+        uids = {"PatientID": "", "StudyInstanceUID": f"1.2.{k}", "SeriesInstanceUID": f"1.2.{k}.1"}
+        write_series(tmp_path / "raw" / str(k), **uids)
+    index = prepare(tmp_path / "raw", tmp_path / "set", folds=2, workers=1).index
+    trained = tuple(runs.patient_hashes(index.patients()[i] for i in index.training_series(0)))
     leaf = make_leaf(tmp_path, "joint", 0, patients=trained)
     assert runs.refuse_seen_patients(leaf, index, 0) == list(trained)
     with pytest.raises(RunError, match="2 of the 2 patients of this set's fold 1"):

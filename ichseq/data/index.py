@@ -159,6 +159,10 @@ class Index:
         """One column of series.parquet, an element a series."""
         return list(self._series[name].to_pylist())
 
+    def patients(self) -> list[str]:
+        """Who each series' patient is, an element a series (`patients_of`); never empty."""
+        return list(patients_of(self._series).to_pylist())
+
     def sop_uid(self, row: int) -> str:
         """SOPInstanceUID of a slice, by its row."""
         return str(self._sop_uid[row])

@@ -111,7 +111,7 @@ def refuse_seen_patients(leaf: Path, index: Index, fold: int) -> list[str]:
     Raises:
         RunError: some are, so that the fold's figures would be those of patients seen in training.
     """
-    patients = index.series_column("patient_id")
+    patients = index.patients()
     here = set(patient_hashes(patients[i] for i in index.validation_series(fold)))
     seen = read_run(leaf)["patients"]
     shared = len(here & set(seen))

@@ -102,7 +102,7 @@ class Session:
         try:
             self._build(init, saved)
             if saved is None:
-                patients = self.index.series_column("patient_id")
+                patients = self.index.patients()
                 hashes = patient_hashes(patients[i] for i in self.training)
                 self.journal.begin(self.config, self._described(sorted({*hashes, *seen})))
                 self.save()
