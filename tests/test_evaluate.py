@@ -10,7 +10,7 @@ import pytest
 from conftest import tiny
 
 from ichseq.data.index import Index
-from ichseq.errors import RunError
+from ichseq.errors import DataError, RunError
 from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
 from ichseq.labels import PREDICTION_COLUMNS
 from ichseq.training.engine import train
@@ -42,6 +42,8 @@ def test_all_folds_cover_each_exam_once(prepared: Path, tmp_path: Path) -> None:
     assert not table.duplicated("sop_uid").any()
     with pytest.raises(RunError, match="no run for fold 3"):
         evaluate_all([leaf for leaf in leaves if leaf.name != "fold3"], index)
+    with pytest.raises(DataError, match="2 exams in more than one fold's table"):
+        evaluate_all([*leaves, leaves[0]], index)
     # A leaf that claims another fold would score patients it has trained on.
     stray = Path(shutil.copytree(leaves[0], tmp_path / "stray" / "joint" / "fold1"))
     content = json.loads((stray / "run.json").read_text())

@@ -99,6 +99,25 @@ def test_an_exam_with_an_unknown_slice_is_not_taken_for_negative():
     assert evaluate_table(table, PRIOR, draws=10)["exam"]["auc_any"] == pytest.approx(expected)
 
 
+def test_an_exam_is_told_by_patient_study_and_series():
+    table = make_table()
+    result = evaluate_table(table, PRIOR, draws=10)
+    for column in ("patient_id", "study_uid"):  # the same series UID in all, and another column that differs
+        rest = [name for name in ("patient_id", "study_uid") if name != column]
+        shared = table.assign(series_uid="1.2.0", **dict.fromkeys(rest, "same"))
+        again = evaluate_table(shared, PRIOR, draws=10)
+        assert (again["n_exams"], again["exam"]) == (12, result["exam"])
+
+
+@pytest.mark.parametrize("empty", ["", np.nan, None])
+def test_without_a_patient_id_the_study_stands_for_the_patient(empty):
+    table = make_table()
+    expected = strict(evaluate_table(table, PRIOR, draws=50))
+    assert strict(evaluate_table(table.assign(patient_id=empty), PRIOR, draws=50)) == expected
+    table.loc[table["patient_id"] == "P3", "patient_id"] = empty
+    assert strict(evaluate_table(table, PRIOR, draws=50)) == expected
+
+
 def test_what_is_undefined_is_null_with_its_reason():
     table = make_table()
     table["true_epidural"] = 0.0

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from ichseq.data.index import Index
-from ichseq.errors import DataError, RunError
-from ichseq.evaluation.metrics import evaluate_table
+from ichseq.errors import DataError, RunError, counted
+from ichseq.evaluation.metrics import EXAM_COLUMNS, evaluate_table
 from ichseq.inference.predict import predict_prepared
 from ichseq.inference.tables import write_table
 from ichseq.model import Model
@@ -55,10 +55,12 @@ def evaluate_all(
             f"{leaves[0].parent}: no run for fold {', '.join(map(str, missing))}; train it, or name one fold"
         )
     tables = [evaluate_fold(leaf, index, device=device, progress=progress)[0] for leaf in leaves]
+    twice = int(pd.concat([table[EXAM_COLUMNS].drop_duplicates() for table in tables]).duplicated().sum())
+    if twice:
+        raise DataError(
+            f"{leaves[0].parent}: {counted(twice, 'exam')} in more than one fold's table; let one leaf stand for a fold"
+        )
     table = pd.concat(tables, ignore_index=True)
-    twice = table.duplicated(["series_uid", "sop_uid"])
-    if twice.any():
-        raise DataError(f"{leaves[0].parent}: {table[twice]['series_uid'].nunique()} exams stand in more than one fold")
     prevalences = [read_run(leaf)["prevalence"] for leaf in leaves]
     columns = list(zip(*prevalences, strict=True))
     prior = None if any(None in column for column in columns) else [sum(c) / len(c) for c in columns]

@@ -15,6 +15,9 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Intervals = dict[str, list[float] | None]
 
+EXAM_COLUMNS: Final = ["patient_id", "study_uid", "series_uid"]
+"""What tells an exam: a SeriesInstanceUID alone may stand in several patients' scans."""
+
 FULL_DRAWS_SLICES: Final = 200_000
 """Above this many slices the bootstrap draws less often, so that it stays under a minute."""
 
@@ -33,11 +36,12 @@ def evaluate_table(
     The weighted log loss is that of the RSNA 2019 competition: probabilities clipped, `any` weighing twice, the mean
     over every known (slice, label) entry. The prior answers every slice with the training prevalence, which is what a
     model that learned nothing would reach; `ratio_to_prior` below 1 means that something was learned. An exam is a
-    series: positive if any slice is, negative if all slices are known and negative, and left out otherwise; its score
-    is the highest p(any) of its slices.
+    series, told by patient, study and series: positive if any slice is, negative if all slices are known and negative,
+    and left out otherwise; its score is the highest p(any) of its slices.
 
-    Intervals are 95 % percentile intervals of a bootstrap over patients, since slices of a patient are alike; a draw
-    in which a value does not exist (such as an AUC without a positive) is left out of that value's interval.
+    Intervals are 95 % percentile intervals of a bootstrap over patients, since slices of a patient are alike; where
+    patient_id is empty, the study stands for the patient, as in the folds. A draw in which a value does not exist
+    (such as an AUC without a positive) is left out of that value's interval.
 
     Args:
         table: a row a slice, with the columns of labels.PREDICTION_COLUMNS; true_<label> is NaN where unknown.
@@ -57,7 +61,7 @@ def evaluate_table(
     """
     probability, truth = _read_columns(table)
     prior = _read_prevalence(prevalence)
-    patient, patients = pd.factorize(table["patient_id"], use_na_sentinel=False)
+    patient, patients = pd.factorize(_patients(table), use_na_sentinel=False)
     exam_patient, exam_score, exam_truth = _exams(table, patient, probability, truth)
     undefined: dict[str, str] = {}
 
@@ -86,7 +90,7 @@ def evaluate_table(
 def _read_columns(table: pd.DataFrame) -> tuple[Floats, Floats]:
     """Probabilities and truth as float64 (slices, 6), checked; truth is NaN where unknown."""
     true_columns = [f"true_{label}" for label in LABELS]
-    missing = [c for c in ("patient_id", "series_uid", *LABELS, *true_columns) if c not in table.columns]
+    missing = [c for c in (*EXAM_COLUMNS, *LABELS, *true_columns) if c not in table.columns]
     if missing:
         raise DataError(f"prediction table: columns missing: {', '.join(missing)}; use a table written by ichseq")
     probability = np.stack([_numbers(table, label) for label in LABELS], axis=1)
@@ -144,12 +148,18 @@ def _exams(
             "unknown": np.isnan(truth[:, k]),
         }
     )
-    exams = slices.groupby(pd.factorize(table["series_uid"], use_na_sentinel=False)[0]).agg(
+    exams = slices.groupby(table.groupby(EXAM_COLUMNS, dropna=False, sort=False).ngroup().to_numpy()).agg(
         {"patient": "first", "score": "max", "truth": "max", "unknown": "any"}
     )
     # One unlabelled slice may be the one that bleeds, so an exam counts as negative only if all of it is known.
     exam_truth = exams["truth"].mask(exams["unknown"] & (exams["truth"] != 1))
     return exams["patient"].to_numpy(), exams["score"].to_numpy(), exam_truth.to_numpy(dtype=np.float64)
+
+
+def _patients(table: pd.DataFrame) -> pd.Series:
+    """Whose each slice is; empty text comes back from a CSV file as NaN."""
+    named = table["patient_id"].notna() & (table["patient_id"] != "")
+    return table["patient_id"].astype(object).where(named, table["study_uid"])
 
 
 def _clip(probability: Floats) -> Floats:
