@@ -453,6 +453,23 @@ def test_a_set_is_not_mixed_up_with_another_source_version_fold_or_run(raw: Path
         prepare(raw, out, labels=tmp_path / "kept.csv", workers=1)
 
 
+def test_a_set_that_another_run_finishes_meanwhile_is_kept(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    other = write_layout(tmp_path / "other", PATIENTS + 1)
+
+    def meanwhile(done: int, total: int) -> None:
+        if 2 * done == total and not out.exists():  # all headers are read, and no lock is held yet
+            prepare(other, out, workers=1)
+
+    with pytest.raises(DataError, match="was prepared from other, and 1 of its 8 series are not in this source"):
+        prepare(raw, out, workers=1, progress=meanwhile)
+    assert Index.load(out).n_series == PATIENTS + 1
+    shutil.rmtree(out)
+    with pytest.raises(ConfigError, match="drawn with folds 5"):
+        prepare(raw, out, folds=3, workers=1, progress=meanwhile)
+    assert Index.load(out).n_series == PATIENTS + 1
+
+
 @pytest.mark.parametrize("limit", [600, 2500])
 def test_a_full_disk_leaves_the_set_as_it_was(raw: Path, tmp_path: Path, limit: int) -> None:
     out = tmp_path / "out"

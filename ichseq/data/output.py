@@ -25,7 +25,7 @@ Identity = tuple[str, str, str]
 def check_output(
     out: Path, sources: Sequence[Path], *, folds: int, seed: int, labelled: bool
 ) -> tuple[dict[Identity, tuple[str, int]], bool]:
-    """See whether a set may be prepared here, before any work is done; writes nothing.
+    """See whether a set may be prepared here, before any work is done and again under the lock; writes nothing.
 
     Returns:
         Of the set that stands there, the patient and the fold of every series (empty if there is none); whether there

@@ -7,6 +7,7 @@ it, and files that the next run takes up.
 """
 
 import csv
+import functools
 import io
 import itertools
 import os
@@ -75,7 +76,8 @@ def prepare(
         raise ConfigError(f"folds {folds}, workers {workers}: at least 1 of each is needed")
     every_file = list_files(source)
     files, table = _choose(every_file, sources, labels)
-    there, exists = check_output(out, sources, folds=folds, seed=seed, labelled=table is not None)
+    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, labelled=table is not None)
+    check()
     parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
     tell = _Teller(progress, 2 * len(files))
 
@@ -84,7 +86,7 @@ def prepare(
     if not len(headers):
         raise nothing_usable(files, headers.dicom_files, left_out)
     groups = group_headers(headers)
-    check_same_source(out, there, _check_headers(headers, groups, folds, table))
+    identities = _check_headers(headers, groups, folds, table)
     settings = {
         "folds": folds,
         "seed": seed,
@@ -92,6 +94,8 @@ def prepare(
         "labels": table and Path(table.name).name,
     }
     with locked(out):
+        there, exists = check()  # again: another run may have finished a set here while the headers were read
+        check_same_source(out, there, identities)
         sweep(out)
         if not exists:
             begin(out, **settings)
