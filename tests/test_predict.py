@@ -13,7 +13,8 @@ from dicom_files import HEAD_CT, needs_head_ct
 import ichseq
 from ichseq.data.index import Index
 from ichseq.errors import ScanError
-from ichseq.inference.predict import PHANTOM_NOTE, predict_prepared, predict_sources
+from ichseq.inference import predict
+from ichseq.inference.predict import PHANTOM_NOTE, SeriesPrediction, predict_prepared, predict_sources
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
 from ichseq.model import Model
 from ichseq.training.runs import leaf_of
@@ -170,6 +171,33 @@ def test_a_long_series_is_read_in_pieces_with_the_same_result(
     assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
     assert pieces["sop_uid"].tolist() == whole["sop_uid"].tolist()
     assert read == [(1, 1)]
+
+
+def test_slices_that_are_lost_between_two_readings_are_left_out(
+    model: Model, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ichseq.ct.series.KEPT_BYTES", 0)
+    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    (series,) = ichseq.load_series(source)
+    lost = [series.files[k] for k in (3, 4, 20)]
+
+    def lose(looked: tuple, files: list[str]) -> SeriesPrediction:
+        for file in files:
+            Path(file).unlink()
+        return predict._answer([model], *looked)
+
+    outcome = lose(predict._readable([model], series), lost)
+    assert outcome.table is not None
+    assert [item.file for item in outcome.unread] == lost
+    assert "cannot be opened" in outcome.unread[0].reason
+    left = predict_sources([model], [source]).slices
+    assert outcome.table["sop_uid"].tolist() == left["sop_uid"].tolist()
+    assert np.abs(logits(outcome.table) - logits(left)).max() < 1e-5
+    assert "1 slice could be read once only: left out" in outcome.warnings
+    (series,) = ichseq.load_series(source)
+    outcome = lose(predict._readable([model], series), series.files)
+    assert (outcome.table, len(outcome.unread)) == (None, len(left))
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ichseq.ct.archive import LeftOut, count_reasons
+from ichseq.ct.dicom import SliceError
 from ichseq.ct.order import Order
 from ichseq.ct.series import Series
 from ichseq.data.batches import read_batch
@@ -107,11 +108,26 @@ def _readable(models: Sequence[Model], series: Series) -> _Read:
     return whole, [model.network_input.box_of(body) for model, body in zip(models, bodies, strict=True)], unread
 
 
-@torch.inference_mode()
 def _answer(models: Sequence[Model], whole: Series | None, boxes: Sequence[Tensor], unread: list[LeftOut]
             ) -> SeriesPrediction:  # fmt: skip
-    if whole is None:
-        return SeriesPrediction(None, [], unread)
+    """Predict what `_readable` gave; a slice that fails at its second reading is left out, and the series redone."""
+    lost = 0  # slices that were read once, and then not again
+    while whole is not None:
+        try:
+            table = _table(models, whole, boxes)
+            later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
+            return SeriesPrediction(table, [*whole.warnings, *later], unread)
+        except SliceError as error:
+            unread, lost = [*unread, LeftOut(error.file, error.reason)], lost + 1
+            if len(whole) == 1:
+                break
+            whole, boxes, more = _readable(models, whole.without(error.file))
+            unread = [*unread, *more]
+    return SeriesPrediction(None, [], unread)
+
+
+@torch.inference_mode()
+def _table(models: Sequence[Model], whole: Series, boxes: Sequence[Tensor]) -> pd.DataFrame:
     parts: list[list[Tensor]] = [[] for _ in models]
     for start in range(0, len(whole), _PIECE):
         hu = torch.from_numpy(whole.read(start, start + _PIECE))
@@ -122,8 +138,7 @@ def _answer(models: Sequence[Model], whole: Series | None, boxes: Sequence[Tenso
     lengths = torch.tensor([len(whole)])
     answers = [_probabilities(model, torch.cat(found), lengths) for model, found in zip(models, parts, strict=True)]
     identity = (whole.patient_id, whole.study_uid, whole.series_uid)
-    table = slice_table(identity, whole.sop_uids, whole.files, whole.positions_mm, _mean(answers))
-    return SeriesPrediction(table, whole.warnings, unread)
+    return slice_table(identity, whole.sop_uids, whole.files, whole.positions_mm, _mean(answers))
 
 
 def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor) -> Tensor:
