@@ -109,6 +109,20 @@ def test_zip_members_stream_like_files(tmp_path, method):
     assert os.listdir(tmp_path) == ["scans.zip"]  # nothing unpacked
 
 
+def test_what_was_named_relatively_is_opened_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "here" / "d").mkdir(parents=True)
+    (tmp_path / "here" / "d" / "a").write_bytes(b"a")
+    make_zip(tmp_path / "here" / "z.zip", {"b": b"b"})
+    monkeypatch.chdir(tmp_path / "here")
+    files = list_files(["d", "z.zip"])
+    monkeypatch.chdir(tmp_path)
+    files = pickle.loads(pickle.dumps(files.take([1, 0])))
+    assert [files.name(i) for i in (0, 1)] == ["z.zip/b", "d/a"]
+    for i, content in enumerate((b"b", b"a")):
+        with files.open(i) as stream:
+            assert stream.read() == content
+
+
 def test_take_and_find(tmp_path):
     for name in "abc":
         (tmp_path / "f" / name).mkdir(parents=True)

@@ -51,6 +51,7 @@ class FileList:
 
     Attributes:
         sources: the sources as the user named them.
+        folder: absolute path of the folder that relative names start from, since a worker may stand elsewhere.
         archives: paths of the zip archives.
         archive: int32 (n,), index into `archives`, or -1 for a file on disk.
         names: uint8, all names one after the other (bytes as the file system has them; UTF-8 in archives).
@@ -62,6 +63,7 @@ class FileList:
     """
 
     sources: tuple[str, ...]
+    folder: str
     archives: tuple[str, ...]
     archive: np.ndarray
     names: np.ndarray
@@ -108,6 +110,7 @@ class FileList:
         blob, ends = _pack(names)
         return FileList(
             sources=self.sources,
+            folder=self.folder,
             archives=tuple(self.archives[int(i)] for i in used[first:]),
             archive=(archive.reshape(-1) - first).astype(np.int32),
             names=blob,
@@ -119,6 +122,10 @@ class FileList:
             deflated=self.deflated[chosen],
         )
 
+    def archive_paths(self) -> list[str]:
+        """Where the archives are, for a process that may stand in another folder than the one that listed them."""
+        return [os.path.join(self.folder, path) for path in self.archives]
+
     def open(self, i: int) -> BinaryIO:
         """Open entry i as a seekable, buffered stream of its unpacked bytes; the caller closes it.
 
@@ -127,13 +134,13 @@ class FileList:
         """
         try:
             if self.archive[i] < 0:
-                return open(os.fsdecode(self._raw_name(i)), "rb")
+                return open(os.path.join(self.folder, os.fsdecode(self._raw_name(i))), "rb")
             return self._open_member(i)
         except OSError as error:
             raise ScanError(f"{self.name(i)}: cannot be opened ({error.strerror or error}); check the file") from error
 
     def _open_member(self, i: int) -> BinaryIO:
-        base = open(self.archives[self.archive[i]], "rb")  # noqa: SIM115 - the stream returned closes it
+        base = open(os.path.join(self.folder, self.archives[self.archive[i]]), "rb")  # noqa: SIM115 - the stream returned closes it
         try:
             base.seek(int(self.offset[i]))
             header = base.read(_LOCAL_HEADER.size)
@@ -204,6 +211,7 @@ def list_files(source: Source) -> FileList:
     names, ends = _pack([entry.name for entry in entries])
     return FileList(
         sources=tuple(_shown(os.fspath(item)) for item in sources),
+        folder=os.getcwd() if any(not os.path.isabs(item) for item in sources) else "",
         archives=tuple(archives),
         archive=np.fromiter((entry.archive for entry in entries), np.int32, len(entries)),
         names=names,
