@@ -233,6 +233,23 @@ def test_a_flipped_bit_that_still_unpacks_is_noticed(tmp_path):
         stream.read()
 
 
+def test_a_flipped_bit_of_a_stored_member_is_noticed(tmp_path):
+    path = make_zip(tmp_path / "rot.zip", {"a": bytes(3 << 20), "b": b"sound"}, zipfile.ZIP_STORED)
+    files = list_files(path)
+    for i in range(2):
+        with files.open(i) as stream:
+            assert stream.read(3) == (bytes(3), b"sou")[i]
+            stream.raw.check()
+            assert stream.read() == (bytes((3 << 20) - 3), b"nd")[i]
+    data = bytearray(path.read_bytes())
+    data[2 << 20] ^= 1
+    path.write_bytes(data)
+    with files.open(1) as stream:
+        stream.raw.check()
+    with files.open(0) as stream, pytest.raises(ScanError, match=r"rot\.zip/a: damaged .length or checksum differs"):
+        stream.raw.check()
+
+
 @pytest.mark.parametrize(("source", "message"), [("missing", "no such file or folder"), ([], "no source given")])
 def test_nothing_to_list(tmp_path, source, message):
     with pytest.raises(ScanError, match=message):

@@ -90,15 +90,17 @@ def test_bad_files_are_listed_and_the_good_ones_predicted(model: Model, phantoms
     victim = sorted(source.iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:-50])
     (source / "notes.txt").write_text("not a scan")
+    (source / "broken_off.dcm").touch()
     outcome = predict_sources([model], [source, tmp_path / "nowhere"])
-    assert len(outcome.slices) == len(list(source.iterdir())) - 2
+    assert len(outcome.slices) == len(list(source.iterdir())) - 3
     failed = {item.file: item.reason for item in outcome.failed}
+    assert "is empty" in failed[str(source / "broken_off.dcm")]
     assert "truncated" in failed[str(victim)]
     assert "no such file" in failed[str(tmp_path / "nowhere")]
     assert not any("notes.txt" in file for file in failed)  # never was a slice
     remarks = outcome.remarks()
     assert "left out: 1 file: not a DICOM file" in remarks
-    assert sum(line.startswith("not predicted: ") for line in remarks) == 2
+    assert sum(line.startswith("not predicted: ") for line in remarks) == 3
     with pytest.raises(ScanError, match="no such file"):
         predict_sources([model], [tmp_path / "nowhere"])
 

@@ -130,7 +130,8 @@ class FileList:
         """Open entry i as a seekable, buffered stream of its unpacked bytes; the caller closes it.
 
         Raises:
-            ScanError: the file cannot be opened. Damage inside a member shows as ScanError while reading.
+            ScanError: the file cannot be opened. Damage inside a compressed member shows as ScanError while reading; of
+                a stored one, by `check` of the stream's `raw`.
         """
         try:
             if self.archive[i] < 0:
@@ -148,11 +149,11 @@ class FileList:
                 raise ScanError(f"{self.name(i)}: damaged archive (no member at its offset); download it again")
             _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
             start = int(self.offset[i]) + _LOCAL_HEADER.size + name_length + extra_length
+            size, crc = int(self.size[i]), int(self.crc[i])
             if self.deflated[i]:
                 base.seek(start)
-                packed, size, crc = int(self.packed[i]), int(self.size[i]), int(self.crc[i])
-                return io.BufferedReader(Inflated(base, self.name(i), packed=packed, size=size, crc=crc))
-            return io.BufferedReader(Window(base, start, int(self.size[i])))
+                return io.BufferedReader(Inflated(base, self.name(i), packed=int(self.packed[i]), size=size, crc=crc))
+            return io.BufferedReader(Window(base, self.name(i), start=start, size=size, crc=crc))
         except BaseException:
             base.close()
             raise
