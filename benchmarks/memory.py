@@ -96,6 +96,7 @@ def predict(slices: int, settings: list[str]) -> dict[str, float]:
     from ichseq import Model
     from ichseq.config import load_config
     from ichseq.ct.series import KEPT_BYTES, load_series
+    from ichseq.inference.panel import Panel
     from ichseq.inference.predict import predict_series
 
     config = load_config("joint", None, settings).model

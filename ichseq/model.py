@@ -9,8 +9,8 @@ owns geometry, windows and normalisation, so that training, prediction and other
 import json
 import os
 from collections.abc import Sequence
-from functools import partial
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,7 +173,7 @@ class Model(ChunkedBackbone):
         sizes: Sequence[tuple[int, int]] | None = None,
         boxes: Tensor | None = None,
     ) -> Tensor:
-        """Pooled embedding of every slice, (S, D); arguments as in `forward`. Outside training, the mean over `views`."""
+        """Pooled embedding of every slice, (S, D), out of training the mean over `views`; arguments as in `forward`."""
         series, boxes, warp = self._placed(hu, lengths, sizes, boxes, warp)
         found = self.embed_chunks(series, lambda spans: self.network_input(hu, spans, boxes, warp))
         views = () if self.training else self.settings["views"]

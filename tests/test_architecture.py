@@ -17,10 +17,11 @@ ORDER = [
     "config",
     "cluster",
     "memory",
+    "network_input",
     "ct",
     "data",
     "backbone",
-    "network_input",
+    "chunked",
     "sequence",
     "model",
     "training",
@@ -30,7 +31,7 @@ ORDER = [
     "cli",
 ]
 BELOW_ALL = {"errors", "files", "labels", "config"}
-NETWORK = {"memory", "backbone", "network_input", "sequence", "model"}
+NETWORK = {"memory", "backbone", "network_input", "chunked", "sequence", "model"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 
 

@@ -109,6 +109,20 @@ def test_zip_members_stream_like_files(tmp_path, method):
     assert os.listdir(tmp_path) == ["scans.zip"]  # nothing unpacked
 
 
+def test_what_was_named_relatively_is_opened_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "here" / "d").mkdir(parents=True)
+    (tmp_path / "here" / "d" / "a").write_bytes(b"a")
+    make_zip(tmp_path / "here" / "z.zip", {"b": b"b"})
+    monkeypatch.chdir(tmp_path / "here")
+    files = list_files(["d", "z.zip"])
+    monkeypatch.chdir(tmp_path)
+    files = pickle.loads(pickle.dumps(files.take([1, 0])))
+    assert [files.name(i) for i in (0, 1)] == ["z.zip/b", "d/a"]
+    for i, content in enumerate((b"b", b"a")):
+        with files.open(i) as stream:
+            assert stream.read() == content
+
+
 def test_take_and_find(tmp_path):
     for name in "abc":
         (tmp_path / "f" / name).mkdir(parents=True)
@@ -217,6 +231,23 @@ def test_a_flipped_bit_that_still_unpacks_is_noticed(tmp_path):
     files = list_files(path)
     with files.open(0) as stream, pytest.raises(ScanError, match="length or checksum differs"):
         stream.read()
+
+
+def test_a_flipped_bit_of_a_stored_member_is_noticed(tmp_path):
+    path = make_zip(tmp_path / "rot.zip", {"a": bytes(3 << 20), "b": b"sound"}, zipfile.ZIP_STORED)
+    files = list_files(path)
+    for i in range(2):
+        with files.open(i) as stream:
+            assert stream.read(3) == (bytes(3), b"sou")[i]
+            stream.raw.check()
+            assert stream.read() == (bytes((3 << 20) - 3), b"nd")[i]
+    data = bytearray(path.read_bytes())
+    data[2 << 20] ^= 1
+    path.write_bytes(data)
+    with files.open(1) as stream:
+        stream.raw.check()
+    with files.open(0) as stream, pytest.raises(ScanError, match=r"rot\.zip/a: damaged .length or checksum differs"):
+        stream.raw.check()
 
 
 @pytest.mark.parametrize(("source", "message"), [("missing", "no such file or folder"), ([], "no source given")])

@@ -1,6 +1,7 @@
 """A real Dask cluster of two workers does what this process does; one that is not there is said to be missing."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from distributed import LocalCluster
 
 from ichseq.cluster import dask_cluster
+from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.errors import ConfigError
 from ichseq.inference import cluster
@@ -69,10 +71,27 @@ def test_a_worker_notices_that_the_weights_have_changed(scheduler: str, phantoms
 def test_threads_load_a_model_once_and_the_last_one_alone_is_kept(run: Path, run_copy: Path) -> None:
     one, other = (cluster._state(leaf_of(folder, "joint", 0)) for folder in (run, run_copy))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(cluster._models, [(one,)] * 4))
-    assert len({id(models[0]) for models in found}) == 1
-    cluster._models((one, other))
-    assert list(cluster._loaded) == [(one, other)]
+        found = list(pool.map(lambda _: cluster._panel((one,), ()), range(4)))
+    assert len({id(panel) for panel in found}) == 1
+    cluster._panel((one, other), ("flip",))
+    assert list(cluster._loaded) == [((one, other), ("flip",))]
+
+
+def test_sources_may_be_named_relatively(
+    scheduler: str, phantoms: Path, prepared: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "scans"), "zip", phantoms / "stage_2_test")
+    leaf = leaf_of(run, "joint", 0)
+    with dask_cluster(scheduler):  # its workers stand where they were started
+        monkeypatch.chdir(phantoms)
+        prepare("stage_2_train", tmp_path / "set")
+        table = predict_sources(predict_there([leaf]), ["stage_2_test"]).slices
+        monkeypatch.chdir(tmp_path)
+        zipped = predict_sources(predict_there([leaf]), [Path(archive).name]).slices
+        prepare(Path(archive).name, tmp_path / "zipped", folds=1)
+    assert Index.load(tmp_path / "set").key == Index.load(prepared).key
+    assert all(file.startswith("stage_2_test/") for file in table["file"])
+    assert table["sop_uid"].tolist() == zipped["sop_uid"].tolist()
 
 
 def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

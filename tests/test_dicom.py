@@ -220,7 +220,13 @@ def test_directory_of_files_is_no_image():
     assert reason(data) == "a DICOMDIR (a table of contents), not an image"
 
 
-@pytest.mark.parametrize("content", [b"", b"ID,Label\n" * 50, bytes(5000), b"\x89PNG" + bytes(500)])
+def test_an_empty_file_is_a_broken_one():
+    with pytest.raises(SliceError, match="file: is empty; get the file again") as caught:
+        read_header(io.BytesIO(b""), "file")
+    assert not caught.value.is_dicom
+
+
+@pytest.mark.parametrize("content", [b"ID,Label\n" * 50, bytes(5000), b"\x89PNG" + bytes(500)])
 def test_other_files_are_no_dicom(content):
     with pytest.raises(SliceError, match="not a DICOM file") as caught:
         read_header(io.BytesIO(content), "file")

@@ -14,7 +14,9 @@ from dicom_files import HEAD_CT, needs_head_ct
 import ichseq
 from ichseq.data.index import Index
 from ichseq.errors import ScanError
-from ichseq.inference.predict import PHANTOM_NOTE, predict_prepared, predict_sources
+from ichseq.inference import predict
+from ichseq.inference.panel import Panel
+from ichseq.inference.predict import PHANTOM_NOTE, SeriesPrediction, predict_prepared, predict_sources
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
 from ichseq.model import Model
 from ichseq.training.runs import leaf_of
@@ -39,7 +41,7 @@ def test_dicom_and_prepared_set_give_the_same_logits(
         torch.manual_seed(0)
         model = Model("test_resnet", image_size=32, hidden_size=8, sequence="transformer", sequence_inputs=["spacing"])
     index = Index.load(prepared)
-    from_store = predict_prepared([model], index, np.arange(index.n_series))
+    from_store = predict_prepared(Panel(model), index, np.arange(index.n_series))
     from_files = ichseq.predict(model, ichseq.load_series(phantoms / "stage_2_train"))
     one, other = (t.sort_values(["series_uid", "slice_index"], ignore_index=True) for t in (from_store, from_files))
     assert one["sop_uid"].tolist() == other["sop_uid"].tolist()
@@ -96,15 +98,17 @@ def test_bad_files_are_listed_and_the_good_ones_predicted(model: Model, phantoms
     victim = sorted(source.iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:-50])
     (source / "notes.txt").write_text("not a scan")
+    (source / "broken_off.dcm").touch()
     outcome = predict_sources([model], [source, tmp_path / "nowhere"])
-    assert len(outcome.slices) == len(list(source.iterdir())) - 2
+    assert len(outcome.slices) == len(list(source.iterdir())) - 3
     failed = {item.file: item.reason for item in outcome.failed}
+    assert "is empty" in failed[str(source / "broken_off.dcm")]
     assert "truncated" in failed[str(victim)]
     assert "no such file" in failed[str(tmp_path / "nowhere")]
     assert not any("notes.txt" in file for file in failed)  # never was a slice
     remarks = outcome.remarks()
     assert "left out: 1 file: not a DICOM file" in remarks
-    assert sum(line.startswith("not predicted: ") for line in remarks) == 2
+    assert sum(line.startswith("not predicted: ") for line in remarks) == 3
     with pytest.raises(ScanError, match="no such file"):
         predict_sources([model], [tmp_path / "nowhere"])
 
@@ -177,6 +181,33 @@ def test_a_long_series_is_read_in_pieces_with_the_same_result(
     assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
     assert pieces["sop_uid"].tolist() == whole["sop_uid"].tolist()
     assert read == [(1, 1)]
+
+
+def test_slices_that_are_lost_between_two_readings_are_left_out(
+    model: Model, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ichseq.ct.series.KEPT_BYTES", 0)
+    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    (series,) = ichseq.load_series(source)
+    lost = [series.files[k] for k in (3, 4, 20)]
+
+    def lose(looked: tuple, files: list[str]) -> SeriesPrediction:
+        for file in files:
+            Path(file).unlink()
+        return predict._answer([model], *looked)
+
+    outcome = lose(predict._readable([model], series), lost)
+    assert outcome.table is not None
+    assert [item.file for item in outcome.unread] == lost
+    assert "cannot be opened" in outcome.unread[0].reason
+    left = predict_sources([model], [source]).slices
+    assert outcome.table["sop_uid"].tolist() == left["sop_uid"].tolist()
+    assert np.abs(logits(outcome.table) - logits(left)).max() < 1e-5
+    assert "1 slice could be read once only: left out" in outcome.warnings
+    (series,) = ichseq.load_series(source)
+    outcome = lose(predict._readable([model], series), series.files)
+    assert (outcome.table, len(outcome.unread)) == (None, len(left))
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")

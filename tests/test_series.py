@@ -213,6 +213,7 @@ def test_bad_files_among_good_ones(tmp_path):
         mr=ct_dataset(number=10, Modality="MR"),
         slope=ct_dataset(number=11, RescaleSlope=None),
         archive=b"PK\x03\x04" + bytes(300),
+        empty=b"",
     )
     collection = load_series(tmp_path)
     assert numbers(only(collection)) == [1, 2, 3]
@@ -222,6 +223,7 @@ def test_bad_files_among_good_ones(tmp_path):
         "mr": "modality MR, not CT",
         "slope": "no RescaleSlope, so no Hounsfield units",
         "archive": "a zip inside the source; name it as a source of its own",
+        "empty": "is empty; get the file again",
     }
 
 
@@ -234,6 +236,32 @@ def test_no_dicom_at_all(tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04")
     with pytest.raises(ScanError, match=r"no DICOM file in .*bad.zip: 1 x not a zip archive"):
         load_series(tmp_path / "bad.zip")
+
+
+def test_empty_files_alone_are_said_to_be_empty(tmp_path):
+    write(tmp_path, a=b"", b=b"")
+    with pytest.raises(ScanError, match=r"no DICOM file in .*: 2 x is empty; get the file again"):
+        load_series(tmp_path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"])
+def test_a_changed_bit_in_an_archive_is_no_picture(tmp_path, method, syntax):
+    path = tmp_path / "scan.zip"
+    with zipfile.ZipFile(path, "w", method, compresslevel=0) as archive:
+        for number in (1, 2):
+            archive.writestr(f"{number}", dicom_bytes(ct_dataset(number=number), syntax=syntax))
+    good = only(load_series(path)).read()
+    data = bytearray(path.read_bytes())
+    at = data.find(b"PK\x03\x04", 10)  # the second member's header: before it lie the first one's last pixels
+    data[at - 20] ^= 1
+    path.write_bytes(data)
+    collection = load_series(path)
+    whole, lost = only(collection).readable()
+    (item,) = [*collection.left_out, *lost]  # of a compressed member, the header's reading may have met it already
+    assert item.file == f"{path}/1"
+    assert item.reason.startswith("damaged")
+    assert np.array_equal(whole.hu, good[1:])
 
 
 def test_nothing_usable_says_why(tmp_path):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH, SCHEDULER, Fold, device
+from ichseq.cli.options import BAG, PATH, SCHEDULER, TTA, Fold, device
 from ichseq.errors import counted
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def train(
 @click.option("--fold", "folds", type=Fold(), default="0", show_default=True, help="A fold, or all.")
 @click.option("--run", type=PATH, help="runs/NAME or a leaf of it; default: the newest run that has the fold.")
 @click.option("--data", type=PATH, default="data/prepared", show_default=True, help="The prepared set.")
-def evaluate(folds: list[int], run: Path | None, data: Path) -> None:
+@BAG
+@TTA
+def evaluate(folds: list[int], run: Path | None, data: Path, bag: int, tta: list[str]) -> None:
     """Score a run on the patients that it held out."""
     from ichseq.data.index import Index
     from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
@@ -75,9 +77,9 @@ def evaluate(folds: list[int], run: Path | None, data: Path) -> None:
     click.echo(f"run: {', '.join(map(str, leaves))}")
     with progress_bar("evaluate", "series") as progress:
         if number is None:
-            _, metrics = evaluate_all(leaves, index, device=device(), progress=progress)
+            _, metrics = evaluate_all(leaves, index, bag=bag, tta=tta, device=device(), progress=progress)
         else:
-            _, metrics = evaluate_fold(leaves[0], index, device=device(), progress=progress)
+            _, metrics = evaluate_fold(leaves[0], index, bag=bag, tta=tta, device=device(), progress=progress)
     click.echo(metrics_text(metrics))
     click.echo(f"\nwritten: {(leaves[0].parent if number is None else leaves[0]) / 'metrics.json'}")
 
@@ -93,10 +95,19 @@ def evaluate(folds: list[int], run: Path | None, data: Path) -> None:
     show_default=True,
     help="Of the slices; instance (InstanceNumber) and file (name) are for scans without positions.",
 )
+@BAG
+@TTA
 @SCHEDULER
 @click.pass_context
 def predict(
-    ctx: click.Context, sources: tuple[Path, ...], run: Path, out: Path, order: "Order", scheduler: str | None
+    ctx: click.Context,
+    sources: tuple[Path, ...],
+    run: Path,
+    out: Path,
+    order: "Order",
+    bag: int,
+    tta: list[str],
+    scheduler: str | None,
 ) -> None:
     """Predict every slice of every series in folders, zips or DICOM files.
 
@@ -104,17 +115,18 @@ def predict(
     """
     from ichseq.cluster import dask_cluster
     from ichseq.inference.cluster import predict_there
+    from ichseq.inference.panel import Panel
     from ichseq.inference.predict import phantom_note, predict_sources
     from ichseq.inference.tables import exams_beside, write_table
     from ichseq.model import Model
-    from ichseq.training.runs import find_leaves
+    from ichseq.training.runs import bag_of, find_leaves
 
     exams = exams_beside(out)
-    leaves = find_leaves(run)
-    models = [Model.load(leaf).to(device()) for leaf in leaves]
-    predicting = models if scheduler is None else predict_there(leaves)
+    folders = [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
+    panel = Panel([Model.load(folder).to(device()) for folder in folders], tta)
+    predicting = panel if scheduler is None else predict_there(folders, tta)
     with dask_cluster(scheduler), progress_bar("predict", "series") as progress:
-        outcome = predict_sources(predicting, sources, note=phantom_note(models), order=order, progress=progress)
+        outcome = predict_sources(predicting, sources, note=phantom_note(panel.models), order=order, progress=progress)
     write_table(outcome.slices, out)
     write_table(outcome.exams, exams)
     click.echo(f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series: {out}, and by series {exams}")

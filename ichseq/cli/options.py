@@ -30,3 +30,16 @@ def device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class Views(click.ParamType):
+    """Names with commas, such as flip,transpose; whether they exist, the panel says."""
+
+    name = "views"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
+        return value if isinstance(value, list) else [name for name in value.split(",") if name]
+
+
+BAG = click.option("--bag", default=0, show_default=True, help="Mean over the weights of the last epochs; 0: the best.")
+TTA = click.option("--tta", type=Views(), default="", help="Views averaged with the slices: flip,transpose.")

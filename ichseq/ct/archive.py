@@ -51,6 +51,7 @@ class FileList:
 
     Attributes:
         sources: the sources as the user named them.
+        folder: absolute path of the folder that relative names start from, since a worker may stand elsewhere.
         archives: paths of the zip archives.
         archive: int32 (n,), index into `archives`, or -1 for a file on disk.
         names: uint8, all names one after the other (bytes as the file system has them; UTF-8 in archives).
@@ -62,6 +63,7 @@ class FileList:
     """
 
     sources: tuple[str, ...]
+    folder: str
     archives: tuple[str, ...]
     archive: np.ndarray
     names: np.ndarray
@@ -108,6 +110,7 @@ class FileList:
         blob, ends = _pack(names)
         return FileList(
             sources=self.sources,
+            folder=self.folder,
             archives=tuple(self.archives[int(i)] for i in used[first:]),
             archive=(archive.reshape(-1) - first).astype(np.int32),
             names=blob,
@@ -119,21 +122,26 @@ class FileList:
             deflated=self.deflated[chosen],
         )
 
+    def archive_paths(self) -> list[str]:
+        """Where the archives are, for a process that may stand in another folder than the one that listed them."""
+        return [os.path.join(self.folder, path) for path in self.archives]
+
     def open(self, i: int) -> BinaryIO:
         """Open entry i as a seekable, buffered stream of its unpacked bytes; the caller closes it.
 
         Raises:
-            ScanError: the file cannot be opened. Damage inside a member shows as ScanError while reading.
+            ScanError: the file cannot be opened. Damage inside a compressed member shows as ScanError while reading; of
+                a stored one, by `check` of the stream's `raw`.
         """
         try:
             if self.archive[i] < 0:
-                return open(os.fsdecode(self._raw_name(i)), "rb")
+                return open(os.path.join(self.folder, os.fsdecode(self._raw_name(i))), "rb")
             return self._open_member(i)
         except OSError as error:
             raise ScanError(f"{self.name(i)}: cannot be opened ({error.strerror or error}); check the file") from error
 
     def _open_member(self, i: int) -> BinaryIO:
-        base = open(self.archives[self.archive[i]], "rb")  # noqa: SIM115 - the stream returned closes it
+        base = open(os.path.join(self.folder, self.archives[self.archive[i]]), "rb")  # noqa: SIM115 - the stream returned closes it
         try:
             base.seek(int(self.offset[i]))
             header = base.read(_LOCAL_HEADER.size)
@@ -141,11 +149,11 @@ class FileList:
                 raise ScanError(f"{self.name(i)}: damaged archive (no member at its offset); download it again")
             _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
             start = int(self.offset[i]) + _LOCAL_HEADER.size + name_length + extra_length
+            size, crc = int(self.size[i]), int(self.crc[i])
             if self.deflated[i]:
                 base.seek(start)
-                packed, size, crc = int(self.packed[i]), int(self.size[i]), int(self.crc[i])
-                return io.BufferedReader(Inflated(base, self.name(i), packed=packed, size=size, crc=crc))
-            return io.BufferedReader(Window(base, start, int(self.size[i])))
+                return io.BufferedReader(Inflated(base, self.name(i), packed=int(self.packed[i]), size=size, crc=crc))
+            return io.BufferedReader(Window(base, self.name(i), start=start, size=size, crc=crc))
         except BaseException:
             base.close()
             raise
@@ -204,6 +212,7 @@ def list_files(source: Source) -> FileList:
     names, ends = _pack([entry.name for entry in entries])
     return FileList(
         sources=tuple(_shown(os.fspath(item)) for item in sources),
+        folder=os.getcwd() if any(not os.path.isabs(item) for item in sources) else "",
         archives=tuple(archives),
         archive=np.fromiter((entry.archive for entry in entries), np.int32, len(entries)),
         names=names,

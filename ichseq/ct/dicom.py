@@ -111,6 +111,8 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
         if size is None:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(0)
+        if size == 0:  # what a broken copy leaves: no file is meant to be so
+            raise Refused("is empty; get the file again", is_dicom=False)
         return _read(stream, name, size, need_position)
     except Refused as refused:
         raise SliceError(name, refused.reason, refused.is_dicom) from None

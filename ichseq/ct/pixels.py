@@ -7,7 +7,7 @@ from pydicom.pixels import get_decoder
 
 from ichseq.ct.dicom import SliceError, missing_decoder
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, quiet_pydicom, read_meta
-from ichseq.ct.streams import Inflated
+from ichseq.ct.streams import Inflated, Window
 from ichseq.errors import ScanError
 from ichseq.labels import AIR_HU
 
@@ -32,6 +32,7 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
     Raises:
         SliceError: the pixels are truncated, damaged, or need a decoder that is not installed.
     """
+    member = getattr(stream, "raw", None)
     try:
         if syntax == DEFLATED:
             stream = _inflate(stream, name, image)
@@ -39,6 +40,8 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
             raw = _read_native(stream, name, image)
         else:
             raw = _decode(stream, name, image, syntax)
+        if isinstance(member, Window | Inflated):  # of an archive, which knows its checksum
+            member.check()
         return to_hu(raw, image)
     except SliceError:
         raise
@@ -119,8 +122,6 @@ def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:
     data = stream.read(size)
     if len(data) < size:
         raise SliceError(name, f"truncated: {len(data)} of {size} bytes of pixel data; get the file again")
-    if isinstance(getattr(stream, "raw", None), Inflated):
-        stream.read()  # to the end, where a zip member's checksum is compared
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 

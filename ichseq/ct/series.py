@@ -265,7 +265,7 @@ def make_series(files: FileList, headers: Headers, *, order: Order = "position")
 def nothing_usable(files: FileList, dicom_files: int, left_out: Sequence[LeftOut]) -> ScanError:
     """The error for a source without a usable slice: what was found instead, most frequent reason first."""
     shown = ", ".join(files.sources[:3]) + (f" and {len(files.sources) - 3} more" if len(files.sources) > 3 else "")
-    if not dicom_files and not files.left_out:
+    if not dicom_files and all(item.reason == "not a DICOM file" for item in left_out):
         return ScanError(f"no DICOM file in {shown} ({counted(len(files), 'file')} looked at); check the path")
     examples = {item.reason: item.file for item in reversed(left_out)}
     reasons = Counter(item.reason for item in left_out).most_common(3)

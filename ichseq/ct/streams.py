@@ -9,14 +9,24 @@ from ichseq.errors import ScanError
 MAX_MEMBER_BYTES: Final = 1 << 30
 """What unpacks to more bytes than this is refused: no CT slice is that large."""
 
+_CHECKED: Final = 1 << 20  # bytes that are read at a time for a checksum
 _CHUNK: Final = 16384  # deflated bytes handed to zlib at a time; deflate grows at most 1032-fold, so 17 MB a step
 
 
 class Window(io.RawIOBase):
-    """A stretch of a file as a stream: a stored zip member."""
+    """A stretch of a file as a stream: a stored zip member.
 
-    def __init__(self, base: BinaryIO, start: int, size: int) -> None:
-        self._base, self._start, self._size, self._at = base, start, size, 0
+    Args:
+        base: the file; closed together with this stream.
+        name: for messages.
+        start: where the stretch begins.
+        size: its bytes.
+        crc: checksum that `check` holds them against.
+    """
+
+    def __init__(self, base: BinaryIO, name: str, *, start: int, size: int, crc: int) -> None:
+        self._base, self._name, self._start, self._size, self._crc = base, name, start, size, crc
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -35,9 +45,26 @@ class Window(io.RawIOBase):
         self._at += len(data)
         return len(data)
 
+    def check(self) -> None:
+        """Hold all bytes against the checksum; where the stream stands is not changed.
+
+        Raises:
+            ScanError: they differ.
+        """
+        self._base.seek(self._start)
+        left, crc = self._size, 0
+        while left and (data := self._base.read(min(left, _CHECKED))):
+            left, crc = left - len(data), zlib.crc32(data, crc)
+        if left or crc != self._crc:
+            raise ScanError(_differs(self._name))
+
     def close(self) -> None:
         self._base.close()
         super().close()
+
+
+def _differs(name: str) -> str:
+    return f"{name}: damaged (length or checksum differs from the archive's); get it again"
 
 
 class Inflated(io.RawIOBase):
@@ -104,10 +131,18 @@ class Inflated(io.RawIOBase):
             if self._done:
                 self._check()
 
+    def check(self) -> None:
+        """Unpack to the end, where length and checksum are compared.
+
+        Raises:
+            ScanError: they differ, or the data are damaged.
+        """
+        self._fill(self._limit + 1)
+
     def _check(self) -> None:
         short = self._size is not None and len(self._data) != self._size
         if short or (self._crc is not None and zlib.crc32(self._data) != self._crc):
-            raise ScanError(f"{self._name}: damaged (length or checksum differs from the archive's); get it again")
+            raise ScanError(_differs(self._name))
 
     def close(self) -> None:
         self._base.close()

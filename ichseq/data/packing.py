@@ -121,7 +121,7 @@ def _content(headers: Headers) -> str:
 def _newest(files: FileList) -> int:
     """When the youngest of the files was changed or put in place, in ns; for members of an archive, the archive."""
     try:
-        status = [os.stat(path) for path in files.archives]
+        status = [os.stat(path) for path in files.archive_paths()]
         for i in np.flatnonzero(files.archive < 0):
             with files.open(int(i)) as stream:
                 status.append(os.fstat(stream.fileno()))

@@ -44,7 +44,9 @@ def _predict(wanted: tuple[_Leaf, ...], tta: tuple[str, ...], series: Series) ->
     return predict_series(_panel(wanted, tta), series)
 
 
-_loaded: dict[tuple[tuple[_Leaf, ...], tuple[str, ...]], Panel] = {}  # of the last run asked for alone: models are large
+_loaded: dict[
+    tuple[tuple[_Leaf, ...], tuple[str, ...]], Panel
+] = {}  # of the last run asked for alone: models are large
 _loading = threading.Lock()
 
 

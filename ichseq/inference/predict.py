@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +12,14 @@ import torch
 from torch import Tensor
 
 from ichseq.ct.archive import LeftOut, count_reasons
+from ichseq.ct.dicom import SliceError
 from ichseq.ct.order import Order
 from ichseq.ct.series import Series
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
+from ichseq.inference.panel import Panel
 from ichseq.inference.sources import EXPECTED, load_sources
 from ichseq.inference.tables import exam_row, slice_table
 from ichseq.labels import PREDICTION_COLUMNS

@@ -95,6 +95,21 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
     raise RunError(f"{run}: no trained model{of_fold} in it; train one with `ichseq train` (-o {run})")
 
 
+def bag_of(leaf: Path, bag: int) -> list[Path]:
+    """Folders of the models that answer for a leaf: its best one, or those of its last `bag` epochs.
+
+    Raises:
+        RunError: fewer are kept.
+    """
+    if bag == 0:
+        return [leaf]
+    kept = sorted((leaf / "epochs").glob("epoch-*"))
+    if len(kept) < bag:
+        raise RunError(f"{leaf}: a bag of {bag} epochs was asked for, and the weights of {len(kept)} are kept; train "
+                       f"with --set train.keep_epochs={bag}")  # fmt: skip
+    return kept[-bag:]
+
+
 def newest_run(fold: int | None = None, stage: str | None = None) -> Path:
     """The run under runs/ that was last trained and has the fold (and stage).
 
