@@ -110,8 +110,8 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """As plain dicts and lists, as YAML and JSON take them."""
         plain = dataclasses.asdict(self)
-        for name in ("windows", "sequence_inputs"):
-            plain["model"][name] = list(plain["model"][name])
+        for section in plain.values():
+            section |= {name: list(value) for name, value in section.items() if isinstance(value, tuple)}
         return plain
 
 

@@ -23,7 +23,7 @@ from ichseq.errors import ConfigError
         ("model.normalise=3", ["model.normalise", "3", "bool"]),
         ("model.windows=brain", ["model.windows", "'brain'"]),
         ("model.windows=[brain, 4]", ["model.windows", "4", "str"]),
-        ("model.crop=head", ["model.crop", "'head'", "series, none"]),
+        ("model.crop=head", ["model.crop", "'head'", "series, slice, none"]),
         ("model.sequence=lstm", ["model.sequence", "'lstm'", "lstm2_delta, logits", "none"]),
         ("model.sequence_inputs=[age]", ["model.sequence_inputs", "'age'", "position, spacing"]),
         ("train.precision=on", ["train.precision", "auto, no, bf16, fp16"]),

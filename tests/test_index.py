@@ -82,7 +82,7 @@ def test_folds_split_the_series_and_a_fold_that_is_not_there_is_refused(tmp_path
         both = np.concatenate([index.training_series(fold), index.validation_series(fold)])
         assert sorted(both) == [0, 1, 2, 3]
         assert set(index.fold[index.validation_series(fold)]) == {fold}
-    for fold in (-1, 3):
+    for fold in (-2, 3):
         with pytest.raises(ConfigError, match=f"fold {fold} does not exist; this set has folds 0 to 2"):
             index.training_series(fold)
     write(tmp_path, fold=[1, 1, 1, 1])

@@ -195,9 +195,9 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     def lose(looked: tuple, files: list[str]) -> SeriesPrediction:
         for file in files:
             Path(file).unlink()
-        return predict._answer([model], *looked)
+        return predict._answer(Panel(model), *looked)
 
-    outcome = lose(predict._readable([model], series), lost)
+    outcome = lose(predict._readable(Panel(model), series), lost)
     assert outcome.table is not None
     assert [item.file for item in outcome.unread] == lost
     assert "cannot be opened" in outcome.unread[0].reason
@@ -206,7 +206,7 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     assert np.abs(logits(outcome.table) - logits(left)).max() < 1e-5
     assert "1 slice could be read once only: left out" in outcome.warnings
     (series,) = ichseq.load_series(source)
-    outcome = lose(predict._readable([model], series), series.files)
+    outcome = lose(predict._readable(Panel(model), series), series.files)
     assert (outcome.table, len(outcome.unread)) == (None, len(left))
 
 
