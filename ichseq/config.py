@@ -130,7 +130,7 @@ def load_config(
     if base is not None:
         _merge(values, base, "the run's config.yaml", stage)
     if path is not None:
-        _merge(values, _read_yaml(path), str(path), stage)
+        _merge(values, read_yaml(path), str(path), stage)
     for text in overrides:
         key, equals, raw = text.partition("=")
         section, dot, name = key.partition(".")
@@ -158,7 +158,12 @@ def _class_of(section: str) -> type:
     return {"model": ModelConfig, "train": TrainConfig, "augment": AugmentConfig}[section]
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The sections of a YAML file, as they stand there.
+
+    Raises:
+        ConfigError: it can't be read, or is no such file.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:  # before ValueError, which UnicodeDecodeError is
@@ -180,30 +185,31 @@ def _merge(values: dict[str, dict[str, Any]], new: dict[str, Any], where: str, s
     for section in sorted(new, key=lambda name: name in STAGES):  # a stage's own settings come last
         content = new[section]
         if section not in values and section not in STAGES:
-            raise ConfigError(f"{where}: no section {section!r}; {_did_you_mean(str(section), [*values, *STAGES])}")
+            raise ConfigError(f"{where}: no section {section!r}; {did_you_mean(str(section), [*values, *STAGES])}")
         if not isinstance(content, dict):
             raise ConfigError(f"{where}: {section} has to hold keys with values, not {content!r}")
         target = "train" if section in STAGES else section
         hints = typing.get_type_hints(_class_of(target))
         for key, value in content.items():
             if key not in hints:
-                raise ConfigError(f"{where}: no key {section}.{key}; {_did_you_mean(str(key), list(hints))}")
-            _fit(value, hints[key], f"{section}.{key}")
+                raise ConfigError(f"{where}: no key {section}.{key}; {did_you_mean(str(key), list(hints))}")
+            fit_value(value, hints[key], f"{section}.{key}")
         if section in (stage, target):
             values[target].update(content)
 
 
-def _did_you_mean(word: str, known: list[str]) -> str:
+def did_you_mean(word: str, known: list[str]) -> str:
+    """What else could be meant, of the names that are known."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
 
 
 def _build(section: str, cls: type, values: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(cls)
-    return cls(**{key: _fit(value, hints[key], f"{section}.{key}") for key, value in values.items()})
+    return cls(**{key: fit_value(value, hints[key], f"{section}.{key}") for key, value in values.items()})
 
 
-def _fit(value: Any, hint: Any, name: str) -> Any:
+def fit_value(value: Any, hint: Any, name: str) -> Any:
     """The value as the type asked for (YAML reads 1e-4 as text and 1 as an integer), or a ConfigError."""
     options = (
         typing.get_args(hint)
@@ -222,7 +228,7 @@ def _fit(value: Any, hint: Any, name: str) -> Any:
             if len(options) == 1:
                 raise ConfigError(f"{name} is {value!r}; choose one of {', '.join(map(str, choices))}")
         elif typing.get_origin(option) is tuple and isinstance(value, list | tuple):
-            return tuple(_fit(item, typing.get_args(option)[0], name) for item in value)
+            return tuple(fit_value(item, typing.get_args(option)[0], name) for item in value)
         elif option in (int, str, bool, type(None)) and type(value) is option:
             return value
         elif option is float and not isinstance(value, bool):

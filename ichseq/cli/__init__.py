@@ -3,6 +3,7 @@
 import click
 
 from ichseq import __version__
+from ichseq.cli.experiments import experiment
 from ichseq.cli.group import Group
 from ichseq.cli.networks import evaluate, predict, train
 from ichseq.cli.scans import demo, phantom, prepare
@@ -16,5 +17,5 @@ def main(debug: bool) -> None:
     """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
 
 
-for command in (demo, phantom, prepare, train, evaluate, predict, ensemble, submit):
+for command in (demo, phantom, prepare, train, evaluate, predict, ensemble, submit, experiment):
     main.add_command(command)

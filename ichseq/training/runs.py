@@ -42,18 +42,31 @@ def leaves(run: Path) -> list[Path]:
 
 
 def read_run(leaf: Path) -> dict[str, Any]:
-    """run.json of a leaf.
+    """run.json of a leaf, also for the weights of one of its epochs.
 
     Raises:
         RunError: it is missing or damaged.
     """
+    folder = leaf.parents[1] if leaf.parent.name == "epochs" else leaf
     try:
-        content = json.loads((leaf / "run.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         if not isinstance(content, dict) or not {"fold", "stage", "patients"} <= content.keys():
             raise ValueError("not what a run writes")
         return content
     except (OSError, ValueError) as error:
         raise RunError(f"{leaf}: run.json can't be read ({type(error).__name__}); it is not a run of ichseq") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that ichseq has written.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path}: can't be read ({type(error).__name__}); make it again") from None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

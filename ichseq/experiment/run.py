@@ -1,0 +1,157 @@
+"""Running an experiment: its stages, bags, views, smoothing and blend, from start to end, and again where it stopped.
+
+    <runs>/<stage>-<key>/<stage>/fold<K>/     a training; experiments that ask for the same one share it
+    <runs>/results/<name>/                    predictions.parquet, metrics.json, cost.json, experiment.yaml; of a quick
+                                              one, in <name>-quick
+
+The key is a hash of everything that decides the training: settings, set, and the training that it starts from.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import yaml
+
+from ichseq.data.index import ALL_PATIENTS, Index
+from ichseq.errors import DataError
+from ichseq.evaluation.metrics import evaluate_table
+from ichseq.experiment.spec import Spec
+from ichseq.inference.ensemble import MEAN, WEIGHTED, blend, clip, smooth
+from ichseq.inference.panel import Panel
+from ichseq.inference.predict import predict_prepared
+from ichseq.inference.tables import write_table
+from ichseq.model import Model
+from ichseq.training.checkpoint import has_checkpoint
+from ichseq.training.engine import train
+from ichseq.training.runs import bag_of, fold_name, leaf_of, read_run, write_json
+
+Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+class Runner:
+    """Runs experiments on one prepared set.
+
+    Attributes:
+        data: folder of the set; `index` is its index.
+        runs: folder for trainings and results.
+        quick: whether the specs are quick ones; noted with the results.
+        costs: a row for each training that an experiment stands on, whether it was done now or found.
+    """
+
+    def __init__(self, data: Path, runs: Path, *, bar: Bar, echo: Callable[[str], object], quick: bool = False) -> None:
+        """Open the set.
+
+        Args:
+            data: folder of a prepared set.
+            runs: folder for trainings and results.
+            bar: gives a progress bar by name and unit.
+            echo: prints a line.
+            quick: whether the specs are quick ones.
+        """
+        self.data, self.runs, self.index, self.quick = data, runs, Index.load(data), quick
+        self.bar, self.echo = bar, echo
+        self.costs: list[dict[str, Any]] = []
+
+    def run(self, spec: Spec) -> Path | None:
+        """Everything that an experiment asks for.
+
+        Returns:
+            The folder of its results; None where it trained on all patients, so that nobody is left to score it on.
+
+        Raises:
+            ConfigError: a fold that does not exist.
+            DataError: the set has too few patients for its folds.
+            RunError: as `train`.
+        """
+        self.costs = []
+        folds = spec.fold_numbers(self.index.folds)
+        self._check_folds(folds)
+        if folds == [ALL_PATIENTS]:
+            models = [folder for place, fold in enumerate(folds) for folder in self._models(spec, place, fold)]
+            self.echo(f"trained on all patients: {', '.join(map(str, models))}")
+            return None
+        table = clip(self._table(spec, folds), spec.plan.clip)
+        known = [read_prevalence(self.index, fold) for fold in folds]
+        prior = [None if None in of_label else sum(of_label) / len(of_label) for of_label in zip(*known, strict=True)]
+        metrics = {"name": spec.name, "folds": folds, "data_key": self.index.key, "data_series": self.index.n_series}
+        metrics |= {"quick": self.quick, "phantom": self.index.phantom}
+        metrics |= evaluate_table(table, None if None in prior else prior)
+        out = self.runs / "results" / (f"{spec.name}-quick" if self.quick else spec.name)
+        out.mkdir(parents=True, exist_ok=True)
+        described = {"experiment": asdict(spec.plan), **spec.sections}
+        (out / "experiment.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False))
+        write_json(out / "cost.json", {"stages": list({row["leaf"]: row for row in self.costs}.values())})
+        write_table(table, out / "predictions.parquet")
+        write_json(out / "metrics.json", metrics)
+        return out
+
+    def _check_folds(self, folds: list[int]) -> None:
+        for fold in folds:
+            if fold != ALL_PATIENTS and not len(self.index.validation_series(fold)):
+                raise DataError(f"{self.index.folder}: nobody is in fold {fold}; the set has too few patients for its "
+                                f"{self.index.folds} folds: prepare more, or with fewer folds")  # fmt: skip
+
+    def _table(self, spec: Spec, folds: list[int]) -> pd.DataFrame:
+        """Predictions of the folds' held-out series, blended and smoothed."""
+        if spec.parts:
+            tables = [self._table(part, part.fold_numbers(self.index.folds)) for part in spec.parts]
+            table = blend(tables, None, [part.name for part in spec.parts])
+        else:
+            tables = [self._answers(spec, place, fold) for place, fold in enumerate(folds)]
+            table = pd.concat(tables, ignore_index=True)
+        if spec.plan.smooth == "none":
+            return table
+        return smooth(table, WEIGHTED if spec.plan.smooth == "weighted" else MEAN)
+
+    def _answers(self, spec: Spec, place: int, fold: int) -> pd.DataFrame:
+        folders = self._models(spec, place, fold)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        panel = Panel([Model.load(folder).to(device) for folder in folders], spec.plan.tta)
+        with self.bar(f"{spec.name}: predict {fold_name(fold)}", "series") as progress:
+            return predict_prepared(panel, self.index, self.index.validation_series(fold), progress=progress)
+
+    def _models(self, spec: Spec, place: int, fold: int) -> list[Path]:
+        """Folders of the models that answer for a fold, trained where they are not there yet."""
+        starts: list[tuple[Path | None, str]] = [(None, "")]  # weights, and the key of what led to them
+        for stage in spec.plan.stages:
+            config, trained = spec.config(stage, place), list[tuple[Path | None, str]]()
+            last = stage == spec.plan.stages[-1]
+            for start, start_key in starts:
+                decides = [config.to_dict(), self.index.key, start_key]
+                key = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=5).hexdigest()
+                leaf = self._trained(stage, fold, config, self.runs / f"{stage}-{key}", start)
+                self.costs.append(self._cost(leaf, stage, fold))
+                bag = spec.plan.slice_bag if stage == "slice" else spec.plan.bag if last else 1
+                trained += [(folder, f"{key}/{folder.name}") for folder in bag_of(leaf, bag)]
+            starts = trained
+        return [folder for folder, _ in starts if folder is not None]
+
+    def _trained(self, stage: str, fold: int, config: Any, run: Path, start: Path | None) -> Path:
+        leaf = leaf_of(run, stage, fold)
+        begun = has_checkpoint(leaf / "last")
+        if begun and read_run(leaf).get("finished"):
+            return leaf
+        return train(config, stage, data=self.data, fold=fold, out=run, init=start, resume=begun)
+
+    def _cost(self, leaf: Path, stage: str, fold: int) -> dict[str, Any]:
+        history, run = pd.read_csv(leaf / "history.csv"), read_run(leaf)
+        slices = int(history["slices"].sum())
+        whole = int(self.index.lengths[self.index.training_series(fold)].sum())
+        frozen = stage == "frozen"
+        return {
+            "stage": stage, "fold": fold, "epochs": len(history), "passes": round(slices / whole, 3),
+            "slices": 0 if frozen else slices, "embedded_slices": self.index.n_slices if frozen else 0,
+            "steps": int(history["step"].iloc[-1]), "seconds": run["seconds"], "leaf": str(leaf),
+        }  # fmt: skip
+
+
+def read_prevalence(index: Index, fold: int) -> list[float | None]:
+    """Share of positive slices of a fold's training part, by label; None where none is known."""
+    return [None if p != p else float(p) for p in index.prevalence(index.training_series(fold))]

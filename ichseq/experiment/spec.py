@@ -1,0 +1,187 @@
+"""Experiment files: a configuration, and what is done with it.
+
+A file has the sections of a configuration (`ichseq.config`), and beside them
+
+    base         another file, or a list of them, that this one's values go over
+    experiment   stages, folds, bags, views, smoothing: see `Plan`; or a blend of other experiments
+"""
+
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ichseq.config import STAGES, Config, ModelConfig, TrainConfig, did_you_mean, fit_value, load_config, read_yaml
+from ichseq.data.index import ALL_PATIENTS
+from ichseq.errors import ConfigError
+from ichseq.labels import CLIP_PROBABILITY
+
+QUICK = "quick.yaml"
+
+# What the slice stage does not read.
+_UNREAD_MODEL = ("sequence_inputs", "hidden_size", "channel_dropout")
+_UNREAD_TRAIN = ("patients_per_batch", "aux_weight", "window", "freeze_epochs", "embeddings")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with a configuration."""
+
+    stages: tuple[Literal["slice", "frozen", "joint"], ...] = ()  # in order, each from the one before
+    folds: tuple[int | str, ...] = (0,)  # held out in turn; or all, or all-patients
+    slice_epochs: tuple[int, ...] = ()  # of the slice stage, a number for each fold; none: slice.epochs
+    slice_bag: int = 1  # last epochs of the slice stage, each with later stages of its own, averaged
+    bag: int = 1  # last epochs of the last stage, averaged
+    tta: tuple[Literal["flip", "transpose"], ...] = ()  # views averaged with the slices as they are
+    smooth: Literal["none", "mean", "weighted"] = "none"  # over 3 neighbouring slices
+    clip: float = CLIP_PROBABILITY
+    blend: tuple[str, ...] = ()  # files of other experiments, whose tables are averaged, instead of stages
+
+
+@dataclass(frozen=True)
+class Spec:
+    """An experiment file, its bases merged into it.
+
+    Attributes:
+        path: of the file; the experiment's name is its stem.
+        plan: the section `experiment`.
+        sections: of the configuration, by name.
+        parts: of a blend, the experiments.
+    """
+
+    path: Path
+    plan: Plan
+    sections: dict[str, dict[str, Any]]
+    parts: list["Spec"] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What the experiment is called."""
+        return self.path.stem
+
+    def config(self, stage: str, place: int = 0) -> Config:
+        """The configuration of a stage, on the fold at a place of `plan.folds`.
+
+        What a stage does not read is at its default, so that experiments which differ in it alone share the training.
+        The epochs that the plan needs are kept.
+        """
+        sections = {name: dict(values) for name, values in self.sections.items()}
+        if stage == "slice" and self.plan.slice_epochs:
+            sections.setdefault("slice", {})["epochs"] = self.plan.slice_epochs[place % len(self.plan.slice_epochs)]
+        config = load_config(stage, base=sections)
+        if stage != "slice":
+            return replace(config, train=replace(config.train, keep_epochs=self.plan.bag))
+        unread_model: dict[str, Any] = {name: getattr(ModelConfig, name) for name in _UNREAD_MODEL}
+        unread_train: dict[str, Any] = {name: getattr(TrainConfig, name) for name in _UNREAD_TRAIN}
+        unread_train["keep_epochs"] = config.train.epochs  # any of them may be asked for by some experiment
+        return replace(
+            config,
+            model=replace(config.model, **unread_model | {"sequence": "none"}),
+            train=replace(config.train, **unread_train),
+        )
+
+    def check(self) -> None:
+        """See that the plan can be carried out.
+
+        Raises:
+            ConfigError: it can't.
+        """
+        plan = self.plan
+        if bool(plan.stages) == bool(plan.blend):
+            raise ConfigError(f"{self.path}: experiment needs stages, or a blend of other experiments")
+        if [*plan.stages] != sorted(set(plan.stages), key=STAGES.index):
+            raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, in the order "
+                              f"{', '.join(STAGES)}")  # fmt: skip
+        for name in ("slice_bag", "bag"):
+            if getattr(plan, name) < 1:
+                raise ConfigError(f"{self.path}: experiment.{name} is {getattr(plan, name)}; it has to be at least 1")
+        for place, stage in ((p, s) for s in plan.stages for p in range(max(1, len(plan.slice_epochs)))):
+            bag, name = (plan.slice_bag, "slice_bag") if stage == "slice" else (plan.bag, "bag")
+            epochs = self.config(stage, place).train.epochs or 1
+            if bag > epochs and (stage == "slice" or stage == plan.stages[-1]):
+                raise ConfigError(f"{self.path}: experiment.{name} is {bag}, and {stage}.epochs {epochs}: a bag can't "
+                                  "hold more epochs than there are")  # fmt: skip
+        for part in self.parts:
+            part.check()
+
+    def fold_numbers(self, folds: int) -> list[int]:
+        """The folds as numbers, of a set with so many.
+
+        Raises:
+            ConfigError: one does not exist.
+        """
+        named: dict[Any, list[int]] = {"all": list(range(folds)), "all-patients": [ALL_PATIENTS]}
+        numbers: list[int] = []
+        for fold in self.plan.folds:
+            if fold not in named and not (isinstance(fold, int) and 0 <= fold < folds):
+                raise ConfigError(f"{self.path}: fold {fold!r} does not exist; the set has folds 0 to {folds - 1}, and "
+                                  "there are all and all-patients")  # fmt: skip
+            numbers += named.get(fold) or [int(fold)]
+        return numbers
+
+
+def load_spec(path: Path, *, quick: bool = False, folds: Sequence[int | str] = ()) -> Spec:
+    """Read an experiment file.
+
+    Args:
+        path: of the file.
+        quick: put `quick.yaml`, which lies beside the file, over it; its bags are upper limits.
+        folds: instead of those that the file names.
+
+    Raises:
+        ConfigError: a file that can't be read, an unknown section, key or value, or a plan that can't be carried out.
+    """
+    spec = _load(path, quick, tuple(folds), ())
+    spec.check()
+    return spec
+
+
+def _load(path: Path, quick: bool, folds: tuple[int | str, ...], above: tuple[Path, ...]) -> Spec:
+    content = _merged(path, ())
+    plan = _plan(content.pop("experiment", {}), f"{path}")
+    if quick:
+        over = _merged(path.parent / QUICK, ())
+        limits = _plan(over.pop("experiment", {}), str(path.parent / QUICK))
+        _put_over(content, over)
+        plan = replace(
+            plan, slice_bag=min(plan.slice_bag, limits.slice_bag), bag=min(plan.bag, limits.bag), slice_epochs=()
+        )
+    if folds:
+        plan = replace(plan, folds=folds, slice_epochs=() if len(plan.slice_epochs) != 1 else plan.slice_epochs)
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: is part of a blend that is part of it")
+    above = (*above, path.resolve())
+    return Spec(path, plan, content, [_load(path.parent / part, quick, folds, above) for part in plan.blend])
+
+
+def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
+    """The sections of a file over those of its bases."""
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: is a base of itself")
+    content = read_yaml(path)
+    bases = content.pop("base", [])
+    merged: dict[str, dict[str, Any]] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        _put_over(merged, _merged(path.parent / str(base), (*above, path.resolve())))
+    for section, values in content.items():
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: {section} has to hold keys with values, not {values!r}")
+    return _put_over(merged, content)
+
+
+def _put_over(below: dict[str, dict[str, Any]], above: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for section, values in above.items():
+        below.setdefault(section, {}).update(values)
+    return below
+
+
+def _plan(values: dict[str, Any], where: str) -> Plan:
+    hints = typing.get_type_hints(Plan)
+    known = [item.name for item in fields(Plan)]
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: no key experiment.{key}; {did_you_mean(str(key), known)}")
+    wrapped = {key: [value] if key == "folds" and not isinstance(value, list) else value
+               for key, value in values.items()}  # fmt: skip
+    return Plan(**{key: fit_value(value, hints[key], f"{where}: experiment.{key}") for key, value in wrapped.items()})
