@@ -86,7 +86,14 @@ def evaluate(folds: list[int], run: Path | None, data: Path, bag: int, tta: list
 
 @click.command()
 @click.argument("sources", type=PATH, nargs=-1, required=True)
-@click.option("--run", type=PATH, required=True, help="runs/NAME or a leaf of it; several folds: their mean.")
+@click.option(
+    "--run",
+    "runs",
+    type=PATH,
+    required=True,
+    multiple=True,
+    help="runs/NAME or a leaf of it; may be repeated. The mean over all of them and their folds.",
+)
 @click.option("-o", "--out", type=PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
 @click.option(
     "--order",
@@ -102,7 +109,7 @@ def evaluate(folds: list[int], run: Path | None, data: Path, bag: int, tta: list
 def predict(
     ctx: click.Context,
     sources: tuple[Path, ...],
-    run: Path,
+    runs: tuple[Path, ...],
     out: Path,
     order: "Order",
     bag: int,
@@ -122,7 +129,7 @@ def predict(
     from ichseq.training.runs import bag_of, find_leaves
 
     exams = exams_beside(out)
-    folders = [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
+    folders = [folder for run in runs for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
     panel = Panel([Model.load(folder).to(device()) for folder in folders], tta)
     predicting = panel if scheduler is None else predict_there(folders, tta)
     with dask_cluster(scheduler), progress_bar("predict", "series") as progress:

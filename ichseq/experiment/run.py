@@ -74,8 +74,8 @@ class Runner:
         folds = spec.fold_numbers(self.index.folds)
         self._check_folds(folds)
         if folds == [ALL_PATIENTS]:
-            models = [folder for place, fold in enumerate(folds) for folder in self._models(spec, place, fold)]
-            self.echo(f"trained on all patients: {', '.join(map(str, models))}")
+            models = [folder for part in spec.parts or [spec] for folder in self._models(part, 0, ALL_PATIENTS)]
+            self.echo(f"trained on all patients; ichseq predict SOURCE {' '.join(f'--run {path}' for path in models)}")
             return None
         table = clip(self._table(spec, folds), spec.plan.clip)
         known = [read_prevalence(self.index, fold) for fold in folds]

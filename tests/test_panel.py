@@ -1,0 +1,104 @@
+"""Models asked as one: the mean over models and views, and no slice read twice by one backbone."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import tiny
+
+from ichseq import Model
+from ichseq.cli import main
+from ichseq.data.index import Index
+from ichseq.errors import ConfigError
+from ichseq.evaluation.evaluate import evaluate_fold
+from ichseq.inference.panel import Panel
+from ichseq.inference.predict import predict_prepared
+from ichseq.labels import LABELS
+from ichseq.training.engine import train
+
+LENGTHS = torch.tensor([4, 6])
+
+
+def make(seed: int = 0, **settings: object) -> Model:
+    torch.manual_seed(seed)
+    return Model("test_resnet", image_size=32, hidden_size=8, **settings)
+
+
+@pytest.fixture(scope="module")
+def hu() -> torch.Tensor:
+    return (torch.randn(10, 40, 40, generator=torch.Generator().manual_seed(3)) * 200).to(torch.int16)
+
+
+def answers(panel: Panel, hu: torch.Tensor) -> np.ndarray:
+    return panel.answer(panel.embed(hu, LENGTHS), LENGTHS, None)
+
+
+def test_the_mean_over_models_and_views(hu: torch.Tensor) -> None:
+    one, other = make(1, crop="none"), make(2, crop="none")
+    turned = [hu, hu.flip(2), hu.transpose(1, 2)]
+    by_hand = np.mean([answers(Panel(model), view) for model in (one, other) for view in turned], axis=0)
+    assert np.allclose(answers(Panel([one, other], ["flip", "transpose"]), hu), by_hand, atol=1e-5)
+    assert not np.allclose(answers(Panel([one, other]), hu), by_hand, atol=1e-3)
+    with torch.no_grad():
+        assert np.allclose(answers(Panel(one), hu), torch.sigmoid(one.eval()(hu, LENGTHS)), atol=1e-6)
+
+
+def test_a_models_views_are_averaged_before_the_sequence_part(hu: torch.Tensor) -> None:
+    plain, averaging = make(1, crop="none"), make(1, crop="none", views=["flip", "transpose"])
+    with torch.no_grad():
+        views = [plain.eval().embed(view, LENGTHS) for view in (hu, hu.flip(2), hu.transpose(1, 2))]
+        assert torch.allclose(averaging.eval().embed(hu, LENGTHS), sum(views) / 3, atol=1e-5)
+        frozen = make(1, crop="none", views=["flip"], freeze_bn=True).train()
+        assert torch.allclose(frozen.embed(hu, LENGTHS), plain.embed(hu, LENGTHS), atol=1e-5)  # training reads it once
+
+
+def test_a_backbone_that_models_share_reads_a_slice_once(hu: torch.Tensor) -> None:
+    one, other = make(1), make(1)
+    with torch.no_grad():
+        other.sequence.head.bias += 1
+    third = make(2)
+    panel = Panel([one, third, other])
+    parts = [answers(Panel(model), hu) for model in (one, third, other)]
+    for model in (one, other, third):
+        model.backbone_slices = 0
+    assert np.allclose(answers(panel, hu), np.mean(parts, axis=0), atol=1e-6)
+    assert (one.backbone_slices, third.backbone_slices, other.backbone_slices) == (10, 10, 0)
+    windowed = make(1, window_first=True)
+    assert len(Panel([one, windowed]).embed(hu, LENGTHS)) == 2  # the same weights, but another view of a slice
+
+
+def test_an_unknown_view_is_named() -> None:
+    with pytest.raises(ConfigError, match="--tta: no view 'mirror'; there are flip, transpose"):
+        Panel(make(), ["mirror"])
+    with pytest.raises(ConfigError, match=r"model\.views: no view 'mirror'"):
+        make(views=["mirror"])
+
+
+def test_a_bag_is_the_mean_over_the_last_epochs(prepared: Path, tmp_path: Path) -> None:
+    config = tiny("joint", "train.epochs=3", "train.keep_epochs=2")
+    leaf = train(config, "joint", data=prepared, fold=0, out=tmp_path / "run", progress=False)
+    index = Index.load(prepared)
+    kept = sorted((leaf / "epochs").iterdir())
+    assert [path.name for path in kept] == ["epoch-002", "epoch-003"]
+    parts = [predict_prepared(Panel(Model.load(path)), index, index.validation_series(0)) for path in kept]
+    table, metrics = evaluate_fold(leaf, index, bag=2)
+    assert np.allclose(table[list(LABELS)], np.mean([part[list(LABELS)] for part in parts], axis=0), atol=1e-6)
+    assert (metrics["bag"], metrics["tta"]) == (2, [])
+    command = ["evaluate", "--data", str(prepared), "--run", str(tmp_path / "run")]
+    result = CliRunner().invoke(main, [*command, "--bag", "3", "--tta", "flip"])
+    assert result.exit_code == 1
+    assert "a bag of 3 epochs was asked for, and the weights of 2 are kept" in result.stderr
+    assert CliRunner().invoke(main, [*command, "--bag", "2", "--tta", "flip"]).exit_code == 0
+
+
+def test_several_runs_are_asked_together(phantoms: Path, run: Path, run_copy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "together.csv"
+    command = ["predict", str(phantoms / "stage_2_test"), "--run", str(run), "--run", str(run_copy), "-o", str(out)]
+    assert CliRunner().invoke(main, [*command, "--tta", "flip"]).exit_code == 0
+    alone = tmp_path / "alone.csv"
+    command = ["predict", str(phantoms / "stage_2_test"), "--run", str(run), "-o", str(alone), "--tta", "flip"]
+    assert CliRunner().invoke(main, command).exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_csv(out), pd.read_csv(alone), atol=1e-6)
