@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from ichseq import Model
 from ichseq.cli import main
-from ichseq.data.index import Index
+from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError
 from ichseq.experiment import run as running
 from ichseq.experiment.run import Runner
@@ -21,6 +21,7 @@ from ichseq.experiment.spec import load_spec
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
+from ichseq.training.runs import models_of
 
 BASE = """
 model: {backbone: test_resnet, pretrained: false, image_size: 32, hidden_size: 8}
@@ -116,12 +117,18 @@ def test_a_training_that_was_stopped_goes_on(prepared: Path, files: Path, tmp_pa
     pd.testing.assert_frame_equal(one, two)
 
 
-def test_all_patients_are_trained_on_without_a_score(prepared: Path, files: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    here = Runner(prepared, tmp_path / "runs", bar=no_bar, echo=said.append)
-    assert here.run(load_spec(files / "slices.yaml", folds=["all-patients"])) is None
-    assert "trained on all patients" in said[0]
-    assert not (tmp_path / "runs" / "results").exists()
+def test_all_patients_are_trained_on_and_their_models_answer(
+    prepared: Path, phantoms: Path, files: Path, tmp_path: Path
+) -> None:
+    out = runner(prepared, tmp_path / "runs").run(load_spec(files / "both.yaml", folds=["all-patients"]))
+    assert sorted(path.name for path in out.iterdir()) == ["cost.json", "experiment.yaml", "models.json"]
+    assert len(models_of(out)) == 3  # two epochs of the slice stage, and one LSTM
+    assert all(Model.load(folder).trained_on["fold"] == ALL_PATIENTS for folder in models_of(out))
+    table = tmp_path / "table.csv"
+    command = ["predict", str(phantoms / "stage_2_test"), "--run", str(out), "-o", str(table)]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert pd.read_csv(table)[list(LABELS)].notna().all(axis=None)
 
 
 def test_a_fold_that_nobody_is_in_is_refused(prepared: Path, files: Path, tmp_path: Path) -> None:

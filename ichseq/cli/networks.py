@@ -92,7 +92,7 @@ def evaluate(folds: list[int], run: Path | None, data: Path, bag: int, tta: list
     type=PATH,
     required=True,
     multiple=True,
-    help="runs/NAME or a leaf of it; may be repeated. The mean over all of them and their folds.",
+    help="runs/NAME, a leaf, or an experiment's result; may be repeated. The mean over all of them and their folds.",
 )
 @click.option("-o", "--out", type=PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
 @click.option(
@@ -126,10 +126,10 @@ def predict(
     from ichseq.inference.predict import phantom_note, predict_sources
     from ichseq.inference.tables import exams_beside, write_table
     from ichseq.model import Model
-    from ichseq.training.runs import bag_of, find_leaves
+    from ichseq.training.runs import models_of
 
     exams = exams_beside(out)
-    folders = [folder for run in runs for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
+    folders = [folder for run in runs for folder in models_of(run, bag)]
     panel = Panel([Model.load(folder).to(device()) for folder in folders], tta)
     predicting = panel if scheduler is None else predict_there(folders, tta)
     with dask_cluster(scheduler), progress_bar("predict", "series") as progress:

@@ -1,20 +1,22 @@
 """Running an experiment: its stages, bags, views, smoothing and blend, from start to end, and again where it stopped.
 
-    <runs>/<stage>-<key>/<stage>/fold<K>/     a training; experiments that ask for the same one share it
-    <runs>/results/<name>/                    predictions.parquet, metrics.json, cost.json, experiment.yaml; of a quick
-                                              one, in <name>-quick
+    <runs>/<stage>-<key>/<stage>/fold<K>/   a training; experiments that ask for the same one share it
+    <runs>/results/<name>/                  predictions.parquet, metrics.json, cost.json, models.json and
+                                            experiment.yaml; of a quick one, <name>-quick
 
 The key is a hash of everything that decides the training: settings, set, and the training that it starts from.
 """
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -30,7 +32,7 @@ from ichseq.inference.tables import write_table
 from ichseq.model import Model
 from ichseq.training.checkpoint import has_checkpoint
 from ichseq.training.engine import train
-from ichseq.training.runs import bag_of, fold_name, leaf_of, read_run, write_json
+from ichseq.training.runs import MODELS, bag_of, fold_name, leaf_of, read_run, write_json
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
@@ -42,7 +44,8 @@ class Runner:
         data: folder of the set; `index` is its index.
         runs: folder for trainings and results.
         quick: whether the specs are quick ones; noted with the results.
-        costs: a row for each training that an experiment stands on, whether it was done now or found.
+        costs: a row for each training that the experiment stands on, whether it was done now or found.
+        models: folders of the models that answer for it.
     """
 
     def __init__(self, data: Path, runs: Path, *, bar: Bar, echo: Callable[[str], object], quick: bool = False) -> None:
@@ -58,39 +61,47 @@ class Runner:
         self.data, self.runs, self.index, self.quick = data, runs, Index.load(data), quick
         self.bar, self.echo = bar, echo
         self.costs: list[dict[str, Any]] = []
+        self.models: list[Path] = []
 
-    def run(self, spec: Spec) -> Path | None:
+    def run(self, spec: Spec) -> Path:
         """Everything that an experiment asks for.
 
         Returns:
-            The folder of its results; None where it trained on all patients, so that nobody is left to score it on.
+            The folder of its results. Trained on all patients, so that nobody is left to score it on, an experiment has
+            no table and no figures, but its models can be asked: `ichseq predict --run` takes the folder.
 
         Raises:
             ConfigError: a fold that does not exist.
             DataError: the set has too few patients for its folds.
             RunError: as `train`.
         """
-        self.costs = []
+        self.costs, self.models = [], []
         folds = spec.fold_numbers(self.index.folds)
         self._check_folds(folds)
+        out = self.runs / "results" / (f"{spec.name}-quick" if self.quick else spec.name)
         if folds == [ALL_PATIENTS]:
-            models = [folder for part in spec.parts or [spec] for folder in self._models(part, 0, ALL_PATIENTS)]
-            self.echo(f"trained on all patients; ichseq predict SOURCE {' '.join(f'--run {path}' for path in models)}")
-            return None
+            for part in spec.parts or [spec]:
+                self._trained_models(part, 0, ALL_PATIENTS)
+            self._describe(spec, out)
+            return out
         table = clip(self._table(spec, folds), spec.plan.clip)
-        known = [read_prevalence(self.index, fold) for fold in folds]
-        prior = [None if None in of_label else sum(of_label) / len(of_label) for of_label in zip(*known, strict=True)]
+        known = [self.index.prevalence(self.index.training_series(fold)) for fold in folds]
+        prior = np.mean(known, axis=0)
         metrics = {"name": spec.name, "folds": folds, "data_key": self.index.key, "data_series": self.index.n_series}
         metrics |= {"quick": self.quick, "phantom": self.index.phantom}
-        metrics |= evaluate_table(table, None if None in prior else prior)
-        out = self.runs / "results" / (f"{spec.name}-quick" if self.quick else spec.name)
+        metrics |= evaluate_table(table, None if np.isnan(prior).any() else prior.tolist())
+        self._describe(spec, out)
+        write_table(table, out / "predictions.parquet")
+        write_json(out / "metrics.json", metrics)
+        return out
+
+    def _describe(self, spec: Spec, out: Path) -> None:
+        """Write what the results stand on: the experiment as it was put together, its models and what they cost."""
         out.mkdir(parents=True, exist_ok=True)
         described = {"experiment": asdict(spec.plan), **spec.sections}
         (out / "experiment.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False))
         write_json(out / "cost.json", {"stages": list({row["leaf"]: row for row in self.costs}.values())})
-        write_table(table, out / "predictions.parquet")
-        write_json(out / "metrics.json", metrics)
-        return out
+        write_json(out / MODELS, {"models": [os.path.relpath(folder, out) for folder in self.models]})
 
     def _check_folds(self, folds: list[int]) -> None:
         for fold in folds:
@@ -111,13 +122,13 @@ class Runner:
         return smooth(table, WEIGHTED if spec.plan.smooth == "weighted" else MEAN)
 
     def _answers(self, spec: Spec, place: int, fold: int) -> pd.DataFrame:
-        folders = self._models(spec, place, fold)
+        folders = self._trained_models(spec, place, fold)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         panel = Panel([Model.load(folder).to(device) for folder in folders], spec.plan.tta)
         with self.bar(f"{spec.name}: predict {fold_name(fold)}", "series") as progress:
             return predict_prepared(panel, self.index, self.index.validation_series(fold), progress=progress)
 
-    def _models(self, spec: Spec, place: int, fold: int) -> list[Path]:
+    def _trained_models(self, spec: Spec, place: int, fold: int) -> list[Path]:
         """Folders of the models that answer for a fold, trained where they are not there yet."""
         starts: list[tuple[Path | None, str]] = [(None, "")]  # weights, and the key of what led to them
         for stage in spec.plan.stages:
@@ -131,7 +142,9 @@ class Runner:
                 bag = spec.plan.slice_bag if stage == "slice" else spec.plan.bag if last else 1
                 trained += [(folder, f"{key}/{folder.name}") for folder in bag_of(leaf, bag)]
             starts = trained
-        return [folder for folder, _ in starts if folder is not None]
+        models = [folder for folder, _ in starts if folder is not None]
+        self.models += models
+        return models
 
     def _trained(self, stage: str, fold: int, config: Any, run: Path, start: Path | None) -> Path:
         leaf = leaf_of(run, stage, fold)
@@ -150,8 +163,3 @@ class Runner:
             "slices": 0 if frozen else slices, "embedded_slices": self.index.n_slices if frozen else 0,
             "steps": int(history["step"].iloc[-1]), "seconds": run["seconds"], "leaf": str(leaf),
         }  # fmt: skip
-
-
-def read_prevalence(index: Index, fold: int) -> list[float | None]:
-    """Share of positive slices of a fold's training part, by label; None where none is known."""
-    return [None if p != p else float(p) for p in index.prevalence(index.training_series(fold))]

@@ -17,6 +17,7 @@ from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import RunError
 
 RUNS = Path("runs")
+MODELS = "models.json"  # in an experiment's result: the models that answer for it
 
 
 def leaf_of(run: Path, stage: str, fold: int) -> Path:
@@ -106,6 +107,17 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
             return sorted(chosen, key=lambda leaf: read_run(leaf)["fold"])
     of_fold = "" if fold is None else f" for {fold_words(fold)}"
     raise RunError(f"{run}: no trained model{of_fold} in it; train one with `ichseq train` (-o {run})")
+
+
+def models_of(run: Path, bag: int = 0) -> list[Path]:
+    """Folders of the models that a run is predicted with: those of its leaves, or the list of an experiment's result.
+
+    Raises:
+        RunError: there are none, or a file of an experiment is damaged.
+    """
+    if (run / MODELS).is_file():
+        return [Path(os.path.normpath(run / path)) for path in read_json(run / MODELS)["models"]]
+    return [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
 
 
 def bag_of(leaf: Path, bag: int) -> list[Path]:
