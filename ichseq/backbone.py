@@ -33,9 +33,7 @@ def make_backbone(name: str, pretrained: bool | str, channels: int, image_size: 
     if pool != "avg":
         options["global_pool"] = pool
     try:
-        if pretrained is True:
-            return _fetch(name, options)
-        backbone = timm.create_model(name, pretrained=False, **options)
+        backbone = _fetch(name, options) if pretrained is True else timm.create_model(name, **options)
         if isinstance(pretrained, str):
             _load_local(backbone, Path(pretrained), channels)
         with torch.no_grad(), _evaluating(backbone):

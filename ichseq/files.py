@@ -26,6 +26,22 @@ def flush(path: Path) -> None:
             os.close(handle)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file beside and rename it into place: it appears whole, or what was there before stays.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except BaseException:  # Ctrl-C too
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
 @contextmanager
 def held(folder: Path, give_up: Callable[[], bool]) -> Iterator[None]:
     """Hold a folder; whoever holds it already is waited for. A process that is killed lets go of it.

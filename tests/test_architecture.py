@@ -27,6 +27,7 @@ ORDER = [
     "training",
     "inference",
     "evaluation",
+    "experiment",
     "demo",
     "cli",
 ]

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from ichseq.cli import main
 
-COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict", "ensemble", "submit"]
+COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict", "ensemble", "submit", "experiment"]
 
 
 def test_help_needs_no_torch() -> None:

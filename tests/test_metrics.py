@@ -192,7 +192,7 @@ def test_a_draw_is_worth_the_table_with_patients_repeated():
     patient = pd.factorize(table["patient_id"])[0]
     counts = np.random.default_rng(0).multinomial(7, [1 / 7] * 7, size=6)
     probability, truth = table[list(LABELS)].to_numpy(np.float64), table[TRUE].to_numpy(np.float64)
-    sums = metrics._PatientSums(probability, truth, np.array(PRIOR), patient, 7).values(counts)
+    sums = metrics.PatientSums(probability, truth, np.array(PRIOR), patient, 7).values(counts)
     auc = metrics._Ranks(probability[:, 5], truth[:, 5], patient).values(counts)
     for i, often in enumerate(counts):
         repeated = table.loc[np.repeat(table.index, often[patient])]

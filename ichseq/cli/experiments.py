@@ -45,6 +45,7 @@ def experiment(
 ) -> None:
     """Run experiments from start to end, going on where they stopped; what two have in common is trained once."""
     from ichseq.evaluation.report import metrics_text
+    from ichseq.experiment.results import write_results
     from ichseq.experiment.run import Runner
     from ichseq.experiment.spec import load_spec
     from ichseq.training.runs import read_json
@@ -59,7 +60,5 @@ def experiment(
             figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""
             click.echo(f"\n{spec.name}\n{figures}\n{out}; its models answer: ichseq predict SOURCE --run {out}")
     if table is not None:
-        from ichseq.experiment.results import write_results
-
         write_results(runs / "results", table, reference=reference)
         click.echo(f"table: {table}")

@@ -1,6 +1,6 @@
 """The metric of the six labels, discrimination by slice and by exam, and how far patients' chance moves them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -59,9 +59,9 @@ def evaluate_table(
         DataError: columns missing, no truth at all, a probability that is empty or outside 0..1, a truth other than 0,
             1 or empty, or a prevalence that is not six fractions.
     """
-    probability, truth = _read_columns(table)
+    probability, truth = read_columns(table)
     prior = _read_prevalence(prevalence)
-    patient, patients = pd.factorize(_patients(table), use_na_sentinel=False)
+    patient, patients = pd.factorize(patients_of(table), use_na_sentinel=False)
     exam_patient, exam_score, exam_truth = _exams(table, patient, probability, truth)
     undefined: dict[str, str] = {}
 
@@ -78,7 +78,7 @@ def evaluate_table(
 
     if len(table) > FULL_DRAWS_SLICES:
         draws = min(draws, max(FEWEST_DRAWS, draws * FULL_DRAWS_SLICES // len(table)))
-    sums = _PatientSums(probability, truth, prior, patient, len(patients))
+    sums = PatientSums(probability, truth, prior, patient, len(patients))
     ranks = {f"labels.{label}.auc": _Ranks(probability[:, k], truth[:, k], patient) for k, label in enumerate(LABELS)}
     ranks["exam.auc_any"] = _Ranks(exam_score, exam_truth, exam_patient)
     result["intervals"] = _intervals(sums, ranks, len(patients), draws, seed, undefined)
@@ -87,8 +87,12 @@ def evaluate_table(
     return result
 
 
-def _read_columns(table: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Probabilities and truth as float64 (slices, 6), checked; truth is NaN where unknown."""
+def read_columns(table: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Probabilities and truth as float64 (slices, 6); truth is NaN where unknown.
+
+    Raises:
+        DataError: as `evaluate_table` does.
+    """
     true_columns = [f"true_{label}" for label in LABELS]
     missing = [c for c in (*EXAM_COLUMNS, *LABELS, *true_columns) if c not in table.columns]
     if missing:
@@ -156,7 +160,7 @@ def _exams(
     return exams["patient"].to_numpy(), exams["score"].to_numpy(), exam_truth.to_numpy(dtype=np.float64)
 
 
-def _patients(table: pd.DataFrame) -> pd.Series:
+def patients_of(table: pd.DataFrame) -> pd.Series:
     """Whose each slice is; empty text comes back from a CSV file as NaN."""
     named = table["patient_id"].notna() & (table["patient_id"] != "")
     return table["patient_id"].astype(object).where(named, table["study_uid"])
@@ -212,8 +216,14 @@ def _auc(name: str, score: Floats, truth: Floats, unit: str, undefined: dict[str
     return None
 
 
-class _PatientSums:
-    """Log losses summed by patient and label: a draw then costs a matrix product instead of a pass over the slices."""
+class PatientSums:
+    """Log losses summed by patient and label: a draw then costs a matrix product instead of a pass over the slices.
+
+    Attributes:
+        known: (patients, 6), how many slices have a known label.
+        loss: (patients, 6), sum of their log losses.
+        prior: (patients, 6), the same if the prevalence were the answer.
+    """
 
     def __init__(self, probability: Floats, truth: Floats, prior: Floats, patient: Integers, n_patients: int) -> None:
         def by_patient(values: Floats) -> Floats:
@@ -262,7 +272,7 @@ class _Ranks:
         self.up_to = np.searchsorted(score[negative], score[positive], side="right")
 
     def values(self, counts: Integers) -> Floats:
-        """AUC of each draw; NaN where a draw holds one class alone. Counts as in _PatientSums.values."""
+        """AUC of each draw; NaN where a draw holds one class alone. Counts as in PatientSums.values."""
         running = np.zeros((len(counts), len(self.negative_patient) + 1), dtype=np.int64)
         np.cumsum(counts[:, self.negative_patient], axis=1, out=running[:, 1:])
         often = counts[:, self.positive_patient]
@@ -274,7 +284,7 @@ class _Ranks:
 
 
 def _intervals(
-    sums: _PatientSums,
+    sums: PatientSums,
     ranks: dict[str, _Ranks],
     n_patients: int,
     draws: int,
@@ -291,19 +301,25 @@ def _intervals(
     defined = {name: auc for name, auc in ranks.items() if name not in undefined}
     largest = max([n_patients, *(len(auc.negative_patient) + len(auc.positive_patient) for auc in defined.values())])
     block = max(1, BLOCK_NUMBERS // largest)
-    generator = np.random.default_rng(seed)
     values: dict[str, list[Floats]] = {name: [] for name in names}
-    for start in range(0, draws, block):
-        drawn = [generator.integers(n_patients, size=n_patients) for _ in range(start, min(start + block, draws))]
-        counts = np.stack([np.bincount(patients, minlength=n_patients) for patients in drawn])
+    for counts in drawn_counts(n_patients, draws, seed, block):
         for name, value in sums.values(counts).items():
             values[name].append(value)
         for name, auc in defined.items():
             values[name].append(auc.values(counts))
-    return {name: None if name in undefined else _interval(np.concatenate(values[name])) for name in names}
+    return {name: None if name in undefined else interval_of(np.concatenate(values[name])) for name in names}
 
 
-def _interval(values: Floats) -> list[float] | None:
+def drawn_counts(n_patients: int, draws: int, seed: int, block: int) -> Iterator[Integers]:
+    """The bootstrap: how often each draw holds each patient, (up to `block` draws, patients) at a time."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, draws, block):
+        drawn = [generator.integers(n_patients, size=n_patients) for _ in range(start, min(start + block, draws))]
+        yield np.stack([np.bincount(patients, minlength=n_patients) for patients in drawn])
+
+
+def interval_of(values: Floats) -> list[float] | None:
+    """The 95 % percentile interval; values that do not exist are left out, and None if none does."""
     values = values[np.isfinite(values)]
     if not values.size:
         return None

@@ -36,7 +36,7 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
 def metrics_markdown(metrics: Mapping[str, Any]) -> str:
     """Lay the figures of `evaluate_table` out as Markdown; what is undefined is a dash, with its reason below."""
     summary, labels, reasons = _rows(metrics)
-    parts = [_markdown_table(("Figure", "Value", "95% interval"), summary), "", _markdown_table(_LABEL_HEAD, labels)]
+    parts = [markdown_table(("Figure", "Value", "95% interval"), summary), "", markdown_table(_LABEL_HEAD, labels)]
     if reasons:
         parts += ["", "Undefined:", "", *(f"- {reason}" for reason in reasons)]
     return "\n".join(parts) + "\n"
@@ -106,33 +106,37 @@ def _rows(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple
     """Summary rows (name, value, interval), a row a label in the order of _LABEL_HEAD, and reasons, as text."""
     intervals = metrics.get("intervals") or {}
     summary: list[tuple[str, ...]] = [
-        (name, _number(_find(metrics, key)), _interval(intervals.get(key))) for name, key in _SUMMARY
+        (name, number_text(figure_of(metrics, key)), interval_text(intervals.get(key))) for name, key in _SUMMARY
     ]
     labels: list[tuple[str, ...]] = []
     for label in LABELS:
         key = f"labels.{label}"
         loss, auc, precision, positives = (
-            _number(_find(metrics, f"{key}.{name}")) for name in ("log_loss", "auc", "average_precision", "positives")
+            number_text(figure_of(metrics, f"{key}.{name}"))
+            for name in ("log_loss", "auc", "average_precision", "positives")
         )
-        labels.append((label, loss, auc, _interval(intervals.get(f"{key}.auc")), precision, positives))
+        labels.append((label, loss, auc, interval_text(intervals.get(f"{key}.auc")), precision, positives))
     return summary, labels, [f"{key}: {reason}" for key, reason in (metrics.get("undefined") or {}).items()]
 
 
-def _find(metrics: Mapping[str, Any], key: str) -> Any:
+def figure_of(metrics: Mapping[str, Any], key: str) -> Any:
+    """A figure by its dotted name, such as exam.auc_any; None if there is none."""
     found: Any = metrics
     for part in key.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
 
 
-def _number(value: Any) -> str:
+def number_text(value: Any) -> str:
+    """A figure with four decimals, a count with none; a dash for what is undefined."""
     if value is None or not np.isfinite(value):
         return "-"
     return f"{value:d}" if isinstance(value, int | np.integer) else f"{value:.4f}"
 
 
-def _interval(pair: Sequence[float] | None) -> str:
-    return "" if pair is None else f"{_number(pair[0])} to {_number(pair[1])}"
+def interval_text(pair: Sequence[float] | None) -> str:
+    """An interval's two ends, or nothing."""
+    return "" if pair is None else f"{number_text(pair[0])} to {number_text(pair[1])}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -143,7 +147,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its first column to the left and the others to the right."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 

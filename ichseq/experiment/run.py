@@ -87,7 +87,7 @@ class Runner:
         table = clip(self._table(spec, folds), spec.plan.clip)
         known = [self.index.prevalence(self.index.training_series(fold)) for fold in folds]
         prior = np.mean(known, axis=0)
-        metrics = {"name": spec.name, "folds": folds, "data_key": self.index.key, "data_series": self.index.n_series}
+        metrics = {"name": out.name, "folds": folds, "data_key": self.index.key, "data_series": self.index.n_series}
         metrics |= {"quick": self.quick, "phantom": self.index.phantom}
         metrics |= evaluate_table(table, None if np.isnan(prior).any() else prior.tolist())
         self._describe(spec, out)

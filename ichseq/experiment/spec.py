@@ -19,8 +19,8 @@ from ichseq.labels import CLIP_PROBABILITY
 
 QUICK = "quick.yaml"
 
-# What the slice stage does not read.
-_UNREAD_MODEL = ("sequence_inputs", "hidden_size", "channel_dropout")
+# What decides nothing of the slice stage's weights.
+_UNREAD_MODEL = ("views", "sequence_inputs", "hidden_size", "channel_dropout")
 _UNREAD_TRAIN = ("patients_per_batch", "aux_weight", "window", "freeze_epochs", "embeddings")
 
 

@@ -57,7 +57,7 @@ def read_table(path: Path) -> pd.DataFrame:
         table[column] = _numbers(path, table[column])
     _check_values(path, table)
     table["slice_index"] = table["slice_index"].astype(np.int64)
-    _refuse_twice(str(path), table)
+    refuse_twice(str(path), table)
     return table
 
 
@@ -97,7 +97,12 @@ def _check_values(path: Path, table: pd.DataFrame) -> None:
         raise DataError(f"{path}: column slice_index holds {odd.iloc[0]:g}; slices are numbered 0, 1, 2, ...")
 
 
-def _refuse_twice(name: str, table: pd.DataFrame) -> None:
+def refuse_twice(name: str, table: pd.DataFrame) -> None:
+    """Refuse a table in which a slice stands twice.
+
+    Raises:
+        DataError: one does.
+    """
     twice = table.duplicated(list(KEY))
     if twice.any():
         sop_uid = table.loc[twice, "sop_uid"].iloc[0]
@@ -124,14 +129,14 @@ def blend(
     share = _shares(weights, len(tables))
     names = [f"table {k + 1}" for k in range(len(tables))] if names is None else names
     first = tables[0]
-    _refuse_twice(names[0], first)
+    refuse_twice(names[0], first)
     total = share[0] * first[_PROBABILITIES].to_numpy(dtype=np.float64)
     truth = first[_TRUTH].to_numpy(dtype=np.float64)
     for name, table, part in zip(names[1:], tables[1:], share[1:], strict=True):
-        _refuse_twice(name, table)
-        rows = _same_slices(first, table, names[0], name)
+        refuse_twice(name, table)
+        rows = same_slices(first, table, names[0], name)
         total += part * table[_PROBABILITIES].to_numpy(dtype=np.float64)[rows]
-        truth = _same_truth(truth, table[_TRUTH].to_numpy(dtype=np.float64)[rows], first, name)
+        truth = same_truth(truth, table[_TRUTH].to_numpy(dtype=np.float64)[rows], first, name)
     result = first.copy()
     result[_PROBABILITIES] = np.clip(total, 0, 1)  # weights that sum to 1 do so only to the last bit
     result[_TRUTH] = truth
@@ -151,8 +156,12 @@ def _shares(weights: Sequence[float] | None, number: int) -> Floats:
     return values / values.sum()
 
 
-def _same_slices(first: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str) -> Integers:
-    """The row in `other` of each row of `first`."""
+def same_slices(first: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str) -> Integers:
+    """The row in `other` of each row of `first`.
+
+    Raises:
+        DataError: a slice stands in one of them alone.
+    """
     keys = [pd.MultiIndex.from_frame(table[list(KEY)]) for table in (first, other)]
     rows = keys[1].get_indexer(keys[0])
     alone = np.flatnonzero(rows < 0)
@@ -160,7 +169,7 @@ def _same_slices(first: pd.DataFrame, other: pd.DataFrame, name: str, other_name
     if not len(alone) and not len(alone_there):
         return rows
     sides = [_alone(first, alone, other, name), _alone(other, alone_there, first, other_name)]
-    raise DataError(f"{name} and {other_name} differ in their slices: {', '.join(filter(None, sides))}; blend "
+    raise DataError(f"{name} and {other_name} differ in their slices: {', '.join(filter(None, sides))}; take "
                     "predictions of the same scans")  # fmt: skip
 
 
@@ -175,8 +184,12 @@ def _alone(table: pd.DataFrame, rows: Integers, other: pd.DataFrame, name: str) 
     return f"{text} (there with another {' and '.join(odd)})" if odd else text
 
 
-def _same_truth(truth: Floats, other: Floats, table: pd.DataFrame, name: str) -> Floats:
-    """The truth that either knows, (n, 6)."""
+def same_truth(truth: Floats, other: Floats, table: pd.DataFrame, name: str) -> Floats:
+    """The truth that either knows, (n, 6), for the slices of `table` in its order.
+
+    Raises:
+        DataError: they contradict each other.
+    """
     odd = np.argwhere(~np.isnan(truth) & ~np.isnan(other) & (truth != other))
     if len(odd):
         row, k = odd[0]

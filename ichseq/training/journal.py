@@ -39,9 +39,7 @@ class Journal:
         """Write config.yaml and run.json."""
         if self.writes:
             save_config(config, self.leaf / "config.yaml")
-            versions = {"ichseq": ichseq.__version__, "python": platform.python_version()}
-            versions |= {"torch": torch.__version__, "timm": timm.__version__}
-            content = {**content, "commit": _commit(), "versions": versions, "threads": torch.get_num_threads()}
+            content = {**content, "commit": commit(), "versions": versions(), "threads": torch.get_num_threads()}
             write_json(self.leaf / "run.json", content | {"seconds": 0.0, "finished": False})
 
     def end(self, seconds: float) -> None:
@@ -82,7 +80,13 @@ class Journal:
                 folder.rmdir()
 
 
-def _commit() -> str | None:
+def versions() -> dict[str, str]:
+    """What a run's figures depend on beside its settings: package -> version."""
+    found = {"ichseq": ichseq.__version__, "python": platform.python_version()}
+    return found | {"torch": torch.__version__, "timm": timm.__version__}
+
+
+def commit() -> str | None:
     """Commit of the source folder, where ichseq runs from a checkout."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)

@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ichseq.config import STAGES
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import RunError
+from ichseq.files import write_text
 
 RUNS = Path("runs")
 MODELS = "models.json"  # in an experiment's result: the models that answer for it
@@ -76,15 +76,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         RunError: it can't be written.
     """
-    beside = path.with_name(path.name + ".part")
+    text = json.dumps(content, indent=2, allow_nan=False)
     try:
-        beside.write_text(json.dumps(content, indent=2, allow_nan=False), encoding="utf-8")
-        os.replace(beside, path)
-    except BaseException as error:  # Ctrl-C too
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+        write_text(path, text)
+    except OSError as error:
         raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
 
 

@@ -1,0 +1,167 @@
+"""Is one model better than another: the difference of their losses on the same slices, and how far chance moves it."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from ichseq.errors import ConfigError, DataError
+from ichseq.evaluation.metrics import (
+    BLOCK_NUMBERS,
+    Floats,
+    PatientSums,
+    drawn_counts,
+    interval_of,
+    patients_of,
+    read_columns,
+)
+from ichseq.inference.ensemble import KEY, refuse_twice, same_slices, same_truth
+from ichseq.labels import LABEL_WEIGHTS, LABELS
+
+NAMES: Final = ("one table", "the other")
+"""What messages call the two sides unless they are given names."""
+
+
+def paired_difference(
+    one: pd.DataFrame, other: pd.DataFrame, *, draws: int = 1000, seed: int = 0, names: Sequence[str] = NAMES
+) -> dict[str, Any]:
+    """Compare two prediction tables over the same slices.
+
+    Intervals are 95 % percentile intervals of a bootstrap over patients (over studies where patient_id is empty). Each
+    draw holds the same patients for both tables, so that what makes a patient hard for both cancels: the interval of
+    the difference is much narrower than the two losses' own. A label that only one table knows counts for both.
+
+    Args:
+        one: a row a slice, with the columns of labels.PREDICTION_COLUMNS; true_<label> is NaN where unknown.
+        other: the same slices, in any order.
+        draws: bootstrap draws, at least 1.
+        seed: seed of the bootstrap.
+        names: of the two tables, for messages.
+
+    Returns:
+        A dict that is strict JSON: one and other (their weighted log losses), difference (one - other, below 0 if one
+        is better), ratio (one / other), intervals (difference, ratio -> [low, high], None where one patient is all
+        there is), n_slices, n_patients and draws.
+
+    Raises:
+        ConfigError: no draws.
+        DataError: a table that `evaluate_table` would refuse, a slice that stands twice or in one table alone, or
+            truths that contradict each other.
+    """
+    result = _compare([one], [other], draws, seed, list(names))
+    return {name: value for name, value in result.items() if name not in ("ones", "others")}
+
+
+def paired_difference_of_seeds(
+    ones: Sequence[pd.DataFrame],
+    others: Sequence[pd.DataFrame],
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    names: Sequence[str] = NAMES,
+) -> dict[str, Any]:
+    """Compare two systems of which each was trained with several seeds: the mean loss of one's seeds and the other's.
+
+    As `paired_difference`, but each draw also draws seeds of each side, with replacement, as many as there are: the
+    interval then holds the chance of training too. Two or three seeds tell little of that chance, so with so few the
+    interval is rather too narrow.
+
+    Args:
+        ones: the tables of one system, a table a seed.
+        others: those of the other; they need not be as many.
+        draws: bootstrap draws, at least 1.
+        seed: seed of the bootstrap.
+        names: of the two systems, for messages.
+
+    Returns:
+        As `paired_difference`, where one and other are means over seeds, with ones and others: each seed's loss.
+
+    Raises:
+        ConfigError: no draws, or a side without a table.
+        DataError: as `paired_difference`.
+    """
+    for name, tables in zip(names, (ones, others), strict=True):
+        if not len(tables):
+            raise ConfigError(f"{name}: no tables to compare; give at least one seed's")
+    labels = [
+        f"{name}, seed {k + 1}" if len(tables) > 1 else name
+        for name, tables in zip(names, (ones, others), strict=True)
+        for k in range(len(tables))
+    ]
+    return _compare(ones, others, draws, seed, labels)
+
+
+def _compare(
+    ones: Sequence[pd.DataFrame], others: Sequence[pd.DataFrame], draws: int, seed: int, names: Sequence[str]
+) -> dict[str, Any]:
+    if draws < 1:
+        raise ConfigError(f"draws {draws}: a bootstrap needs at least 1; give a number such as 1000")
+    losses, weight = _sums_by_patient([*ones, *others], names)
+    total = weight.sum()
+    each = [float(loss.sum() / total) for loss in losses]
+    result: dict[str, Any] = {"ones": each[: len(ones)], "others": each[len(ones) :]}
+    one, other = float(np.mean(result["ones"])), float(np.mean(result["others"]))
+    result |= {"one": one, "other": other, "difference": one - other, "ratio": one / other}
+    intervals: dict[str, list[float] | None] = {"difference": None, "ratio": None}
+    # A single patient drawn again and again is the same patient: zero width would pass for certainty.
+    if len(weight) > 1:
+        drawn_ones, drawn_others = _drawn_means(losses, weight, len(ones), draws, seed)
+        intervals = {
+            "difference": interval_of(drawn_ones - drawn_others),
+            "ratio": interval_of(drawn_ones / drawn_others),
+        }
+    return result | {"intervals": intervals, "n_slices": len(ones[0]), "n_patients": len(weight), "draws": draws}
+
+
+def _drawn_means(losses: list[Floats], weight: Floats, n_ones: int, draws: int, seed: int) -> tuple[Floats, Floats]:
+    """Mean loss of either side in each draw; NaN where the patients drawn have no known label."""
+    blocks = []
+    for counts in drawn_counts(len(weight), draws, seed, max(1, BLOCK_NUMBERS // len(weight))):
+        often = counts.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            # One product a table and not a matrix of all: equal tables then give equal numbers to the last bit.
+            blocks.append(np.stack([often @ loss for loss in losses], axis=1) / (often @ weight)[:, None])
+    drawn = np.concatenate(blocks)
+    generator = np.random.default_rng([seed, 1])  # the patients' own generator draws as if there were no seeds
+    means = []
+    for side in (drawn[:, :n_ones], drawn[:, n_ones:]):
+        number = side.shape[1]
+        chosen = generator.integers(number, size=(draws, number))
+        means.append(np.take_along_axis(side, chosen, axis=1).mean(axis=1))
+    return means[0], means[1]
+
+
+def _sums_by_patient(tables: Sequence[pd.DataFrame], names: Sequence[str]) -> tuple[list[Floats], Floats]:
+    """Each table's weighted losses summed by patient, and the sum of the weights, each (patients,)."""
+    first = tables[0]
+    probabilities = []
+    truth: Floats | None = None
+    for name, table in zip(names, tables, strict=True):
+        probability, own_truth = _read(table, name)
+        if truth is None:
+            truth = own_truth
+        else:
+            rows = same_slices(first, table, names[0], name)
+            probability = probability[rows]
+            truth = same_truth(truth, own_truth[rows], first, name)
+        probabilities.append(probability)
+    assert truth is not None
+    # Sorted, so that the order of the rows does not decide which patient a draw means.
+    patient, patients = pd.factorize(patients_of(first).astype(str), sort=True)
+    no_prior = np.full(len(LABELS), 0.5)
+    sums = [PatientSums(probability, truth, no_prior, patient, len(patients)) for probability in probabilities]
+    weights = np.array(LABEL_WEIGHTS)
+    return [one.loss @ weights for one in sums], sums[0].known @ weights
+
+
+def _read(table: pd.DataFrame, name: str) -> tuple[Floats, Floats]:
+    missing = [column for column in KEY if column not in table.columns]
+    if missing:
+        raise DataError(f"{name}: columns missing: {', '.join(missing)}; use a table written by ichseq")
+    try:
+        answer = read_columns(table)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from None
+    refuse_twice(name, table)
+    return answer
