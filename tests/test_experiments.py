@@ -1,0 +1,79 @@
+"""The experiment files: every one loads, builds its network, and trains a step of each of its stages."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ichseq import Model
+from ichseq.config import Config
+from ichseq.data.feed import feed
+from ichseq.data.index import Index
+from ichseq.experiment.spec import QUICK, Spec, load_spec
+from ichseq.training.engine import Trainer
+from ichseq.training.session import Session
+from ichseq.training.stages import StageReader
+from ichseq.training.stopping import StopRequest
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != QUICK)
+ROWS = [f"row{number:02d}" for number in range(1, 25)]
+
+
+def every(spec: Spec) -> list[Spec]:
+    return spec.parts or [spec]
+
+
+def test_every_published_row_has_a_file() -> None:
+    names = {path.stem for path in FILES}
+    assert set(ROWS) <= names
+    assert {"stage2", "end_to_end_10", "crop_none", "mixup", "no_transpose", "position", "negatives"} <= names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_its_network_is_built_in_its_own_size(path: Path) -> None:
+    for spec in every(load_spec(path)):
+        for stage in spec.plan.stages:
+            settings = dataclasses.asdict(spec.config(stage).model) | {"pretrained": False}
+            with torch.device("meta"):  # shapes without memory
+                model = Model(**settings)
+            assert model.features in (1280, 2048)
+
+
+TRAINED = {"slice": {"backbone", "slice_head"}, "frozen": {"sequence"}, "joint": {"backbone", "sequence"}}
+stepped: list[tuple[str, Config]] = []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_it_trains_a_step_of_each_stage(path: Path, prepared: Path, tmp_path: Path) -> None:
+    for spec in every(load_spec(path, quick=True, folds=[0])):
+        start = None
+        for stage in spec.plan.stages:
+            config = spec.config(stage)
+            train = dataclasses.replace(config.train, warmup_steps=0)
+            config = dataclasses.replace(config, model=dataclasses.replace(config.model, image_size=32), train=train)
+            if (stage, config) in stepped and stage == spec.plan.stages[-1]:
+                continue  # another file asks for the same
+            start = step(config, stage, prepared, tmp_path / spec.name / stage, start)
+            stepped.append((stage, config))
+
+
+def step(config: Config, stage: str, data: Path, leaf: Path, start: Path | None) -> Path:
+    """One step, and the weights that it leads to."""
+    session = Session(config, stage, Index.load(data), 0, leaf, False)
+    session.prepare(start)
+    plan = session.plan(0)[0]
+    before = {name: tensor.clone() for name, tensor in session.model.state_dict().items()}
+    reader: StageReader = dataclasses.replace(session.reader, augment=config.augment if stage != "frozen" else None)
+    trainer = Trainer(session, StopRequest())
+    session.network.train()
+    trainer._step(plan, feed(plan[0], reader, threads=0))
+    trainer._look_at_losses()
+    session.save()
+    session.model.save(leaf)
+    after = load_file(leaf / "weights.safetensors")
+    moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved >= TRAINED[stage]
+    return leaf
