@@ -91,9 +91,23 @@ def test_each_is_compared_with_the_reference(results: Path) -> None:
     _, (_, *rows) = rows_of(written(results, reference="gru"))
     # -log 0.9 + log 0.8 and -log 0.5 + log 0.8, and the losses' ratios 0.10536 / 0.22314 and 0.69315 / 0.22314.
     assert rows == [
-        ["lstm", "-0.1178", "-0.1178 to -0.1178", "0.4722", "0.4722 to 0.4722"],
-        ["none", "0.4700", "0.4700 to 0.4700", "3.1063", "3.1063 to 3.1063"],
+        ["lstm", "1, 1", "-0.1178", "-0.1178 to -0.1178", "0.4722", "0.4722 to 0.4722"],
+        ["none", "1, 1", "0.4700", "0.4700 to 0.4700", "3.1063", "3.1063 to 3.1063"],
     ]
+
+
+def test_seeds_of_a_system_are_taken_together(results: Path) -> None:
+    for seed, right in enumerate((0.7, 0.75)):
+        leave(results, f"joint-seed{seed}", table_of(right), system="joint")
+    text = written(results, reference="joint")
+    rows = rows_of(text)[1][1:]
+    # -log 0.9 less the mean of -log 0.7 and -log 0.75
+    assert rows[0][:3] == ["lstm", "1, 2", "-0.2168"]
+    assert rows[0][3] == "-0.2513 to -0.1823"  # both seeds are drawn, or twice the same
+    assert [row[0] for row in rows] == ["lstm", "gru", "none"]
+    assert [row[0] for row in rows_of(text)[0][1:]] == ["lstm", "gru", "joint-seed1", "joint-seed0", "none"]
+    (row,) = [row for row in rows_of(written(results, reference="gru"))[1][1:] if row[0] == "joint"]
+    assert row[:3] == ["joint", "2, 1", "0.0990"]
 
 
 def test_a_reference_alone_is_compared_with_nothing(tmp_path: Path) -> None:

@@ -144,6 +144,11 @@ def test_the_command_runs_files_and_says_what_is_wrong(prepared: Path, files: Pa
     result = CliRunner().invoke(main, ["experiment", str(files / "slices.yaml"), *runs])
     assert result.exit_code == 0, result.output
     assert "weighted log loss" in result.output
+    table = tmp_path / "table.md"
+    seeds = [str(files / "slices.yaml"), "--seeds", "1,2", "--table", str(table), "--reference", "slices"]
+    result = CliRunner().invoke(main, ["experiment", *seeds, *runs])
+    assert result.exit_code == 0, result.output
+    assert [name for name in ("slices-seed1", "slices-seed2") if name in table.read_text()]
     for arguments, words in (
         ([str(files / "absent.yaml"), *runs], "absent.yaml: the configuration can't be read"),
         ([str(files / "slices.yaml"), "--folds", "9", *runs], "fold 9 does not exist; the set has folds 0 to 4"),

@@ -72,6 +72,13 @@ def test_quick_goes_over_everything_and_limits_the_bags(base: Path, tmp_path: Pa
     assert spec.config("frozen").train.epochs == 6
 
 
+def test_another_seed(base: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "both.yaml", "experiment: {blend: [base.yaml]}")
+    assert load_spec(base).config("slice").train.seed == 0
+    assert load_spec(base, seed=3).config("slice").train.seed == 3
+    assert [part.config("frozen").train.seed for part in load_spec(path, seed=3).parts] == [3]
+
+
 def test_folds_by_name_and_number(base: Path) -> None:
     assert load_spec(base).fold_numbers(5) == [0, 1]
     assert load_spec(base, folds=["all"]).fold_numbers(3) == [0, 1, 2]

@@ -10,26 +10,34 @@ from ichseq.cli.options import PATH
 from ichseq.errors import RunError
 
 
-class _Folds(click.ParamType):
-    """Numbers with commas, `all` or `all-patients`."""
+class _Numbers(click.ParamType):
+    """Whole numbers with commas, or one of some words."""
 
-    name = "folds"
+    name = "numbers"
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int | str]:
         if isinstance(value, list):
             return value
-        if value in ("", "all", "all-patients"):
+        if value in ("", *self.words):
             return [value] if value else []
-        try:
-            return [int(part) for part in value.split(",")]
-        except ValueError:
-            self.fail(f"{value!r} names no folds; give numbers with commas, all or all-patients", param, ctx)
+        if not all(part.isdigit() for part in value.split(",")):
+            self.fail(f"{value!r}: give {' or '.join(['numbers with commas', *self.words])}", param, ctx)
+        return [int(part) for part in value.split(",")]
 
 
 @click.command()
 @click.argument("files", metavar="FILE...", type=PATH, nargs=-1)
 @click.option("--data", type=PATH, default="data/prepared", show_default=True, help="The prepared set.")
-@click.option("--folds", type=_Folds(), default="", help="Instead of the file's: 0,1 or all or all-patients.")
+@click.option(
+    "--folds",
+    type=_Numbers("all", "all-patients"),
+    default="",
+    help="Instead of the file's.",
+)
+@click.option("--seeds", type=_Numbers(), default="", help="Instead of train.seed: 0,1,2 runs each FILE three times.")
 @click.option("--quick", is_flag=True, help="A small network from random weights, as quick.yaml beside FILE states it.")
 @click.option("--runs", type=PATH, default="runs/experiments", show_default=True, help="Trainings and results.")
 @click.option("--table", type=PATH, help="Write the table of all results to this file.")
@@ -38,6 +46,7 @@ def experiment(
     files: tuple[Path, ...],
     data: Path,
     folds: list[int | str],
+    seeds: list[int | str],
     quick: bool,
     runs: Path,
     table: Path | None,
@@ -52,13 +61,14 @@ def experiment(
 
     if not files and table is None:
         raise RunError("nothing to do; name an experiment file, or --table FILE for the results that are there")
-    specs = [load_spec(path, quick=quick, folds=folds) for path in files]
+    drawn: list[int | None] = [int(seed) for seed in seeds] or [None]
+    specs = [load_spec(path, quick=quick, folds=folds, seed=seed) for seed in drawn for path in files]
     if files:
         runner = Runner(data, runs, bar=progress_bar, echo=click.echo, quick=quick)
         for spec in specs:
             out = runner.run(spec)
             figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""
-            click.echo(f"\n{spec.name}\n{figures}\n{out}; its models answer: ichseq predict SOURCE --run {out}")
+            click.echo(f"\n{out.name}\n{figures}\n{out}; its models answer: ichseq predict SOURCE --run {out}")
     if table is not None:
         write_results(runs / "results", table, reference=reference)
         click.echo(f"table: {table}")

@@ -95,6 +95,11 @@ class Experiment:
         return self.folder.name
 
     @property
+    def system(self) -> str:
+        """What was trained; with several seeds, the same for all of them."""
+        return self.metrics.get("system", self.name)
+
+    @property
     def measured_on(self) -> Measured:
         """What its figures were measured on."""
         return Measured(self.metrics["data_key"], tuple(sorted(self.metrics["folds"])), self.metrics["n_slices"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ichseq.errors import ConfigError, DataError, counted
-from ichseq.evaluation.compare import paired_difference
+from ichseq.evaluation.compare import paired_difference_of_seeds
 from ichseq.evaluation.report import figure_of, interval_text, markdown_table, number_text
 from ichseq.experiment.finished import Experiment, Measured, folds_text, read_experiments
 from ichseq.files import write_text
@@ -26,10 +26,11 @@ _HEAD: Final = (
     "Steps",
     "Seconds",
 )
-_PAIRED_HEAD: Final = ("Experiment", "Difference", "95% interval", "Ratio", "95% interval")
+_PAIRED_HEAD: Final = ("Experiment", "Seeds", "Difference", "95% interval", "Ratio", "95% interval")
 _PAIRED_NOTE: Final = (
     "Weighted log loss of each less that of the reference, and the one over the other: below 0, and below 1, an "
-    "experiment is better. The bootstrap draws the same patients for both."
+    "experiment is better. The bootstrap draws the same patients for both. Seeds: of each and of the reference; of "
+    "several the mean is compared, and they are drawn too."
 )
 _NOTE: Final = (
     "Sorted by weighted log loss. Its interval is a bootstrap over patients. AUC: of slices, by label; exam AUC: of "
@@ -88,14 +89,14 @@ def write_results(
 def _most_frequent(every: Sequence[Experiment], reference: str | None) -> Measured:
     """What most experiments were measured on; of equally many, what the reference was, or the first by name."""
     often = Counter(one.measured_on for one in every)
-    of_reference = [one.measured_on for one in every if one.name == reference]
+    of_reference = [one.measured_on for one in every if reference in (one.name, one.system)]
     return max([*of_reference, *often], key=lambda one: often[one])  # max takes the first of equals
 
 
 def _named(name: str | None, every: Sequence[Experiment], shared: Measured, folder: Path) -> Experiment | None:
     if name is None:
         return None
-    named = [one for one in every if one.name == name]
+    named = [one for one in every if name in (one.name, one.system)]
     if not named:
         names = ", ".join(one.name for one in every)
         raise ConfigError(f"reference {name}: no such experiment in {folder}; there are {names}")
@@ -142,19 +143,21 @@ def _costs(one: Experiment) -> list[str]:
 
 
 def _comparison(kept: Sequence[Experiment], reference: Experiment) -> list[str]:
-    """The section that compares each experiment with the reference."""
-    with_table = reference.table()
-    rows = []
+    """The section that compares each system with the reference's; several seeds of one are taken together."""
+    systems: dict[str, list[Experiment]] = {}
     for one in kept:
-        if one.name == reference.name:
-            continue
-        found = paired_difference(one.table(), with_table, names=(str(one.folder), str(reference.folder)))
-        difference, ratio = (interval_text(found["intervals"][name]) or "-" for name in ("difference", "ratio"))
+        systems.setdefault(one.system, []).append(one)
+    with_tables = [one.table() for one in systems.pop(reference.system)]
+    rows = []
+    for name, seeds in systems.items():
+        where = (str(seeds[0].folder), str(reference.folder))
+        found = paired_difference_of_seeds([one.table() for one in seeds], with_tables, names=where)
+        difference, ratio = (interval_text(found["intervals"][key]) or "-" for key in ("difference", "ratio"))
         figures = number_text(found["difference"]), difference, number_text(found["ratio"]), ratio
-        rows.append((_cell(one.name), *figures))
+        rows.append((_cell(name), f"{len(seeds)}, {len(with_tables)}", *figures))
     if not rows:
         return []
-    return [f"## Compared with {_cell(reference.name)}", markdown_table(_PAIRED_HEAD, rows), _PAIRED_NOTE]
+    return [f"## Compared with {_cell(reference.system)}", markdown_table(_PAIRED_HEAD, rows), _PAIRED_NOTE]
 
 
 def _cell(text: str) -> str:

@@ -2,7 +2,7 @@
 
     <runs>/<stage>-<key>/<stage>/fold<K>/   a training; experiments that ask for the same one share it
     <runs>/results/<name>/                  predictions.parquet, metrics.json, cost.json, models.json and
-                                            experiment.yaml; of a quick one, <name>-quick
+                                            experiment.yaml; of a quick one, <name>-quick; of a seed, <name>-seed<N>
 
 The key is a hash of everything that decides the training: settings, set, and the training that it starts from.
 """
@@ -78,7 +78,8 @@ class Runner:
         self.costs, self.models = [], []
         folds = spec.fold_numbers(self.index.folds)
         self._check_folds(folds)
-        out = self.runs / "results" / (f"{spec.name}-quick" if self.quick else spec.name)
+        system = f"{spec.name}-quick" if self.quick else spec.name
+        out = self.runs / "results" / (system if spec.seed is None else f"{system}-seed{spec.seed}")
         if folds == [ALL_PATIENTS]:
             for part in spec.parts or [spec]:
                 self._trained_models(part, 0, ALL_PATIENTS)
@@ -87,7 +88,13 @@ class Runner:
         table = clip(self._table(spec, folds), spec.plan.clip)
         known = [self.index.prevalence(self.index.training_series(fold)) for fold in folds]
         prior = np.mean(known, axis=0)
-        metrics = {"name": out.name, "folds": folds, "data_key": self.index.key, "data_series": self.index.n_series}
+        metrics = {
+            "name": out.name,
+            "system": system,
+            "folds": folds,
+            "data_key": self.index.key,
+            "data_series": self.index.n_series,
+        }
         metrics |= {"quick": self.quick, "phantom": self.index.phantom}
         metrics |= evaluate_table(table, None if np.isnan(prior).any() else prior.tolist())
         self._describe(spec, out)

@@ -48,12 +48,14 @@ class Spec:
         plan: the section `experiment`.
         sections: of the configuration, by name.
         parts: of a blend, the experiments.
+        seed: that was asked for instead of the file's; None: the file's.
     """
 
     path: Path
     plan: Plan
     sections: dict[str, dict[str, Any]]
     parts: list["Spec"] = field(default_factory=list)
+    seed: int | None = None
 
     @property
     def name(self) -> str:
@@ -121,23 +123,24 @@ class Spec:
         return numbers
 
 
-def load_spec(path: Path, *, quick: bool = False, folds: Sequence[int | str] = ()) -> Spec:
+def load_spec(path: Path, *, quick: bool = False, folds: Sequence[int | str] = (), seed: int | None = None) -> Spec:
     """Read an experiment file.
 
     Args:
         path: of the file.
         quick: put `quick.yaml`, which lies beside the file, over it; its bags are upper limits.
         folds: instead of those that the file names.
+        seed: instead of `train.seed`.
 
     Raises:
         ConfigError: a file that can't be read, an unknown section, key or value, or a plan that can't be carried out.
     """
-    spec = _load(path, quick, tuple(folds), ())
+    spec = _load(path, quick, tuple(folds), seed, ())
     spec.check()
     return spec
 
 
-def _load(path: Path, quick: bool, folds: tuple[int | str, ...], above: tuple[Path, ...]) -> Spec:
+def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | None, above: tuple[Path, ...]) -> Spec:
     content = _merged(path, ())
     plan = _plan(content.pop("experiment", {}), f"{path}")
     if quick:
@@ -152,7 +155,11 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], above: tuple[Pa
     if path.resolve() in above:
         raise ConfigError(f"{path}: is part of a blend that is part of it")
     above = (*above, path.resolve())
-    return Spec(path, plan, content, [_load(path.parent / part, quick, folds, above) for part in plan.blend])
+    if seed is not None:
+        _put_over(content, {"train": {"seed": seed}})
+    return Spec(
+        path, plan, content, [_load(path.parent / part, quick, folds, seed, above) for part in plan.blend], seed
+    )
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
