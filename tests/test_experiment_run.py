@@ -98,6 +98,22 @@ def test_what_experiments_have_in_common_is_trained_once(
     assert np.allclose(tables["both"], (tables["gru"] + tables["slices"]) / 2, atol=2e-5)
 
 
+def test_one_experiment_starts_from_another(prepared: Path, files: Path, tmp_path: Path) -> None:
+    (files / "start.yaml").write_text("base: base.yaml\nexperiment: {stages: [slice], slice_bag: 1, bag: 1}")
+    more = "experiment: {start: start.yaml, slice_bag: 1, bag: 1, stages: "
+    (files / "more.yaml").write_text(f"base: base.yaml\n{more}[slice]}}")
+    (files / "joint.yaml").write_text(f"base: base.yaml\njoint: {{epochs: 1}}\n{more}[joint]}}")
+    here, leaves = runner(prepared, tmp_path / "runs"), []
+    for name in ("more", "joint"):
+        out = here.run(load_spec(files / f"{name}.yaml"))
+        rows = json.loads((out / "cost.json").read_text())["stages"]
+        assert [row["stage"] for row in rows] == ["slice", "slice" if name == "more" else "joint"]
+        assert models_of(out) == [Path(rows[1]["leaf"]) / "epochs" / ("epoch-002" if name == "more" else "epoch-001")]
+        assert f"weights from {rows[0]['leaf']}/epochs/epoch-002" in Path(rows[1]["leaf"], "log.txt").read_text()
+        leaves.append(rows[0]["leaf"])
+    assert leaves[0] == leaves[1]
+
+
 def test_a_training_that_was_stopped_goes_on(prepared: Path, files: Path, tmp_path: Path) -> None:
     spec, whole = load_spec(files / "gru.yaml"), tmp_path / "whole"
     runner(prepared, whole).run(spec)

@@ -106,7 +106,8 @@ def test_folds_by_name_and_number(base: Path) -> None:
         ("base: base.yaml\nmodle: {image_size: 96}", "no section 'modle'; did you mean 'model'?"),
         ("base: base.yaml\nmodel: {sequence: lstm3}", "model.sequence is 'lstm3'"),
         ("base: base.yaml\nmodel: 3", "model has to hold keys with values"),
-        ("experiment: {blend: [base.yaml, bad.yaml]}", "bad.yaml: is part of a blend that is part of it"),
+        ("experiment: {blend: [base.yaml, bad.yaml]}", "bad.yaml: stands on itself, by start or blend"),
+        ("base: base.yaml\nexperiment: {start: bad.yaml}", "bad.yaml: stands on itself, by start or blend"),
         ("experiment: {blend: [absent.yaml]}", "absent.yaml: the configuration can't be read"),
     ],
 )

@@ -138,6 +138,11 @@ class Runner:
     def _trained_models(self, spec: Spec, place: int, fold: int) -> list[Path]:
         """Folders of the models that answer for a fold, trained where they are not there yet."""
         starts: list[tuple[Path | None, str]] = [(None, "")]  # weights, and the key of what led to them
+        if spec.start is not None:
+            known = list(self.models)
+            found = self._trained_models(spec.start, place, fold)
+            starts = [(folder, folder.relative_to(self.runs).as_posix()) for folder in found]
+            self.models = known
         for stage in spec.plan.stages:
             config, trained = spec.config(stage, place), list[tuple[Path | None, str]]()
             last = stage == spec.plan.stages[-1]

@@ -28,6 +28,7 @@ _UNREAD_TRAIN = ("patients_per_batch", "aux_weight", "window", "freeze_epochs", 
 class Plan:
     """What is done with a configuration."""
 
+    start: str = ""  # file of another experiment, whose models the first stage starts from; none: its own weights
     stages: tuple[Literal["slice", "frozen", "joint"], ...] = ()  # in order, each from the one before
     folds: tuple[int | str, ...] = (0,)  # held out in turn; or all, or all-patients
     slice_epochs: tuple[int, ...] = ()  # of the slice stage, a number for each fold; none: slice.epochs
@@ -48,6 +49,7 @@ class Spec:
         plan: the section `experiment`.
         sections: of the configuration, by name.
         parts: of a blend, the experiments.
+        start: the experiment that this one starts from.
         seed: that was asked for instead of the file's; None: the file's.
     """
 
@@ -55,6 +57,7 @@ class Spec:
     plan: Plan
     sections: dict[str, dict[str, Any]]
     parts: list["Spec"] = field(default_factory=list)
+    start: "Spec | None" = None
     seed: int | None = None
 
     @property
@@ -104,7 +107,7 @@ class Spec:
             if bag > epochs and (stage == "slice" or stage == plan.stages[-1]):
                 raise ConfigError(f"{self.path}: experiment.{name} is {bag}, and {stage}.epochs {epochs}: a bag can't "
                                   "hold more epochs than there are")  # fmt: skip
-        for part in self.parts:
+        for part in [*self.parts, *([self.start] if self.start else [])]:
             part.check()
 
     def fold_numbers(self, folds: int) -> list[int]:
@@ -153,13 +156,13 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
     if folds:
         plan = replace(plan, folds=folds, slice_epochs=() if len(plan.slice_epochs) != 1 else plan.slice_epochs)
     if path.resolve() in above:
-        raise ConfigError(f"{path}: is part of a blend that is part of it")
+        raise ConfigError(f"{path}: stands on itself, by start or blend")
     above = (*above, path.resolve())
     if seed is not None:
         _put_over(content, {"train": {"seed": seed}})
-    return Spec(
-        path, plan, content, [_load(path.parent / part, quick, folds, seed, above) for part in plan.blend], seed
-    )
+    parts = [_load(path.parent / part, quick, folds, seed, above) for part in plan.blend]
+    start = _load(path.parent / plan.start, quick, plan.folds, seed, above) if plan.start else None
+    return Spec(path, plan, content, parts, start, seed)
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
