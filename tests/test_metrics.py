@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from ichseq.errors import DataError
-from ichseq.evaluation import metrics
+from ichseq.evaluation import bootstrap, metrics
 from ichseq.evaluation.metrics import evaluate_table
 from ichseq.labels import LABEL_WEIGHTS, LABELS, PREDICTION_COLUMNS
 
@@ -192,8 +192,8 @@ def test_a_draw_is_worth_the_table_with_patients_repeated():
     patient = pd.factorize(table["patient_id"])[0]
     counts = np.random.default_rng(0).multinomial(7, [1 / 7] * 7, size=6)
     probability, truth = table[list(LABELS)].to_numpy(np.float64), table[TRUE].to_numpy(np.float64)
-    sums = metrics.PatientSums(probability, truth, np.array(PRIOR), patient, 7).values(counts)
-    auc = metrics._Ranks(probability[:, 5], truth[:, 5], patient).values(counts)
+    sums = bootstrap.PatientSums(probability, truth, np.array(PRIOR), patient, 7).values(counts)
+    auc = bootstrap.PatientRanks(probability[:, 5], truth[:, 5], patient).values(counts)
     for i, often in enumerate(counts):
         repeated = table.loc[np.repeat(table.index, often[patient])]
         expected = evaluate_table(repeated, PRIOR, draws=1)

@@ -7,15 +7,8 @@ import numpy as np
 import pandas as pd
 
 from ichseq.errors import ConfigError, DataError
-from ichseq.evaluation.metrics import (
-    BLOCK_NUMBERS,
-    Floats,
-    PatientSums,
-    drawn_counts,
-    interval_of,
-    patients_of,
-    read_columns,
-)
+from ichseq.evaluation.bootstrap import BLOCK_NUMBERS, Floats, PatientSums, drawn_counts, interval_of
+from ichseq.evaluation.metrics import patients_of, read_columns
 from ichseq.inference.ensemble import KEY, refuse_twice, same_slices, same_truth
 from ichseq.labels import LABEL_WEIGHTS, LABELS
 

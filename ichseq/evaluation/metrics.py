@@ -1,19 +1,22 @@
 """The metric of the six labels, discrimination by slice and by exam, and how far patients' chance moves them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 from ichseq.errors import DataError
-from ichseq.labels import CLIP_PROBABILITY, LABEL_WEIGHTS, LABELS
-
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Intervals = dict[str, list[float] | None]
+from ichseq.evaluation.bootstrap import (
+    Floats,
+    Integers,
+    PatientRanks,
+    PatientSums,
+    bootstrap_intervals,
+    clipped_probability,
+)
+from ichseq.labels import LABEL_WEIGHTS, LABELS
 
 EXAM_COLUMNS: Final = ["patient_id", "study_uid", "series_uid"]
 """What tells an exam: a SeriesInstanceUID alone may stand in several patients' scans."""
@@ -23,9 +26,6 @@ FULL_DRAWS_SLICES: Final = 200_000
 
 FEWEST_DRAWS: Final = 100
 """The bootstrap is never cut below this many draws."""
-
-BLOCK_NUMBERS: Final = 1_000_000
-"""About how many multiplicities a block of draws holds at once; bounds the memory."""
 
 
 def evaluate_table(
@@ -79,9 +79,11 @@ def evaluate_table(
     if len(table) > FULL_DRAWS_SLICES:
         draws = min(draws, max(FEWEST_DRAWS, draws * FULL_DRAWS_SLICES // len(table)))
     sums = PatientSums(probability, truth, prior, patient, len(patients))
-    ranks = {f"labels.{label}.auc": _Ranks(probability[:, k], truth[:, k], patient) for k, label in enumerate(LABELS)}
-    ranks["exam.auc_any"] = _Ranks(exam_score, exam_truth, exam_patient)
-    result["intervals"] = _intervals(sums, ranks, len(patients), draws, seed, undefined)
+    ranks = {
+        f"labels.{label}.auc": PatientRanks(probability[:, k], truth[:, k], patient) for k, label in enumerate(LABELS)
+    }
+    ranks["exam.auc_any"] = PatientRanks(exam_score, exam_truth, exam_patient)
+    result["intervals"] = bootstrap_intervals(sums, ranks, len(patients), draws, seed, undefined)
     result["undefined"] = undefined
     result["draws"] = draws
     return result
@@ -166,23 +168,19 @@ def patients_of(table: pd.DataFrame) -> pd.Series:
     return table["patient_id"].astype(object).where(named, table["study_uid"])
 
 
-def _clip(probability: Floats) -> Floats:
-    return np.clip(probability, CLIP_PROBABILITY, 1 - CLIP_PROBABILITY)
-
-
 def _weighted_losses(
     probability: Floats, truth: Floats, prior: Floats, undefined: dict[str, str]
 ) -> dict[str, float | None]:
     known = ~np.isnan(truth)
     weights = np.broadcast_to(np.array(LABEL_WEIGHTS), truth.shape)[known]
-    loss = float(log_loss(truth[known], _clip(probability[known]), sample_weight=weights, labels=[0, 1]))
+    loss = float(log_loss(truth[known], clipped_probability(probability[known]), sample_weight=weights, labels=[0, 1]))
     # A label without any truth is no part of the mean, so its prevalence need not be known.
     lacking = [label for k, label in enumerate(LABELS) if known[:, k].any() and np.isnan(prior[k])]
     if lacking:
         reason = f"no training prevalence of {', '.join(lacking)}"
         undefined |= {"prior_weighted_log_loss": reason, "ratio_to_prior": reason}
         return {"weighted_log_loss": loss, "prior_weighted_log_loss": None, "ratio_to_prior": None}
-    answer = _clip(np.broadcast_to(prior, truth.shape)[known])
+    answer = clipped_probability(np.broadcast_to(prior, truth.shape)[known])
     prior_loss = float(log_loss(truth[known], answer, sample_weight=weights, labels=[0, 1]))
     return {"weighted_log_loss": loss, "prior_weighted_log_loss": prior_loss, "ratio_to_prior": loss / prior_loss}
 
@@ -192,7 +190,7 @@ def _label_metrics(name: str, probability: Floats, truth: Floats, undefined: dic
     positives = int((truth == 1).sum())
     loss = precision = None
     if known.any():
-        loss = float(log_loss(truth[known], _clip(probability[known]), labels=[0, 1]))
+        loss = float(log_loss(truth[known], clipped_probability(probability[known]), labels=[0, 1]))
     else:
         undefined[f"{name}.log_loss"] = "no slice with a known label"
     auc = _auc(f"{name}.auc", probability, truth, "slice", undefined)
@@ -214,114 +212,3 @@ def _auc(name: str, score: Floats, truth: Floats, unit: str, undefined: dict[str
     else:
         return float(roc_auc_score(truth[known], score[known]))
     return None
-
-
-class PatientSums:
-    """Log losses summed by patient and label: a draw then costs a matrix product instead of a pass over the slices.
-
-    Attributes:
-        known: (patients, 6), how many slices have a known label.
-        loss: (patients, 6), sum of their log losses.
-        prior: (patients, 6), the same if the prevalence were the answer.
-    """
-
-    def __init__(self, probability: Floats, truth: Floats, prior: Floats, patient: Integers, n_patients: int) -> None:
-        def by_patient(values: Floats) -> Floats:
-            columns = [np.bincount(patient, values[:, k], minlength=n_patients) for k in range(len(LABELS))]
-            return np.stack(columns, axis=1)
-
-        known = ~np.isnan(truth)
-        clipped = _clip(probability)
-        self.known = by_patient(known.astype(np.float64))
-        self.loss = by_patient(np.where(known, -np.log(np.where(truth == 1, clipped, 1 - clipped)), 0.0))
-        positive = by_patient((truth == 1).astype(np.float64))
-        # A label without truth has a NaN prevalence at times and counts nothing: any finite answer will do there.
-        answer = _clip(np.where(known.any(axis=0), prior, 0.5))
-        self.prior = -positive * np.log(answer) - (self.known - positive) * np.log(1 - answer)
-
-    def values(self, counts: Integers) -> dict[str, Floats]:
-        """Value of every log loss for each draw; counts (draws, patients) says how often a patient was drawn."""
-        often = counts.astype(np.float64)
-        known, loss, prior = often @ self.known, often @ self.loss, often @ self.prior
-        weights = np.array(LABEL_WEIGHTS)
-        total = known @ weights
-        with np.errstate(invalid="ignore", divide="ignore"):
-            by_label = loss / known
-            values = {
-                "weighted_log_loss": loss @ weights / total,
-                "prior_weighted_log_loss": prior @ weights / total,
-                "ratio_to_prior": (loss @ weights) / (prior @ weights),
-            }
-        return values | {f"labels.{label}.log_loss": by_label[:, k] for k, label in enumerate(LABELS)}
-
-
-class _Ranks:
-    """The AUC under patient multiplicities, with the sorting done once.
-
-    A positive beats the negatives below it and half beats those at its own score, so the AUC is a sum over positives
-    of two look-ups in the running count of the sorted negatives.
-    """
-
-    def __init__(self, score: Floats, truth: Floats, patient: Integers) -> None:
-        negative = np.flatnonzero(truth == 0)
-        negative = negative[np.argsort(score[negative], kind="stable")]
-        positive = np.flatnonzero(truth == 1)
-        self.negative_patient = patient[negative]
-        self.positive_patient = patient[positive]
-        self.below = np.searchsorted(score[negative], score[positive], side="left")
-        self.up_to = np.searchsorted(score[negative], score[positive], side="right")
-
-    def values(self, counts: Integers) -> Floats:
-        """AUC of each draw; NaN where a draw holds one class alone. Counts as in PatientSums.values."""
-        running = np.zeros((len(counts), len(self.negative_patient) + 1), dtype=np.int64)
-        np.cumsum(counts[:, self.negative_patient], axis=1, out=running[:, 1:])
-        often = counts[:, self.positive_patient]
-        # Whole numbers up to here: twice the number of pairs won, exact in int64.
-        won = (often * (running[:, self.below] + running[:, self.up_to])).sum(axis=1)
-        pairs = often.sum(axis=1) * running[:, -1]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return won / (2.0 * pairs)
-
-
-def _intervals(
-    sums: PatientSums,
-    ranks: dict[str, _Ranks],
-    n_patients: int,
-    draws: int,
-    seed: int,
-    undefined: dict[str, str],
-) -> Intervals:
-    """95 % intervals by dotted name; None where the value itself is undefined, or where one patient is all there is."""
-    names = ["weighted_log_loss", "prior_weighted_log_loss", "ratio_to_prior"]
-    names += [f"labels.{label}.log_loss" for label in LABELS] + list(ranks)
-    if n_patients < 2:
-        # A single patient drawn again and again is the same patient: zero width would pass for certainty.
-        undefined["intervals"] = "one patient: nothing to draw from"
-        return dict.fromkeys(names)
-    defined = {name: auc for name, auc in ranks.items() if name not in undefined}
-    largest = max([n_patients, *(len(auc.negative_patient) + len(auc.positive_patient) for auc in defined.values())])
-    block = max(1, BLOCK_NUMBERS // largest)
-    values: dict[str, list[Floats]] = {name: [] for name in names}
-    for counts in drawn_counts(n_patients, draws, seed, block):
-        for name, value in sums.values(counts).items():
-            values[name].append(value)
-        for name, auc in defined.items():
-            values[name].append(auc.values(counts))
-    return {name: None if name in undefined else interval_of(np.concatenate(values[name])) for name in names}
-
-
-def drawn_counts(n_patients: int, draws: int, seed: int, block: int) -> Iterator[Integers]:
-    """The bootstrap: how often each draw holds each patient, (up to `block` draws, patients) at a time."""
-    generator = np.random.default_rng(seed)
-    for start in range(0, draws, block):
-        drawn = [generator.integers(n_patients, size=n_patients) for _ in range(start, min(start + block, draws))]
-        yield np.stack([np.bincount(patients, minlength=n_patients) for patients in drawn])
-
-
-def interval_of(values: Floats) -> list[float] | None:
-    """The 95 % percentile interval; values that do not exist are left out, and None if none does."""
-    values = values[np.isfinite(values)]
-    if not values.size:
-        return None
-    low, high = np.quantile(values, [0.025, 0.975])
-    return [float(low), float(high)]
