@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH
+from ichseq.cli.options import PATH, machine
 from ichseq.errors import RunError
 
 
@@ -70,5 +70,8 @@ def experiment(
             figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""
             click.echo(f"\n{out.name}\n{figures}\n{out}; its models answer: ichseq predict SOURCE --run {out}")
     if table is not None:
-        write_results(runs / "results", table, reference=reference)
+        asked = {"--folds": folds, "--seeds": seeds}
+        words = ["ichseq experiment", *map(str, files), *(["--quick"] if quick else [])]
+        words += [f"{name} {','.join(map(str, numbers))}" for name, numbers in asked.items() if numbers]
+        write_results(runs / "results", table, reference=reference, command=" ".join(words), machine=machine())
         click.echo(f"table: {table}")

@@ -32,6 +32,17 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def machine() -> str:
+    """The hardware, in words."""
+    import os
+    import platform
+
+    import torch
+
+    cores = f"{platform.machine()}, {os.cpu_count()} cores"
+    return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{cores}, no GPU"
+
+
 class Views(click.ParamType):
     """Names with commas, such as flip,transpose; whether they exist, the panel says."""
 
