@@ -45,14 +45,17 @@ def train(
     from ichseq.training.folds import train_folds
     from ichseq.training.runs import RUNS, newest_run
 
-    if out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if out is None and not alone:
         raise RunError("several processes need one name for the run: give it with -o")
     if out is None:
         newest = newest_run(folds[0] if folds else None, stage) if resume else None
         out = newest or RUNS / time.strftime("%Y%m%d-%H%M%S")
     leaves = train_folds(stage, folds, path=path, overrides=overrides, data=data, out=out, init=init, resume=resume)
     click.echo(f"trained: {', '.join(map(str, leaves))}")
-    if folds != [ALL_PATIENTS]:
+    if not folds and alone:
+        _score(leaves, None, data, 0, [])
+    elif folds != [ALL_PATIENTS]:
         click.echo(f"next: ichseq evaluate --fold {folds[0] if folds else 'all'} --run {out} --data {data}")
 
 
@@ -65,16 +68,23 @@ def train(
 def evaluate(folds: list[int], run: Path | None, data: Path, bag: int, tta: list[str]) -> None:
     """Score a run on the patients that it held out."""
     from ichseq.data.index import Index
-    from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
-    from ichseq.evaluation.report import metrics_text
     from ichseq.training.runs import find_leaves, newest_run
 
     number = folds[0] if folds else None
-    index = Index.load(data)
     if number is not None:
-        index.validation_series(number)  # a fold that the set lacks is the user's first mistake to hear of
+        Index.load(data).validation_series(number)  # a fold that the set lacks is the user's first mistake to hear of
     leaves = find_leaves(run if run is not None else newest_run(number), number)
     click.echo(f"run: {', '.join(map(str, leaves))}")
+    _score(leaves, number, data, bag, tta)
+
+
+def _score(leaves: list[Path], number: int | None, data: Path, bag: int, tta: list[str]) -> None:
+    """Score one fold's leaf, or all folds' together."""
+    from ichseq.data.index import Index
+    from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
+    from ichseq.evaluation.report import metrics_text
+
+    index = Index.load(data)
     with progress_bar("evaluate", "series") as progress:
         if number is None:
             _, metrics = evaluate_all(leaves, index, bag=bag, tta=tta, device=device(), progress=progress)
