@@ -71,7 +71,7 @@ class TrainConfig:
     accumulate: int = 1  # batches summed before the optimizer steps
     mixup: float = 0.0  # slice stage: slices mixed in pairs, their shares drawn from Beta(mixup, mixup); 0: none
     negatives: float = 1.0  # share of the patients without bleeding that an epoch reads, drawn anew for each
-    window: int = 0  # joint and frozen stage: neighbouring slices that an epoch reads of each series; 0: all
+    window: int = 0  # joint and frozen stage: neighbouring slices (2 or more) that an epoch reads of a series; 0: all
     freeze_epochs: int = 0  # joint stage: the backbone is left alone for the first n epochs
     warmup_steps: int = 100
     schedule: Literal["constant", "cosine"] = "constant"
@@ -257,6 +257,8 @@ def _check_ranges(config: Config) -> None:
             value = getattr(getattr(config, section), key)
             if value not in (None, "auto") and not limit <= value < math.inf:
                 raise ConfigError(f"{section}.{key} is {value}; it has to be a number of at least {limit}")
+    if config.train.window == 1:
+        raise ConfigError("train.window is 1; a window has at least 2 slices, and 0 reads whole series")
     for section, keys in below_one.items():
         for key in keys:
             value = getattr(getattr(config, section), key)

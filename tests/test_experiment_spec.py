@@ -62,6 +62,18 @@ def test_epochs_by_fold(base: Path, tmp_path: Path) -> None:
     assert [spec.config("slice", place).train.epochs for place in (0, 1)] == [5, 7]
 
 
+def test_epochs_by_fold_where_other_folds_are_asked_for(base: Path, tmp_path: Path) -> None:
+    path = write(tmp_path, "row.yaml", "base: base.yaml\nexperiment: {folds: [0, 1, 2], slice_epochs: [5, 6, 7]}")
+    spec = load_spec(path, folds=[2, 0])
+    assert [spec.config("slice", place).train.epochs for place in (0, 1)] == [7, 5]
+    with pytest.raises(ConfigError, match=r"slice_epochs is for the folds .*says nothing of 3"):
+        load_spec(path, folds=[3])
+    more = write(tmp_path, "more.yaml", "base: base.yaml\nexperiment: {folds: [1, 2], start: row.yaml}")
+    start = load_spec(more).start
+    assert start is not None
+    assert [start.config("slice", place).train.epochs for place in (0, 1)] == [6, 7]
+
+
 def test_quick_goes_over_everything_and_limits_the_bags(base: Path, tmp_path: Path) -> None:
     write(tmp_path, "quick.yaml", "model: {image_size: 32}\nslice: {epochs: 2}\nexperiment: {slice_bag: 2, bag: 5}")
     path = write(tmp_path, "row.yaml", "base: base.yaml\naugment: {flip: 0}\nexperiment: {slice_epochs: [5, 7]}")
@@ -76,6 +88,9 @@ def test_another_seed(base: Path, tmp_path: Path) -> None:
     path = write(tmp_path, "both.yaml", "experiment: {blend: [base.yaml]}")
     assert load_spec(base).config("slice").train.seed == 0
     assert load_spec(base, seed=3).config("slice").train.seed == 3
+    own = write(tmp_path, "own.yaml", "base: base.yaml\nslice: {seed: 7}")
+    assert load_spec(own).config("slice").train.seed == 7
+    assert load_spec(own, seed=3).config("slice").train.seed == 3
     assert [part.config("frozen").train.seed for part in load_spec(path, seed=3).parts] == [3]
 
 
@@ -102,6 +117,10 @@ def test_folds_by_name_and_number(base: Path) -> None:
         ("base: base.yaml\nexperiment: {bag: 7}", "experiment.bag is 7, and frozen.epochs 6"),
         ("base: base.yaml\nexperiment: {slice_bag: 6}", "experiment.slice_bag is 6, and slice.epochs 5"),
         ("base: base.yaml\nexperiment: {slice_epochs: [5, 2]}", "experiment.slice_bag is 3, and slice.epochs 2"),
+        ("base: base.yaml\nexperiment: {clip: 0.7}", "experiment.clip is 0.7; it has to be between 0 and 0.5"),
+        ("base: base.yaml\nexperiment: {folds: [0, 0]}", "experiment.folds is [0, 0]; each fold once"),
+        ("base: base.yaml\nexperiment: {folds: [0, all]}", "each fold once, or all, or all-patients alone"),
+        ("base: base.yaml\nexperiment: {slice_epochs: [5, 5, 5]}", "slice_epochs has 3 numbers for 2 folds"),
         ("base: base.yaml\nexperiment: {bag: 0}", "experiment.bag is 0; it has to be at least 1"),
         ("base: base.yaml\nmodle: {image_size: 96}", "no section 'modle'; did you mean 'model'?"),
         ("base: base.yaml\nmodel: {sequence: lstm3}", "model.sequence is 'lstm3'"),

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ichseq import Model
@@ -82,7 +83,9 @@ def test_the_backbone_is_left_alone_for_the_first_epochs(prepared: Path, tmp_pat
     start, one, two = (Model.load(p).backbone.state_dict() for p in (first, *sorted((leaf / "epochs").iterdir())))
     assert all(torch.equal(start[key], one[key]) for key in start)
     assert not all(torch.equal(one[key], two[key]) for key in start)
-    assert pd.read_csv(leaf / "history.csv")["learning_rate_backbone"].iloc[0] == 0
+    tensors = load_file(sorted((leaf / "last").glob("step-*"))[-1] / "state.safetensors")
+    steps = {float(tensor) for name, tensor in tensors.items() if name.split(".")[-1] == "step"}
+    assert steps == {4.0, 8.0}  # the backbone's count begins when it is let go: 4 steps an epoch
 
 
 @pytest.mark.parametrize(

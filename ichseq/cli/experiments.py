@@ -53,12 +53,16 @@ def experiment(
     reference: str | None,
 ) -> None:
     """Run experiments from start to end, going on where they stopped; what two have in common is trained once."""
+    import os
+
     from ichseq.evaluation.report import metrics_text
     from ichseq.experiment.results import write_results
     from ichseq.experiment.run import Runner
     from ichseq.experiment.spec import load_spec
     from ichseq.training.runs import read_json
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RunError("experiments run in one process; use `torchrun -m ichseq train` for several")
     if not files and table is None:
         raise RunError("nothing to do; name an experiment file, or --table FILE for the results that are there")
     drawn: list[int | None] = [int(seed) for seed in seeds] or [None]

@@ -135,12 +135,11 @@ def predict(
     from ichseq.inference.panel import Panel
     from ichseq.inference.predict import phantom_note, predict_sources
     from ichseq.inference.tables import exams_beside, write_table
-    from ichseq.model import Model
     from ichseq.training.runs import models_of
 
     exams = exams_beside(out)
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    panel = Panel([Model.load(folder).to(device()) for folder in folders], tta)
+    panel = Panel.load(folders, tta, device())
     predicting = panel if scheduler is None else predict_there(folders, tta)
     with dask_cluster(scheduler), progress_bar("predict", "series") as progress:
         outcome = predict_sources(predicting, sources, note=phantom_note(panel.models), order=order, progress=progress)

@@ -149,7 +149,7 @@ def item_labels(index: Index, items: Sequence[Item]) -> np.ndarray:
 
 def item_positions(index: Index, items: Sequence[Item]) -> Tensor | None:
     """float32 (S,): places of the items' slices in mm; None where an item is a single slice."""
-    if any(item.slices == 1 for item in items):
+    if any(item.slices == 1 and index.lengths[item.series] > 1 for item in items):
         return None
     return torch.from_numpy(index.positions_mm[item_rows(index, items)].astype(np.float32))
 

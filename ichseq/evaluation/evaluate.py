@@ -12,7 +12,6 @@ from ichseq.evaluation.metrics import EXAM_COLUMNS, evaluate_table
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
 from ichseq.inference.tables import write_table
-from ichseq.model import Model
 from ichseq.training.runs import bag_of, read_run, refuse_seen_patients, write_json
 
 Progress = Callable[[int, int], object]
@@ -45,7 +44,7 @@ def evaluate_fold(
     if run["fold"] == ALL_PATIENTS:
         raise RunError(f"{leaf}: was trained on every patient, so that none is left to score it on; name a fold")
     refuse_seen_patients(leaf, index, run["fold"])
-    panel = Panel([Model.load(folder).to(device) for folder in bag_of(leaf, bag)], tta)
+    panel = Panel.load(bag_of(leaf, bag), tta, device)
     table = predict_prepared(panel, index, index.validation_series(run["fold"]), progress=progress)
     metrics = {"run": str(leaf), "fold": run["fold"], "bag": bag, "tta": list(tta), "data_key": index.key}
     metrics |= {"phantom": index.phantom} | evaluate_table(table, run["prevalence"])

@@ -21,6 +21,8 @@ import pandas as pd
 import torch
 import yaml
 
+import ichseq
+from ichseq.config import Config
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError
 from ichseq.evaluation.metrics import evaluate_table
@@ -29,8 +31,7 @@ from ichseq.inference.ensemble import MEAN, WEIGHTED, blend, clip, smooth
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
 from ichseq.inference.tables import write_table
-from ichseq.model import Model
-from ichseq.training.checkpoint import has_checkpoint
+from ichseq.training.checkpoint import MAY_CHANGE, has_checkpoint
 from ichseq.training.engine import train
 from ichseq.training.runs import MODELS, bag_of, fold_name, leaf_of, read_run, write_json
 
@@ -80,6 +81,8 @@ class Runner:
         self._check_folds(folds)
         system = f"{spec.name}-quick" if self.quick else spec.name
         out = self.runs / "results" / (system if spec.seed is None else f"{system}-seed{spec.seed}")
+        for name in ("metrics.json", "predictions.parquet"):
+            (out / name).unlink(missing_ok=True)  # of another time, with other folds perhaps
         if folds == [ALL_PATIENTS]:
             for part in spec.parts or [spec]:
                 self._trained_models(part, 0, ALL_PATIENTS)
@@ -131,7 +134,7 @@ class Runner:
     def _answers(self, spec: Spec, place: int, fold: int) -> pd.DataFrame:
         folders = self._trained_models(spec, place, fold)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        panel = Panel([Model.load(folder).to(device) for folder in folders], spec.plan.tta)
+        panel = Panel.load(folders, spec.plan.tta, device)
         with self.bar(f"{spec.name}: predict {fold_name(fold)}", "series") as progress:
             return predict_prepared(panel, self.index, self.index.validation_series(fold), progress=progress)
 
@@ -147,10 +150,10 @@ class Runner:
             config, trained = spec.config(stage, place), list[tuple[Path | None, str]]()
             last = stage == spec.plan.stages[-1]
             for start, start_key in starts:
-                decides = [config.to_dict(), self.index.key, start_key]
+                decides = [_deciding(config), self.index.key, start_key, ichseq.__version__]
                 key = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=5).hexdigest()
                 leaf = self._trained(stage, fold, config, self.runs / f"{stage}-{key}", start)
-                self.costs.append(self._cost(leaf, stage, fold))
+                self.costs.append(self._cost(leaf, stage, fold, 1 + len(config.model.views)))
                 bag = spec.plan.slice_bag if stage == "slice" else spec.plan.bag if last else 1
                 trained += [(folder, f"{key}/{folder.name}") for folder in bag_of(leaf, bag)]
             starts = trained
@@ -158,20 +161,32 @@ class Runner:
         self.models += models
         return models
 
-    def _trained(self, stage: str, fold: int, config: Any, run: Path, start: Path | None) -> Path:
+    def _trained(self, stage: str, fold: int, config: Config, run: Path, start: Path | None) -> Path:
         leaf = leaf_of(run, stage, fold)
         begun = has_checkpoint(leaf / "last")
         if begun and read_run(leaf).get("finished"):
             return leaf
         return train(config, stage, data=self.data, fold=fold, out=run, init=start, resume=begun)
 
-    def _cost(self, leaf: Path, stage: str, fold: int) -> dict[str, Any]:
+    def _cost(self, leaf: Path, stage: str, fold: int, views: int) -> dict[str, Any]:
         history, run = pd.read_csv(leaf / "history.csv"), read_run(leaf)
         slices = int(history["slices"].sum())
         whole = int(self.index.lengths[self.index.training_series(fold)].sum())
         frozen = stage == "frozen"
         return {
             "stage": stage, "fold": fold, "epochs": len(history), "passes": round(slices / whole, 3),
-            "slices": 0 if frozen else slices, "embedded_slices": self.index.n_slices if frozen else 0,
+            "slices": 0 if frozen else slices, "embedded_slices": views * self.index.n_slices if frozen else 0,
             "steps": int(history["step"].iloc[-1]), "seconds": run["seconds"], "leaf": str(leaf),
         }  # fmt: skip
+
+
+def _deciding(config: Config) -> dict[str, Any]:
+    """The settings that decide a training's result, and for a file of weights its content."""
+    settings = config.to_dict()
+    for section, key in MAY_CHANGE:
+        del settings[section][key]
+    weights = config.model.pretrained
+    if isinstance(weights, str) and Path(weights).is_file():
+        with open(weights, "rb") as file:
+            settings["model"]["pretrained"] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return settings

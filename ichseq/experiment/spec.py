@@ -98,6 +98,14 @@ class Spec:
         if [*plan.stages] != sorted(set(plan.stages), key=STAGES.index):
             raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, in the order "
                               f"{', '.join(STAGES)}")  # fmt: skip
+        if not 0 <= plan.clip < 0.5:
+            raise ConfigError(f"{self.path}: experiment.clip is {plan.clip}; it has to be between 0 and 0.5")
+        if len(set(plan.folds)) < len(plan.folds) or (len(plan.folds) > 1 and {"all", "all-patients"} & {*plan.folds}):
+            raise ConfigError(f"{self.path}: experiment.folds is {list(plan.folds)}; each fold once, or all, or "
+                              "all-patients alone")  # fmt: skip
+        if len(plan.slice_epochs) not in (0, 1, len(plan.folds)):
+            raise ConfigError(f"{self.path}: experiment.slice_epochs has {len(plan.slice_epochs)} numbers for "
+                              f"{len(plan.folds)} folds; one for each")  # fmt: skip
         for name in ("slice_bag", "bag"):
             if getattr(plan, name) < 1:
                 raise ConfigError(f"{self.path}: experiment.{name} is {getattr(plan, name)}; it has to be at least 1")
@@ -154,15 +162,28 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
             plan, slice_bag=min(plan.slice_bag, limits.slice_bag), bag=min(plan.bag, limits.bag), slice_epochs=()
         )
     if folds:
-        plan = replace(plan, folds=folds, slice_epochs=() if len(plan.slice_epochs) != 1 else plan.slice_epochs)
+        plan = replace(plan, folds=folds, slice_epochs=_epochs_of(plan, folds, path))
     if path.resolve() in above:
         raise ConfigError(f"{path}: stands on itself, by start or blend")
     above = (*above, path.resolve())
     if seed is not None:
+        for values in content.values():
+            values.pop("seed", None)  # also of a stage
         _put_over(content, {"train": {"seed": seed}})
     parts = [_load(path.parent / part, quick, folds, seed, above) for part in plan.blend]
     start = _load(path.parent / plan.start, quick, plan.folds, seed, above) if plan.start else None
     return Spec(path, plan, content, parts, start, seed)
+
+
+def _epochs_of(plan: Plan, folds: tuple[int | str, ...], path: Path) -> tuple[int, ...]:
+    """`slice_epochs` for other folds than the file's: each by its place among those."""
+    if len(plan.slice_epochs) < 2:
+        return plan.slice_epochs
+    unknown = [fold for fold in folds if fold not in plan.folds]
+    if unknown:
+        raise ConfigError(f"{path}: experiment.slice_epochs is for the folds {list(plan.folds)}, and says nothing of "
+                          f"{unknown[0]!r}; choose among them")  # fmt: skip
+    return tuple(plan.slice_epochs[plan.folds.index(fold)] for fold in folds)
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
@@ -170,7 +191,7 @@ def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
     if path.resolve() in above:
         raise ConfigError(f"{path}: is a base of itself")
     content = read_yaml(path)
-    bases = content.pop("base", [])
+    bases = content.pop("base", None) or []
     merged: dict[str, dict[str, Any]] = {}
     for base in [bases] if isinstance(bases, str) else bases:
         _put_over(merged, _merged(path.parent / str(base), (*above, path.resolve())))

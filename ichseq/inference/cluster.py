@@ -10,7 +10,6 @@ import joblib
 from ichseq.ct.series import Series
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import Predicting, SeriesPrediction, predict_series
-from ichseq.model import Model
 
 _Leaf = tuple[str, tuple[int, ...]]  # folder of a model, and the state of its files
 
@@ -57,5 +56,5 @@ def _panel(wanted: tuple[_Leaf, ...], tta: tuple[str, ...]) -> Panel:
         if (wanted, tta) not in _loaded:
             _loaded.clear()
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            _loaded[wanted, tta] = Panel([Model.load(path).to(device) for path, _ in wanted], tta)
+            _loaded[wanted, tta] = Panel.load([Path(path) for path, _ in wanted], tta, device)
         return _loaded[wanted, tta]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,6 +42,16 @@ class Panel:
         self._readers = sorted(set(self._reader_of))
         for model in self.models:
             model.eval()
+
+    @classmethod
+    def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str = "cpu") -> "Panel":
+        """The models of some folders, on a device; a backbone that several share is there once."""
+        panel = cls([Model.load(folder) for folder in folders], tta)
+        for model, reader in zip(panel.models, panel._reader_of, strict=True):
+            model.backbone = panel.models[reader].backbone
+            model.to(device)
+        panel.device = panel.models[0].device
+        return panel
 
     def bodies(self, shape: Sequence[int]) -> list[Tensor]:
         """Where each reader has seen body: nowhere yet; `look` fills it in, `boxes` makes crop boxes of it."""

@@ -28,7 +28,7 @@ from ichseq.model import Model
 FORMAT = 1
 KEPT = 2
 
-_MAY_CHANGE = {("train", "workers"), ("train", "checkpoint_every"), ("train", "checkpointing")}
+MAY_CHANGE = {("train", "workers"), ("train", "checkpoint_every"), ("train", "checkpointing")}
 _MAY_CHANGE_WITHOUT_LIVE_STATISTICS = {("train", "chunk_size")}  # live batch norm makes it part of the computation
 
 
@@ -110,7 +110,7 @@ def check_same(saved: Checkpoint, config: Config, index: Index, leaf: Path) -> N
         raise RunError(f"{leaf}: was trained on another prepared set than {index.folder}; resume it with --data set to "
                        "that one")  # fmt: skip
     was = saved.state["config"]
-    free = _MAY_CHANGE | (_MAY_CHANGE_WITHOUT_LIVE_STATISTICS if saved.state["freeze_bn"] else set())
+    free = MAY_CHANGE | (_MAY_CHANGE_WITHOUT_LIVE_STATISTICS if saved.state["freeze_bn"] else set())
     for section, values in config.to_dict().items():
         for key, value in values.items():
             if value != was[section].get(key) and (section, key) not in free:

@@ -94,13 +94,13 @@ class Trainer:
 
     def run(self) -> None:
         """All epochs that are left. Every exit leaves a checkpoint from which `--resume` goes on."""
-        s, started = self.session, time.monotonic()
+        s = self.session
         epochs = s.config.train.epochs or 1
         with tqdm(total=s.steps_per_epoch * epochs, initial=s.at.step, desc=f"{s.stage.name} {fold_words(s.fold)}",
                   unit="step", disable=not s.journal.shown, mininterval=0.5) as bar:  # fmt: skip
             while s.at.epoch < epochs:
                 self._epoch(bar)
-        s.journal.end(time.monotonic() - started)
+        s.journal.end(s.wall_seconds())
 
     def _epoch(self, bar: Any) -> None:
         s, train = self.session, self.session.config.train
@@ -147,8 +147,6 @@ class Trainer:
         everything = [item for process in step for items in process for item in items]
         weight = max(label_weight(torch.from_numpy(item_labels(s.index, everything))), 1.0)
         s.scheduler.step_update(s.at.step)
-        if s.network.held:
-            s.hold_backbone_rate()
         own = [next(batches) for _ in step[s.group.rank]]
         statistics = s.model.running_statistics()
         while True:
@@ -164,6 +162,8 @@ class Trainer:
         self.pending += [(batch.items, loss, weight) for batch, loss in zip(own, losses, strict=True)]
         if train.clip_norm:
             s.accelerator.clip_grad_norm_([p for p in s.network.parameters() if p.requires_grad], train.clip_norm)
+        if s.network.held:
+            s.model.backbone.zero_grad(set_to_none=True)  # so that the optimizer keeps no count of these steps
         s.stepper.step()
         s.stepper.zero_grad(set_to_none=True)
         s.at.step += 1

@@ -8,6 +8,7 @@ import yaml
 from ichseq.config import load_config
 from ichseq.data.index import Index
 from ichseq.errors import RunError
+from ichseq.training.checkpoint import has_checkpoint
 from ichseq.training.engine import train
 from ichseq.training.runs import find_leaves, leaf_of
 
@@ -47,7 +48,7 @@ def train_folds(
     leaves = []
     for fold in folds or range(Index.load(data).folds):
         file, base = leaf_of(out, stage, fold) / "config.yaml", None
-        begun = resume and file.is_file()
+        begun = resume and has_checkpoint(file.parent / "last")
         if begun:
             base = yaml.safe_load(file.read_text(encoding="utf-8"))
         elif resume and not several:

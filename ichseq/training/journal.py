@@ -43,11 +43,11 @@ class Journal:
             write_json(self.leaf / "run.json", content | {"seconds": 0.0, "finished": False})
 
     def end(self, seconds: float) -> None:
-        """Note in run.json that the stage is finished, and how long this went on."""
+        """Note in run.json that the stage is finished, and how long it took."""
         if self.writes:
             path = self.leaf / "run.json"
             content = json.loads(path.read_text(encoding="utf-8"))
-            write_json(path, content | {"finished": True, "seconds": round(content["seconds"] + seconds, 1)})
+            write_json(path, content | {"finished": True, "seconds": round(seconds, 1)})
 
     def note(self, text: str) -> None:
         """A line in log.txt and on the screen."""

@@ -3,6 +3,7 @@
 import atexit
 import warnings
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class Processes:
         self._control: Any = None
         if self.count > 1:
             # For words between the processes, through the CPU: asking a GPU would make each step wait for it.
-            self._control = torch.distributed.new_group(backend="gloo")
+            self._control = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
             atexit.unregister(_end)  # of an earlier training of this process
             atexit.register(_end)
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)

@@ -1,6 +1,7 @@
 """What a run trains with: processes, network, optimizer and files, set up before the first step and saved with it."""
 
 import math
+import time
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,7 @@ class Position:
     epoch_loss: float = 0.0  # sum over this process's labels
     epoch_weight: float = 0.0  # of all processes' labels
     seconds: float = 0.0  # of this epoch's steps
+    wall_seconds: float = 0.0  # of everything up to the checkpoint, all tries together
 
 
 class Session:
@@ -84,6 +86,7 @@ class Session:
         self.device, self.group = with_index(self.accelerator.device), Processes(self.accelerator)
         self.journal = Journal(leaf, writes=self.group.main, shown=progress)
         self.at = Position()
+        self.started = time.monotonic()
 
     @property
     def machine(self) -> dict[str, Any]:
@@ -227,6 +230,7 @@ class Session:
                 tensors |= ck.with_prefix("ema", self.ema.module.state_dict())
             state: dict[str, Any] = {item.name: getattr(self.at, item.name) for item in fields(Position)}
             state |= {"epoch_loss": epoch_loss, "config": self.config.to_dict(), "data_key": self.index.key}
+            state["wall_seconds"] = self.wall_seconds()
             state |= {"machine": self.machine, "trained_on": self.model.trained_on}
             state["freeze_bn"] = bool(self.model.settings["freeze_bn"])
             state["fit"] = {
@@ -271,11 +275,9 @@ class Session:
             processes=self.group.count, key=(train.seed, epoch),
         )  # fmt: skip
 
-    def hold_backbone_rate(self) -> None:
-        """Learning rate 0 for the backbone, so that weight decay leaves it alone too."""
-        for group in self.optimizer.param_groups:
-            if group["name"] == "backbone":
-                group["lr"] = 0.0
+    def wall_seconds(self) -> float:
+        """Seconds that the run has taken: until the checkpoint that it was resumed from, and since."""
+        return self.at.wall_seconds + time.monotonic() - self.started
 
     def stop(self, code: int) -> None:
         """End the run, which is saved."""
