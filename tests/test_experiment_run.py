@@ -49,7 +49,7 @@ def files(tmp_path: Path) -> Path:
 
 
 def runner(data: Path, runs: Path) -> Runner:
-    return Runner(data, runs, bar=no_bar, echo=lambda _: None)
+    return Runner(data, runs, bar=no_bar)
 
 
 def test_an_experiment_leaves_its_table_its_figures_and_its_cost(prepared: Path, files: Path, tmp_path: Path) -> None:

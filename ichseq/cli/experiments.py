@@ -68,7 +68,7 @@ def experiment(
     drawn: list[int | None] = [int(seed) for seed in seeds] or [None]
     specs = [load_spec(path, quick=quick, folds=folds, seed=seed) for seed in drawn for path in files]
     if files:
-        runner = Runner(data, runs, bar=progress_bar, echo=click.echo, quick=quick)
+        runner = Runner(data, runs, bar=progress_bar, quick=quick)
         for spec in specs:
             out = runner.run(spec)
             figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""

@@ -139,7 +139,7 @@ def predict(
 
     exams = exams_beside(out)
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    panel = Panel.load(folders, tta, device())
+    panel = Panel.load(folders, tta)
     predicting = panel if scheduler is None else predict_there(folders, tta)
     with dask_cluster(scheduler), progress_bar("predict", "series") as progress:
         outcome = predict_sources(predicting, sources, note=phantom_note(panel.models), order=order, progress=progress)

@@ -13,7 +13,7 @@ SCHEDULER = click.option(
 
 
 class Fold(click.ParamType):
-    """A fold's number, `all` (None) or `all-patients` (-1, as ichseq.data.index.ALL_PATIENTS)."""
+    """A fold's number, `all` (an empty list) or `all-patients` (-1, as ichseq.data.index.ALL_PATIENTS)."""
 
     name = "fold"
 

@@ -1,15 +1,11 @@
 """Commands that make or read scans: demo, phantom, prepare. What is heavy is imported inside each command."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, SCHEDULER
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,7 @@ import pyarrow.parquet as pq
 
 from ichseq.data.index import patients_of, read_settings, write_settings
 from ichseq.errors import ConfigError, DataError
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two runs into one folder are not told apart
-    fcntl = None  # type: ignore[assignment]
+from ichseq.files import held
 
 Identity = tuple[str, str, str]
 """PatientID, StudyInstanceUID and SeriesInstanceUID of a series."""
@@ -114,22 +110,15 @@ def locked(out: Path) -> Iterator[None]:
     Raises:
         DataError: it cannot be made, or another run is at work in it.
     """
+    stack = ExitStack()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
+        stack.enter_context(held(out, lambda: True))
+    except InterruptedError:
+        raise DataError(f"{out}: another `ichseq prepare` is at work there; wait until it ends") from None
     except OSError as error:
         raise DataError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    try:
-        if fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(f"{out}: another `ichseq prepare` is at work there; wait until it ends") from None
-            except OSError:  # a file system without locks: better no lock than no set
-                pass
+    with stack:
         yield
-    finally:
-        os.close(handle)
 
 
 def begin(out: Path, **settings: Any) -> None:

@@ -15,6 +15,7 @@ import blosc2
 import numpy as np
 
 from ichseq.errors import DataError, counted
+from ichseq.files import flush
 from ichseq.labels import HU_RANGE
 
 CODEC: Final = "blosc2-zstd1-shuffle-1"
@@ -181,7 +182,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-        _flush_folder(path.parent)
+        flush(path.parent)
     except BaseException as error:  # Ctrl-C too
         if part and os.path.exists(part):
             os.unlink(part)
@@ -199,20 +200,6 @@ def _umask() -> int:
 
 
 _UMASK: Final = _umask()  # read once at import: reading it sets it for a moment, which other threads would see
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where the system lets a folder be flushed."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
 
 
 def _open(path: Path) -> tuple[blosc2.NDArray, Stored]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 
 import ichseq
@@ -27,6 +26,7 @@ from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError
 from ichseq.evaluation.metrics import evaluate_table
 from ichseq.experiment.spec import Spec
+from ichseq.files import write_text
 from ichseq.inference.ensemble import MEAN, WEIGHTED, blend, clip, smooth
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
@@ -49,18 +49,17 @@ class Runner:
         models: folders of the models that answer for it.
     """
 
-    def __init__(self, data: Path, runs: Path, *, bar: Bar, echo: Callable[[str], object], quick: bool = False) -> None:
+    def __init__(self, data: Path, runs: Path, *, bar: Bar, quick: bool = False) -> None:
         """Open the set.
 
         Args:
             data: folder of a prepared set.
             runs: folder for trainings and results.
             bar: gives a progress bar by name and unit.
-            echo: prints a line.
             quick: whether the specs are quick ones.
         """
         self.data, self.runs, self.index, self.quick = data, runs, Index.load(data), quick
-        self.bar, self.echo = bar, echo
+        self.bar = bar
         self.costs: list[dict[str, Any]] = []
         self.models: list[Path] = []
 
@@ -81,8 +80,6 @@ class Runner:
         self._check_folds(folds)
         system = f"{spec.name}-quick" if self.quick else spec.name
         out = self.runs / "results" / (system if spec.seed is None else f"{system}-seed{spec.seed}")
-        for name in ("metrics.json", "predictions.parquet"):
-            (out / name).unlink(missing_ok=True)  # of another time, with other folds perhaps
         if folds == [ALL_PATIENTS]:
             for part in spec.parts or [spec]:
                 self._trained_models(part, 0, ALL_PATIENTS)
@@ -108,8 +105,10 @@ class Runner:
     def _describe(self, spec: Spec, out: Path) -> None:
         """Write what the results stand on: the experiment as it was put together, its models and what they cost."""
         out.mkdir(parents=True, exist_ok=True)
+        for name in ("metrics.json", "predictions.parquet"):
+            (out / name).unlink(missing_ok=True)  # of another time, with other folds perhaps
         described = {"experiment": asdict(spec.plan), **spec.sections}
-        (out / "experiment.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False))
+        write_text(out / "experiment.yaml", yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False))
         write_json(out / "cost.json", {"stages": list({row["leaf"]: row for row in self.costs}.values())})
         write_json(out / MODELS, {"models": [os.path.relpath(folder, out) for folder in self.models]})
 
@@ -133,8 +132,7 @@ class Runner:
 
     def _answers(self, spec: Spec, place: int, fold: int) -> pd.DataFrame:
         folders = self._trained_models(spec, place, fold)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        panel = Panel.load(folders, spec.plan.tta, device)
+        panel = Panel.load(folders, spec.plan.tta)
         with self.bar(f"{spec.name}: predict {fold_name(fold)}", "series") as progress:
             return predict_prepared(panel, self.index, self.index.validation_series(fold), progress=progress)
 

@@ -50,11 +50,8 @@ _loading = threading.Lock()
 
 
 def _panel(wanted: tuple[_Leaf, ...], tta: tuple[str, ...]) -> Panel:
-    import torch
-
     with _loading:
         if (wanted, tta) not in _loaded:
             _loaded.clear()
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            _loaded[wanted, tta] = Panel.load([Path(path) for path, _ in wanted], tta, device)
+            _loaded[wanted, tta] = Panel.load([Path(path) for path, _ in wanted], tta)
         return _loaded[wanted, tta]

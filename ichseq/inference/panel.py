@@ -44,8 +44,9 @@ class Panel:
             model.eval()
 
     @classmethod
-    def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str = "cpu") -> "Panel":
-        """The models of some folders, on a device; a backbone that several share is there once."""
+    def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str | None = None) -> "Panel":
+        """The models of some folders, on a device (None: a GPU if there is one); a shared backbone is there once."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         panel = cls([Model.load(folder) for folder in folders], tta)
         for model, reader in zip(panel.models, panel._reader_of, strict=True):
             model.backbone = panel.models[reader].backbone

@@ -143,7 +143,7 @@ class _Work:
 
     def write(self, series: int, embeddings: np.ndarray) -> None:
         """Write a series' rows; it counts as done from the next `mark` on."""
-        # By pwrite: two machines that map one file over a network would write over each other's pages.
+        # Not through a map: two machines that map one file over a network write over each other's pages.
         with open(self.folder / "embeddings.npy", "r+b") as file:
             file.seek(self.offset + int(self.index.offsets[series]) * self.row_bytes)
             file.write(embeddings.astype(self.dtype).tobytes())
