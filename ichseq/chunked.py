@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
-from ichseq.network_input import Span, chunks, within
+from ichseq.network_input import Span, chunks, widened, within
 
 Read = Callable[[list[Span]], Tensor]
 """What the backbone sees, (n, C, size, size), of the slices of some spans."""
@@ -30,7 +30,7 @@ class ChunkedBackbone(nn.Module):
         backbone_slices: how many the backbone has read since the model was made.
     """
 
-    backbone: nn.Module
+    backbone: Any
     settings: dict[str, Any]
 
     def start_chunks(self, checkpointing: Literal["auto", "on", "off"], chunk_size: int) -> None:
@@ -51,20 +51,20 @@ class ChunkedBackbone(nn.Module):
         recompute = self._recompute(slices)
         parts = []
         for spans in chunks(series, slices, self.chunk_size):
-            self.backbone_slices += spans[-1][2] - spans[0][1]
             if not torch.is_grad_enabled():
-                parts += self._embed_halving(read, spans)
+                parts += self._embed_halving(read, spans, series)
             elif recompute:
                 context: Callable[[], Any] = lambda: (nullcontext(), self._still_statistics())  # noqa: E731
-                parts.append(checkpoint(self._embed_chunk, read, spans, use_reentrant=False, context_fn=context))
+                parts.append(checkpoint(self._embed_chunk, read, spans, series, use_reentrant=False,
+                                        context_fn=context))  # fmt: skip
             else:
-                parts.append(self._embed_chunk(read, spans))
+                parts.append(self._embed_chunk(read, spans, series))
         return torch.cat(parts)
 
-    def _embed_halving(self, read: Read, spans: list[Span]) -> list[Tensor]:
+    def _embed_halving(self, read: Read, spans: list[Span], series: list[Span]) -> list[Tensor]:
         """Embeddings of a chunk, without gradient; in halves if the memory does not do, which changes no result."""
         try:
-            return [self._embed_chunk(read, spans)]
+            return [self._embed_chunk(read, spans, series)]
         except (RuntimeError, MemoryError) as error:
             first, stop = spans[0][1], spans[-1][2]
             if not out_of_memory(error) or stop - first == 1:
@@ -73,14 +73,25 @@ class ChunkedBackbone(nn.Module):
         self.chunk_size = min(self.chunk_size, max(middle - first, stop - middle))
         release_memory(self.device)
         halves = (within(spans, first, middle), within(spans, middle, stop))
-        return [part for half in halves for part in self._embed_halving(read, half)]
+        return [part for half in halves for part in self._embed_halving(read, half, series)]
 
-    def _embed_chunk(self, read: Read, spans: list[Span]) -> Tensor:
+    def _embed_chunk(self, read: Read, spans: list[Span], series: list[Span]) -> Tensor:
+        """Embeddings of the slices of some spans; with convolutions across slices, their neighbours are read too."""
+        seen = widened(spans, series, self.reach)
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
-            images = read(spans)
+            images = read(seen)
+        self.backbone_slices += len(images)
         if self.settings["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
-        return self.backbone(images).float()
+        with self.backbone.cross_slice.series([b - a for _, a, b, _, _ in seen]) if self.reach else nullcontext():
+            embeddings = self.backbone(images).float()
+        skipped = spans[0][1] - seen[0][1]
+        return embeddings[skipped : skipped + spans[-1][2] - spans[0][1]]
+
+    @property
+    def reach(self) -> int:
+        """On how many slices to each side an embedding depends."""
+        return self.backbone.cross_slice.reach if self.settings["cross_slice"] else 0
 
     def use_channels_last(self, on: bool) -> None:
         """Choose the memory format of the backbone; the results differ by rounding alone."""

@@ -36,6 +36,8 @@ class ModelConfig:
     views: tuple[Literal["flip", "transpose"], ...] = ()  # averaged with the slice as it is, outside training
     window_first: bool = False  # window before resizing, as the published pipeline did
     pool: Literal["avg", "max", "catavgmax"] = "avg"  # over the backbone's last feature map; small bleeds like max
+    # Strides of the backbone's maps, such as 4, 8, 16, after which a convolution across three slices runs.
+    cross_slice: tuple[int, ...] = ()
     # How the embeddings of a series are read, a name of ichseq.sequence.parts.PARTS; none: each slice by itself.
     sequence: Literal["lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv", "none"] = "lstm2"
     hidden_size: int = 256  # units of each direction of an LSTM or GRU; width of the other sequence parts
@@ -66,6 +68,7 @@ class TrainConfig:
     epochs: int | None = None
     backbone_lr: float | None = None
     sequence_lr: float | None = None
+    cross_slice_lr: float = 1e-2  # joint stage: of the convolutions across slices, which begin at zero
     patients_per_batch: int = 4  # series a step and process, joint and frozen stage
     slices_per_batch: int = 32  # slices a step and process, slice stage
     accumulate: int = 1  # batches summed before the optimizer steps
@@ -247,7 +250,8 @@ def _check_ranges(config: Config) -> None:
         "train": {"epochs": 1, "patients_per_batch": 1, "slices_per_batch": 1, "accumulate": 1, "chunk_size": 1}
         | {"checkpoint_every": 1, "workers": 0, "warmup_steps": 0, "seed": 0, "keep_epochs": 0}
         | {"mixup": 0, "freeze_epochs": 0, "window": 0}
-        | {"backbone_lr": 0, "sequence_lr": 0, "weight_decay": 0, "decay": 0, "aux_weight": 0, "clip_norm": 0},
+        | {"backbone_lr": 0, "sequence_lr": 0, "cross_slice_lr": 0, "weight_decay": 0, "decay": 0, "aux_weight": 0}
+        | {"clip_norm": 0},
         "augment": {"shift": 0, "scale": 0, "rotate": 0},
     }
     below_one = {"model": ["dropout", "channel_dropout"], "train": ["ema", "negatives"]}

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ichseq.backbone import feature_count, make_backbone
 from ichseq.chunked import ChunkedBackbone
 from ichseq.config import ModelConfig
+from ichseq.cross_slice import add_cross_slice
 from ichseq.errors import RunError
 from ichseq.files import flush
 from ichseq.labels import DEFAULT_WINDOWS, LABELS
@@ -48,6 +49,8 @@ class Model(ChunkedBackbone):
         views: names of `ichseq.network_input.VIEWS`; outside training, and for the embeddings that the frozen stage
             keeps, a slice's embedding is the mean over the slice as it is and these views of it.
         pool: how the backbone's last feature map becomes one vector: "avg", "max", or both ("catavgmax"; D doubles).
+        cross_slice: strides of the backbone's feature maps, such as 4, 8, 16, after which a convolution across three
+            slices runs, see `ichseq.cross_slice`.
         sequence: a name of `ichseq.sequence.parts.PARTS`, or "none" (each slice by itself).
         hidden_size: units of each direction of an LSTM or GRU; width of the other parts.
         sequence_inputs: names of `ichseq.sequence.inputs.INPUTS`, appended to what the sequence part reads.
@@ -74,6 +77,7 @@ class Model(ChunkedBackbone):
         window_first: bool = False,
         views: Sequence[str] = (),
         pool: Literal["avg", "max", "catavgmax"] = "avg",
+        cross_slice: Sequence[int] = (),
         sequence: str = "lstm2",
         hidden_size: int = 256,
         sequence_inputs: Sequence[str] = (),
@@ -94,6 +98,7 @@ class Model(ChunkedBackbone):
             "window_first": window_first,
             "views": list(views),
             "pool": pool,
+            "cross_slice": list(cross_slice),
             "sequence": sequence,
             "hidden_size": hidden_size,
             "sequence_inputs": list(sequence_inputs),
@@ -108,7 +113,10 @@ class Model(ChunkedBackbone):
         self.network_input = NetworkInput(windows, normalise, crop, image_size, window_first)
         self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool)
         self.use_channels_last(self.settings["channels_last"])
-        self.features = feature_count(self.backbone, len(windows), image_size)
+        look = partial(feature_count, self.backbone, len(windows), image_size)
+        self.features = look()
+        if cross_slice:
+            add_cross_slice(self.backbone, cross_slice, look, backbone)
         self.drop = nn.Dropout(dropout)
         self.slice_head = nn.Linear(self.features, len(LABELS))
         self.sequence = make_sequence(sequence, self.features, hidden_size, sequence_inputs)
@@ -198,9 +206,9 @@ class Model(ChunkedBackbone):
             return self.network_input(hu, series, boxes, warp)
 
     def embed_images(self, images: Tensor) -> Tensor:
-        """Pooled embedding (S, D) of `images`, or of what became of them."""
-        whole = [(0, 0, len(images), 0, 0)]
-        return self.embed_chunks(whole, lambda spans: images[spans[0][1] : spans[-1][2]])
+        """Pooled embedding (S, D) of `images`, or of what became of them, each by itself."""
+        alone = [(k, k, k + 1, 0, 0) for k in range(len(images))]
+        return self.embed_chunks(alone, lambda spans: images[spans[0][1] : spans[-1][2]])
 
     def _placed(
         self,

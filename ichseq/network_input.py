@@ -220,3 +220,12 @@ def chunks(series: list[Span], slices: int, chunk_size: int) -> Iterator[list[Sp
 def within(series: Sequence[Span], low: int, high: int) -> list[Span]:
     """The parts of the series between two places of the stack."""
     return [(i, max(a, low), min(b, high), h, w) for i, a, b, h, w in series if a < high and b > low]
+
+
+def widened(spans: Sequence[Span], series: Sequence[Span], by: int) -> list[Span]:
+    """Neighbouring spans with so many slices more to each side, but none of another series."""
+    if not by:
+        return list(spans)
+    bounds = {i: (first, stop) for i, first, stop, _, _ in series}
+    low, high = max(spans[0][1] - by, bounds[spans[0][0]][0]), min(spans[-1][2] + by, bounds[spans[-1][0]][1])
+    return within(series, low, high)

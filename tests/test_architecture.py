@@ -21,6 +21,7 @@ ORDER = [
     "ct",
     "data",
     "backbone",
+    "cross_slice",
     "chunked",
     "sequence",
     "model",
@@ -32,7 +33,7 @@ ORDER = [
     "cli",
 ]
 BELOW_ALL = {"errors", "files", "labels", "config"}
-NETWORK = {"memory", "backbone", "network_input", "chunked", "sequence", "model"}
+NETWORK = {"memory", "backbone", "cross_slice", "network_input", "chunked", "sequence", "model"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 
 

@@ -110,7 +110,7 @@ def test_folds_by_name_and_number(base: Path) -> None:
         ("base: bad.yaml", "bad.yaml: is a base of itself"),
         ("base: base.yaml\nexperiment: {stagse: [slice]}", "no key experiment.stagse; did you mean 'stages'?"),
         ("base: base.yaml\nexperiment: {stages: [slice, joined]}", "'joined'; choose one of slice, frozen, joint"),
-        ("base: base.yaml\nexperiment: {stages: [frozen, slice]}", "each once, in the order slice, frozen, joint"),
+        ("base: base.yaml\nexperiment: {stages: [frozen, slice]}", "each once, slice before the others"),
         ("base: base.yaml\nexperiment: {stages: []}", "needs stages, or a blend"),
         ("base: base.yaml\nexperiment: {smooth: median}", "'median'; choose one of none, mean, weighted"),
         ("base: base.yaml\nexperiment: {tta: [rotate]}", "'rotate'"),

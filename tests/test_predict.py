@@ -183,6 +183,18 @@ def test_a_long_series_is_read_in_pieces_with_the_same_result(
     assert read == [(1, 1)]
 
 
+def test_pieces_see_the_neighbours_beyond_their_ends(phantoms: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Model("test_resnet", image_size=32, hidden_size=8, cross_slice=[4, 8])
+    for weights in model.backbone.cross_slice.weights:
+        weights.data.fill_(0.5)
+    whole = predict_sources([model], [phantoms / "stage_2_test"]).slices
+    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    pieces = predict_sources([model], [phantoms / "stage_2_test"]).slices
+    assert len(whole) > 14
+    assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
+
+
 def test_slices_that_are_lost_between_two_readings_are_left_out(
     model: Model, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ichseq.config import STAGES, Config, ModelConfig, TrainConfig, did_you_mean, fit_value, load_config, read_yaml
+from ichseq.config import Config, ModelConfig, TrainConfig, did_you_mean, fit_value, load_config, read_yaml
 from ichseq.data.index import ALL_PATIENTS
 from ichseq.errors import ConfigError
 from ichseq.labels import CLIP_PROBABILITY
@@ -20,8 +20,8 @@ from ichseq.labels import CLIP_PROBABILITY
 QUICK = "quick.yaml"
 
 # What decides nothing of the slice stage's weights.
-_UNREAD_MODEL = ("views", "sequence_inputs", "hidden_size", "channel_dropout")
-_UNREAD_TRAIN = ("patients_per_batch", "aux_weight", "window", "freeze_epochs", "embeddings")
+_UNREAD_MODEL = ("views", "cross_slice", "sequence_inputs", "hidden_size", "channel_dropout")
+_UNREAD_TRAIN = ("cross_slice_lr", "patients_per_batch", "aux_weight", "window", "freeze_epochs", "embeddings")
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class Spec:
         plan = self.plan
         if bool(plan.stages) == bool(plan.blend):
             raise ConfigError(f"{self.path}: experiment needs stages, or a blend of other experiments")
-        if [*plan.stages] != sorted(set(plan.stages), key=STAGES.index):
-            raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, in the order "
-                              f"{', '.join(STAGES)}")  # fmt: skip
+        if len(set(plan.stages)) < len(plan.stages) or "slice" in plan.stages[1:]:
+            raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, slice before the "
+                              "others")  # fmt: skip
         if not 0 <= plan.clip < 0.5:
             raise ConfigError(f"{self.path}: experiment.clip is {plan.clip}; it has to be between 0 and 0.5")
         if len(set(plan.folds)) < len(plan.folds) or (len(plan.folds) > 1 and {"all", "all-patients"} & {*plan.folds}):

@@ -62,7 +62,7 @@ def start_from(model: Model, init: Path) -> str:
         A line that says what was taken.
     """
     other = Model.load(init)
-    for key in ("backbone", "windows"):
+    for key in ("backbone", "windows", *(["cross_slice"] if other.settings["cross_slice"] else [])):
         if other.settings[key] != model.settings[key]:
             raise RunError(f"{init}: its model.{key} is {other.settings[key]}, this run's {model.settings[key]}; "
                            f"set model.{key} to the same, or choose another --init")  # fmt: skip
@@ -72,7 +72,8 @@ def start_from(model: Model, init: Path) -> str:
     if mine_read != theirs_read:  # taken whole or not at all: a head is of no use to other layers than its own
         fitting = {k: t for k, t in fitting.items() if not k.startswith("sequence.")}
     model.load_state_dict(fitting, strict=False)
-    fresh = sorted({key.split(".")[0] for key in mine if key not in fitting})
+    fresh = sorted({"cross_slice" if ".cross_slice." in key else key.split(".")[0] for key in mine
+                    if key not in fitting})  # fmt: skip
     model.trained_on["phantom"] = bool(model.trained_on["phantom"] or other.trained_on.get("phantom"))
     return f"weights from {init}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
 

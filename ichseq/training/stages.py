@@ -129,17 +129,19 @@ class StageNetwork(nn.Module):
         return loss, loss.detach()
 
     def parameter_groups(self, train: TrainConfig) -> list[dict[str, Any]]:
-        """Trained parameters in up to two groups, each with its learning rate and a name."""
-        parts: dict[str, list[nn.Module | None]] = {
-            "backbone": [self.model.backbone],
-            "sequence": [self.model.slice_head, self.model.sequence],
-        }
-        rates = {"backbone": train.backbone_lr, "sequence": train.sequence_lr}
-        groups = []
-        for name, modules in parts.items():
-            trained = [p for m in modules if m is not None for p in m.parameters() if p.requires_grad]
-            if trained:
-                groups.append({"params": trained, "lr": rates[name], "name": name})
+        """Trained parameters in up to three groups, each with its learning rate and a name."""
+        rates = {"backbone": train.backbone_lr, "cross_slice": train.cross_slice_lr, "sequence": train.sequence_lr}
+        parts: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                path = name.split(".")
+                parts["cross_slice" if "cross_slice" in path else "backbone" if "backbone" in path else "sequence"] += [
+                    parameter
+                ]
+        groups = [{"params": parts[name], "lr": rate, "name": name} for name, rate in rates.items() if parts[name]]
+        for group in groups:
+            if group["name"] == "cross_slice":
+                group["weight_decay"] = 0.0  # a weight a channel, as those of norms
         return groups
 
 
