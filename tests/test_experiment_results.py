@@ -53,11 +53,24 @@ def test_what_was_measured_stands_above_the_table(results: Path) -> None:
     assert str(results) not in text
 
 
+def test_another_set_that_was_scored(tmp_path: Path) -> None:
+    known = {"trained_on": "k0", "folds": [1], "recipe": "abc", "generator": "def"}
+    stages = [stage("slice", 1)]
+    leave(tmp_path / "results", "gru", table_of(0.8), stages=stages, **known)
+    text = written(tmp_path / "results")
+    head = text[: text.index("| Experiment")]
+    assert "- Phantoms: made by the generator def\n" in head
+    assert "- Data set: k1, 3,000 series\n" in head
+    assert "- Trained on: k0, all but fold 1\n" in head
+    assert "- Scored: all of it: 5 slices" in head
+    assert rows_of(text)[0][1][-1] == "abc"
+
+
 def test_a_row_an_experiment_the_best_one_first(results: Path) -> None:
     text = written(results)
     ((head, *rows),) = rows_of(text)
     assert [row[0] for row in rows] == ["lstm", "gru", "none"]
-    assert {len(row) for row in rows} == {len(head)} == {16}
+    assert {len(row) for row in rows} == {len(head)} == {17}
     first = dict(zip(head, rows[0], strict=True))
     assert first["Weighted log loss"] == "0.1054"
     assert first["95% interval"] == "0.1054 to 0.1054"  # both patients are alike
@@ -76,7 +89,7 @@ def test_a_row_an_experiment_the_best_one_first(results: Path) -> None:
 def test_what_is_undefined_is_a_dash(results: Path) -> None:
     leave(results, "blend", table_of(0.95), stages=[], ratio_to_prior=None, intervals={"weighted_log_loss": None})
     text = written(results)
-    assert rows_of(text)[0][1] == ["blend", "0.0513", "-", "-", *["-"] * 5, "1.0000", "-", *["-"] * 5]
+    assert rows_of(text)[0][1] == ["blend", "0.0513", "-", "-", *["-"] * 5, "1.0000", "-", *["-"] * 6]
     assert "None" not in text
 
 

@@ -13,11 +13,14 @@ from click.testing import CliRunner
 
 from ichseq import Model
 from ichseq.cli import main
+from ichseq.ct.phantom import write_phantoms
 from ichseq.data.index import ALL_PATIENTS, Index
+from ichseq.data.prepare import prepare
 from ichseq.errors import DataError
 from ichseq.experiment import run as running
 from ichseq.experiment.run import Runner
 from ichseq.experiment.spec import load_spec
+from ichseq.inference.ensemble import WEIGHTED, clip, smooth
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
@@ -145,6 +148,31 @@ def test_all_patients_are_trained_on_and_their_models_answer(
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 0, result.output
     assert pd.read_csv(table)[list(LABELS)].notna().all(axis=None)
+
+
+def test_another_set_is_scored_by_the_same_models(prepared: Path, files: Path, tmp_path: Path) -> None:
+    """With two folds' models, their mean."""
+    write_phantoms(tmp_path / "raw", patients=3, test_patients=0, size=64, seed=7, workers=1)
+    prepare(tmp_path / "raw", tmp_path / "other", folds=2, workers=1)
+    runs, other = tmp_path / "runs", Index.load(tmp_path / "other")
+    here = runner(prepared, runs)
+    here.run(load_spec(files / "slices.yaml", folds=[0, 1]))
+    models = [Model.load(folder) for folder in here.models]
+    before = sorted(runs.glob("slice-*"))
+    there = Runner(prepared, runs, bar=no_bar, test=tmp_path / "other")
+    out = there.run(load_spec(files / "slices.yaml", folds=[0, 1]))
+    assert sorted(runs.glob("slice-*")) == before
+    assert out.name == "slices-test"
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["data_key"], metrics["trained_on"]) == (other.key, here.index.key)
+    assert (metrics["n_slices"], metrics["recipe"]) == (other.n_slices, load_spec(files / "slices.yaml", seed=3).recipe)
+    bags = (models[:2], models[2:])  # of each fold
+    one, two = (predict_prepared(Panel(bag), other, np.arange(other.n_series)) for bag in bags)
+    mean = one.assign(**{label: (one[label] + two[label]) / 2 for label in LABELS})
+    pd.testing.assert_frame_equal(pd.read_parquet(out / "predictions.parquet"), clip(smooth(mean, WEIGHTED), 1e-5),
+                                  check_dtype=False)  # fmt: skip
+    with pytest.raises(DataError, match=r"10 patients of it are in .* too"):
+        Runner(prepared, runs, bar=no_bar, test=prepared)
 
 
 def test_a_fold_that_nobody_is_in_is_refused(prepared: Path, files: Path, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class _Numbers(click.ParamType):
 @click.option("--seeds", type=_Numbers(), default="", help="Instead of train.seed: 0,1,2 runs each FILE three times.")
 @click.option("--quick", is_flag=True, help="A small network from random weights, as quick.yaml beside FILE states it.")
 @click.option("--runs", type=PATH, default="runs/experiments", show_default=True, help="Trainings and results.")
+@click.option("--test", type=PATH, help="Another prepared set: all of it is scored, instead of the held-out folds.")
 @click.option("--table", type=PATH, help="Write the table of all results to this file.")
 @click.option("--reference", help="With --table: the experiment that all are compared with.")
 def experiment(
@@ -49,6 +50,7 @@ def experiment(
     seeds: list[int | str],
     quick: bool,
     runs: Path,
+    test: Path | None,
     table: Path | None,
     reference: str | None,
 ) -> None:
@@ -68,7 +70,7 @@ def experiment(
     drawn: list[int | None] = [int(seed) for seed in seeds] or [None]
     specs = [load_spec(path, quick=quick, folds=folds, seed=seed) for seed in drawn for path in files]
     if files:
-        runner = Runner(data, runs, bar=progress_bar, quick=quick)
+        runner = Runner(data, runs, bar=progress_bar, quick=quick, test=test)
         for spec in specs:
             out = runner.run(spec)
             figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""
@@ -77,5 +79,6 @@ def experiment(
         asked = {"--folds": folds, "--seeds": seeds}
         words = ["ichseq experiment", *map(str, files), *(["--quick"] if quick else [])]
         words += [f"{name} {','.join(map(str, numbers))}" for name, numbers in asked.items() if numbers]
+        words += [f"--test {test}"] if test is not None else []
         write_results(runs / "results", table, reference=reference, command=" ".join(words), machine=machine())
         click.echo(f"table: {table}")

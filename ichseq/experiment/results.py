@@ -25,6 +25,7 @@ _HEAD: Final = (
     "Slices embedded",
     "Steps",
     "Seconds",
+    "Recipe",
 )
 _PAIRED_HEAD: Final = ("Experiment", "Seeds", "Difference", "95% interval", "Ratio", "95% interval")
 _PAIRED_NOTE: Final = (
@@ -36,7 +37,8 @@ _NOTE: Final = (
     "Sorted by weighted log loss. Its interval is a bootstrap over patients. AUC: of slices, by label; exam AUC: of "
     "exams, by the highest p(any) of their slices. Passes: over the training data, all stages together, mean of the "
     "folds. The rest is the sum of all stages and folds: slices trained went forward and backward through the CNN, "
-    "slices embedded forward alone, without gradient; steps are the optimizer's."
+    "slices embedded forward alone, without gradient; steps are the optimizer's. "
+    "Recipe: hash of the settings of all stages, seed aside."
 )
 
 
@@ -111,12 +113,15 @@ def _facts(kept: Sequence[Experiment], command: str, machine: str) -> list[str]:
     of = kept[0].metrics
     with_versions = ", ".join(f"{name} {version}" for name, version in versions().items())
     slices, exams, patients = (counted(of[f"n_{word}s"], word) for word in ("slice", "exam", "patient"))
+    folds, elsewhere = folds_text(of["folds"]), of.get("trained_on", of["data_key"]) != of["data_key"]
     facts = {
         "Commit": commit(),
         "Machine": machine,
         "Versions": with_versions,
         "Data set": f"{of['data_key']}, {of['data_series']:,} series",
-        "Scored": f"{folds_text(of['folds'])}: {slices}, {exams}, {patients}",
+        "Phantoms": f"made by the generator {of['generator']}" if "generator" in of else "",
+        "Trained on": f"{of['trained_on']}, all but {folds}" if elsewhere else "",
+        "Scored": f"{'all of it' if elsewhere else folds}: {slices}, {exams}, {patients}",
     }
     lines = "\n".join(f"- {name}: {text}" for name, text in facts.items() if text)
     return [f"    {command}", lines] if command else [lines]
@@ -130,6 +135,7 @@ def _row(one: Experiment) -> tuple[str, ...]:
         interval_text(one.metrics["intervals"].get("weighted_log_loss")) or "-",
         *(number_text(figure_of(one.metrics, figure)) for figure in figures),
         *_costs(one),
+        one.metrics.get("recipe", "-"),
     )
 
 

@@ -2,7 +2,8 @@
 
     <runs>/<stage>-<key>/<stage>/fold<K>/   a training; experiments that ask for the same one share it
     <runs>/results/<name>/                  predictions.parquet, metrics.json, cost.json, models.json and
-                                            experiment.yaml; of a quick one, <name>-quick; of a seed, <name>-seed<N>
+                                            experiment.yaml; of a quick one, <name>-quick; on another set,
+                                            <name>-test; of a seed, <name>-seed<N>
 
 The key is a hash of everything that decides the training: settings, set, and the training that it starts from.
 """
@@ -22,8 +23,9 @@ import yaml
 
 import ichseq
 from ichseq.config import Config
+from ichseq.ct.phantom import generator_hash
 from ichseq.data.index import ALL_PATIENTS, Index
-from ichseq.errors import DataError
+from ichseq.errors import DataError, counted
 from ichseq.evaluation.metrics import evaluate_table
 from ichseq.experiment.spec import Spec
 from ichseq.files import write_text
@@ -44,21 +46,32 @@ class Runner:
     Attributes:
         data: folder of the set; `index` is its index.
         runs: folder for trainings and results.
+        test: folder of another set, which is scored instead of the folds held out; `test_index` is its index.
         quick: whether the specs are quick ones; noted with the results.
         costs: a row for each training that the experiment stands on, whether it was done now or found.
         models: folders of the models that answer for it.
     """
 
-    def __init__(self, data: Path, runs: Path, *, bar: Bar, quick: bool = False) -> None:
-        """Open the set.
+    def __init__(self, data: Path, runs: Path, *, bar: Bar, quick: bool = False, test: Path | None = None) -> None:
+        """Open the sets.
 
         Args:
             data: folder of a prepared set.
             runs: folder for trainings and results.
             bar: gives a progress bar by name and unit.
             quick: whether the specs are quick ones.
+            test: folder of another prepared set, all of which is scored.
+
+        Raises:
+            DataError: a set is missing or damaged, or the two have a patient in common.
         """
         self.data, self.runs, self.index, self.quick = data, runs, Index.load(data), quick
+        self.test_index = None if test is None else Index.load(test)
+        if self.test_index is not None:
+            shared = len(set(self.index.patients()) & set(self.test_index.patients()))
+            if shared:
+                raise DataError(f"{test}: {counted(shared, 'patient')} of it are in {data} too, so figures on it would "
+                                "be those of patients seen in training; name a set of others")  # fmt: skip
         self.bar = bar
         self.costs: list[dict[str, Any]] = []
         self.models: list[Path] = []
@@ -78,7 +91,8 @@ class Runner:
         self.costs, self.models = [], []
         folds = spec.fold_numbers(self.index.folds)
         self._check_folds(folds)
-        system = f"{spec.name}-quick" if self.quick else spec.name
+        scored = self.test_index or self.index
+        system = spec.name + "-quick" * self.quick + "-test" * (self.test_index is not None)
         out = self.runs / "results" / (system if spec.seed is None else f"{system}-seed{spec.seed}")
         if folds == [ALL_PATIENTS]:
             for part in spec.parts or [spec]:
@@ -92,10 +106,14 @@ class Runner:
             "name": out.name,
             "system": system,
             "folds": folds,
-            "data_key": self.index.key,
-            "data_series": self.index.n_series,
+            "data_key": scored.key,
+            "data_series": scored.n_series,
+            "trained_on": self.index.key,
+            "recipe": spec.recipe,
         }
-        metrics |= {"quick": self.quick, "phantom": self.index.phantom}
+        metrics |= {"quick": self.quick, "phantom": scored.phantom}
+        if scored.phantom:
+            metrics["generator"] = generator_hash()
         metrics |= evaluate_table(table, None if np.isnan(prior).any() else prior.tolist())
         self._describe(spec, out)
         write_table(table, out / "predictions.parquet")
@@ -125,7 +143,10 @@ class Runner:
             table = blend(tables, None, [part.name for part in spec.parts])
         else:
             tables = [self._answers(spec, place, fold) for place, fold in enumerate(folds)]
-            table = pd.concat(tables, ignore_index=True)
+            if self.test_index is None:
+                table = pd.concat(tables, ignore_index=True)
+            else:  # every fold's models have answered for all of it
+                table = blend(tables, None, [fold_name(fold) for fold in folds])
         if spec.plan.smooth == "none":
             return table
         return smooth(table, WEIGHTED if spec.plan.smooth == "weighted" else MEAN)
@@ -133,8 +154,11 @@ class Runner:
     def _answers(self, spec: Spec, place: int, fold: int) -> pd.DataFrame:
         folders = self._trained_models(spec, place, fold)
         panel = Panel.load(folders, spec.plan.tta)
+        index, series = self.index, self.index.validation_series(fold)
+        if self.test_index is not None:
+            index, series = self.test_index, np.arange(self.test_index.n_series)
         with self.bar(f"{spec.name}: predict {fold_name(fold)}", "series") as progress:
-            return predict_prepared(panel, self.index, self.index.validation_series(fold), progress=progress)
+            return predict_prepared(panel, index, series, progress=progress)
 
     def _trained_models(self, spec: Spec, place: int, fold: int) -> list[Path]:
         """Folders of the models that answer for a fold, trained where they are not there yet."""

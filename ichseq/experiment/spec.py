@@ -6,9 +6,11 @@ A file has the sections of a configuration (`ichseq.config`), and beside them
     experiment   stages, folds, bags, views, smoothing: see `Plan`; or a blend of other experiments
 """
 
+import hashlib
+import json
 import typing
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -64,6 +66,15 @@ class Spec:
     def name(self) -> str:
         """What the experiment is called."""
         return self.path.stem
+
+    @property
+    def recipe(self) -> str:
+        """Hash of all that the experiment is, seed and folds aside: its plan and settings, and what it stands on."""
+        plan = asdict(replace(self.plan, folds=()))
+        sections = {n: {k: v for k, v in values.items() if k != "seed"} for n, values in self.sections.items()}
+        below = [one.recipe for one in [*self.parts, *([self.start] if self.start else [])]]
+        content = json.dumps([plan, {n: v for n, v in sections.items() if v}, below], sort_keys=True)
+        return hashlib.blake2b(content.encode(), digest_size=5).hexdigest()
 
     def config(self, stage: str, place: int = 0) -> Config:
         """The configuration of a stage, on the fold at a place of `plan.folds`.
