@@ -45,6 +45,11 @@ class ChunkedBackbone(nn.Module):
         """Where the weights are."""
         return next(self.backbone.parameters()).device
 
+    @property
+    def input_channels(self) -> int:
+        """Channels that the backbone reads: every window of a slice and of its neighbours."""
+        return len(self.settings["windows"]) * (1 + 2 * self.settings["neighbours"])
+
     def embed_chunks(self, series: list[Span], read: Read) -> Tensor:
         """Embeddings in chunks; `read` gives what the backbone sees of some spans."""
         slices = series[-1][2]
@@ -166,7 +171,7 @@ class ChunkedBackbone(nn.Module):
         modes = [(module, module.training) for module in self.backbone.modules()]
         self.backbone.eval()  # leaves the running statistics alone
         side = self.settings["image_size"]
-        images = torch.zeros(slices, len(self.settings["windows"]), side, side, device=self.device)
+        images = torch.zeros(slices, self.input_channels, side, side, device=self.device)
         with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             kept = self.backbone(images)
         del kept
