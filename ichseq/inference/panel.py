@@ -54,6 +54,11 @@ class Panel:
         panel.device = panel.models[0].device
         return panel
 
+    @property
+    def reach(self) -> int:
+        """On how many slices to each side an embedding depends, at most."""
+        return max(model.settings["neighbours"] for model in self.models)
+
     def bodies(self, shape: Sequence[int]) -> list[Tensor]:
         """Where each reader has seen body: nowhere yet; `look` fills it in, `boxes` makes crop boxes of it."""
         return [torch.zeros(tuple(shape), dtype=torch.bool) for _ in self._readers]

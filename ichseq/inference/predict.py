@@ -127,8 +127,10 @@ def _answer(panel: Panel, whole: Series | None, boxes: Sequence[Tensor | None], 
 def _table(panel: Panel, whole: Series, boxes: Sequence[Tensor | None]) -> pd.DataFrame:
     pieces = []
     for start in range(0, len(whole), _PIECE):
-        hu = torch.from_numpy(whole.read(start, start + _PIECE))
-        pieces.append(panel.embed(hu, torch.tensor([len(hu)]), boxes))
+        first = max(0, start - panel.reach)
+        hu = torch.from_numpy(whole.read(first, start + _PIECE + panel.reach))
+        embedded = panel.embed(hu, torch.tensor([len(hu)]), boxes)
+        pieces.append([of_one[start - first :][:_PIECE] for of_one in embedded])
     embeddings = [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
     answers = panel.answer(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
     identity = (whole.patient_id, whole.study_uid, whole.series_uid)
