@@ -86,7 +86,7 @@ class Measured:
         plan = session.plan(0)
         self.plan = [plan[k % max(len(plan) - 1, 1)] for k in range(count)]  # the last step may be smaller
         self.trainer = Trainer(session, StopRequest())
-        size, channels = session.model.settings["image_size"], len(session.model.settings["windows"])
+        size, channels = session.model.settings["image_size"], session.model.input_channels
         kind = torch.channels_last if session.model.settings["channels_last"] else torch.contiguous_format
         images = torch.randn(session.model.chunk_size, channels, size, size, device=session.device)
         self.images = images.contiguous(memory_format=kind)

@@ -1,8 +1,9 @@
 """The backbone: any timm model by name, with weights from timm's hub, from a local file, or random ones."""
 
 import difflib
+import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from torch import Tensor, nn
 from ichseq.errors import ConfigError
 
 
-def make_backbone(name: str, pretrained: bool | str, channels: int, image_size: int, pool: str = "avg") -> nn.Module:
-    """A timm model without its classifier; arguments as those of `ichseq.Model`.
+def make_backbone(
+    name: str, pretrained: bool | str, windows: int, image_size: int, pool: str = "avg", neighbours: int = 0
+) -> nn.Module:
+    """A timm model without its classifier; arguments as those of `ichseq.Model`, of the windows their number.
 
     Raises:
         ConfigError: an unknown name, weights that can't be had, or an image size that the network can't take.
@@ -29,13 +32,18 @@ def make_backbone(name: str, pretrained: bool | str, channels: int, image_size: 
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() lists them"
         raise ConfigError(f"model.backbone: timm has no {name!r}{hint}")
+    channels = windows * (1 + 2 * neighbours)
     options: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
     if pool != "avg":
         options["global_pool"] = pool
     try:
-        backbone = _fetch(name, options) if pretrained is True else timm.create_model(name, **options)
+        fetched = _fetch(name, options | {"in_chans": windows}) if pretrained is True else None
+        backbone = fetched if fetched is not None and not neighbours else timm.create_model(name, **options)
         if isinstance(pretrained, str):
-            _load_local(backbone, Path(pretrained), channels)
+            _load_local(backbone, Path(pretrained), windows)
+        elif fetched is not None and neighbours:
+            weights = fetched.state_dict()
+            backbone.load_state_dict(weights | widened_input(weights, backbone.state_dict()))
         with torch.no_grad(), _evaluating(backbone):
             backbone(torch.zeros(1, channels, image_size, image_size))
     except (AssertionError, RuntimeError) as error:
@@ -80,7 +88,33 @@ def _offline_without_network() -> Iterator[None]:
         hub_constants.HF_HUB_OFFLINE = was
 
 
-def _load_local(backbone: nn.Module, path: Path, channels: int) -> None:
+def widened_input(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The first layer's weights, by name, for a network that reads more neighbours than these were made for.
+
+    They stand at the middle slices' channels and zeros at the others', so that it begins as the same function. Empty
+    where no weight differs in its input channels alone.
+    """
+    wider = {}
+    for name, tensor in weights.items():
+        shape = wanted[name].shape if name in wanted else tensor.shape
+        if len(shape) < 2 or len(shape) != tensor.ndim or shape[1] <= tensor.shape[1]:
+            continue
+        before, more = divmod(shape[1] - tensor.shape[1], 2)
+        if not more and shape[0] == tensor.shape[0] and shape[2:] == tensor.shape[2:]:
+            wider[name] = tensor.new_zeros(shape)
+            wider[name][:, before : before + tensor.shape[1]] = tensor
+    return wider
+
+
+def _neighbours_of(path: Path) -> int:
+    """Neighbours that a file's first layer was made for: what ichseq says of its own, none in any other."""
+    description = path.parent / "model.json"
+    if path.name != "weights.safetensors" or not description.is_file():
+        return 0
+    return int(json.loads(description.read_text(encoding="utf-8"))["settings"].get("neighbours", 0))
+
+
+def _load_local(backbone: nn.Module, path: Path, windows: int) -> None:
     """Load a file of timm's weights, or an ichseq weights.safetensors; every weight of the backbone has to be in it."""
     if not path.is_file():
         raise ConfigError(
@@ -95,9 +129,11 @@ def _load_local(backbone: nn.Module, path: Path, channels: int) -> None:
         weights = {key.removeprefix("backbone."): tensor for key, tensor in weights.items()}
         first = backbone.pretrained_cfg.get("first_conv")  # type: ignore[operator, union-attr]
         key = f"{first}.weight"
-        if isinstance(first, str) and key in weights and weights[key].shape[1] != channels:
-            weights[key] = timm.models.adapt_input_conv(channels, weights[key])
+        alone = _neighbours_of(path) == 0
+        if alone and isinstance(first, str) and key in weights and weights[key].shape[1] != windows:
+            weights[key] = timm.models.adapt_input_conv(windows, weights[key])
         wanted = backbone.state_dict()
+        weights |= widened_input(weights, wanted)
         missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
         if missing:
             raise ConfigError(f"model.pretrained: {path} is of another network; it lacks {len(missing)} weights, the "

@@ -18,6 +18,9 @@ from ichseq.network_input import Span, chunks, widened, within
 Read = Callable[[list[Span]], Tensor]
 """What the backbone sees, (n, C, size, size), of the slices of some spans."""
 
+Whole = tuple[list[Span], list[tuple[int, int]]]
+"""The spans of a batch, and the borders of its series."""
+
 
 class ChunkedBackbone(nn.Module):
     """The part of `ichseq.Model` that sends slices through the backbone.
@@ -45,26 +48,35 @@ class ChunkedBackbone(nn.Module):
         """Where the weights are."""
         return next(self.backbone.parameters()).device
 
-    def embed_chunks(self, series: list[Span], read: Read) -> Tensor:
-        """Embeddings in chunks; `read` gives what the backbone sees of some spans."""
+    @property
+    def input_channels(self) -> int:
+        """Channels that the backbone reads: every window of a slice and of its neighbours."""
+        return len(self.settings["windows"]) * (1 + 2 * self.settings["neighbours"])
+
+    def embed_chunks(self, series: list[Span], read: Read, borders: Sequence[tuple[int, int]] = ()) -> Tensor:
+        """Embeddings in chunks; `read` gives what the backbone sees of some spans.
+
+        `borders`: first slice and last slice + 1 of the whole series of each span, where spans are single slices.
+        """
+        whole = (series, sorted(set(borders)) or [(first, stop) for _, first, stop, _, _ in series])
         slices = series[-1][2]
         recompute = self._recompute(slices)
         parts = []
         for spans in chunks(series, slices, self.chunk_size):
             if not torch.is_grad_enabled():
-                parts += self._embed_halving(read, spans, series)
+                parts += self._embed_halving(read, spans, whole)
             elif recompute:
                 context: Callable[[], Any] = lambda: (nullcontext(), self._still_statistics())  # noqa: E731
-                parts.append(checkpoint(self._embed_chunk, read, spans, series, use_reentrant=False,
+                parts.append(checkpoint(self._embed_chunk, read, spans, whole, use_reentrant=False,
                                         context_fn=context))  # fmt: skip
             else:
-                parts.append(self._embed_chunk(read, spans, series))
+                parts.append(self._embed_chunk(read, spans, whole))
         return torch.cat(parts)
 
-    def _embed_halving(self, read: Read, spans: list[Span], series: list[Span]) -> list[Tensor]:
+    def _embed_halving(self, read: Read, spans: list[Span], whole: Whole) -> list[Tensor]:
         """Embeddings of a chunk, without gradient; in halves if the memory does not do, which changes no result."""
         try:
-            return [self._embed_chunk(read, spans, series)]
+            return [self._embed_chunk(read, spans, whole)]
         except (RuntimeError, MemoryError) as error:
             first, stop = spans[0][1], spans[-1][2]
             if not out_of_memory(error) or stop - first == 1:
@@ -73,17 +85,18 @@ class ChunkedBackbone(nn.Module):
         self.chunk_size = min(self.chunk_size, max(middle - first, stop - middle))
         release_memory(self.device)
         halves = (within(spans, first, middle), within(spans, middle, stop))
-        return [part for half in halves for part in self._embed_halving(read, half, series)]
+        return [part for half in halves for part in self._embed_halving(read, half, whole)]
 
-    def _embed_chunk(self, read: Read, spans: list[Span], series: list[Span]) -> Tensor:
+    def _embed_chunk(self, read: Read, spans: list[Span], whole: Whole) -> Tensor:
         """Embeddings of the slices of some spans; with convolutions across slices, their neighbours are read too."""
-        seen = widened(spans, series, self.reach)
+        across = self.backbone.cross_slice if self.settings["cross_slice"] else None
+        seen, counts = widened(spans, *whole, across.reach if across is not None else 0)
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
             images = read(seen)
         self.backbone_slices += len(images)
         if self.settings["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
-        with self.backbone.cross_slice.series([b - a for _, a, b, _, _ in seen]) if self.reach else nullcontext():
+        with nullcontext() if across is None else across.series(counts):
             embeddings = self.backbone(images).float()
         skipped = spans[0][1] - seen[0][1]
         return embeddings[skipped : skipped + spans[-1][2] - spans[0][1]]
@@ -91,7 +104,8 @@ class ChunkedBackbone(nn.Module):
     @property
     def reach(self) -> int:
         """On how many slices to each side an embedding depends."""
-        return self.backbone.cross_slice.reach if self.settings["cross_slice"] else 0
+        across = self.backbone.cross_slice.reach if self.settings["cross_slice"] else 0
+        return across + self.settings["neighbours"]
 
     def use_channels_last(self, on: bool) -> None:
         """Choose the memory format of the backbone; the results differ by rounding alone."""
@@ -177,7 +191,7 @@ class ChunkedBackbone(nn.Module):
         modes = [(module, module.training) for module in self.backbone.modules()]
         self.backbone.eval()  # leaves the running statistics alone
         side = self.settings["image_size"]
-        images = torch.zeros(slices, len(self.settings["windows"]), side, side, device=self.device)
+        images = torch.zeros(slices, self.input_channels, side, side, device=self.device)
         with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
             kept = self.backbone(images)
         del kept

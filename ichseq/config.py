@@ -31,6 +31,7 @@ class ModelConfig:
     pretrained: bool | str = True  # true: timm's hub; false: random weights; a path: a local file
     image_size: int = 384  # pixels, square
     windows: tuple[str, ...] = DEFAULT_WINDOWS  # one input channel each
+    neighbours: int = 0  # slices on each side that the backbone reads with a slice, as further channels
     normalise: bool = True  # published mean and standard deviation of each window
     crop: Literal["series", "slice", "none"] = "series"  # cut the air around the head: one box a series, or a slice
     views: tuple[Literal["flip", "transpose"], ...] = ()  # averaged with the slice as it is, outside training
@@ -246,7 +247,7 @@ def fit_value(value: Any, hint: Any, name: str) -> Any:
 def _check_ranges(config: Config) -> None:
     """Refuse numbers that can't work, before anything is built from them."""
     least = {
-        "model": {"image_size": 32, "hidden_size": 1},
+        "model": {"image_size": 32, "hidden_size": 1, "neighbours": 0},
         "train": {"epochs": 1, "patients_per_batch": 1, "slices_per_batch": 1, "accumulate": 1, "chunk_size": 1}
         | {"checkpoint_every": 1, "workers": 0, "warmup_steps": 0, "seed": 0, "keep_epochs": 0}
         | {"mixup": 0, "freeze_epochs": 0, "window": 0}

@@ -42,6 +42,8 @@ class Model(ChunkedBackbone):
             (.safetensors, or a .pth/.pt/.bin that holds nothing but tensors).
         image_size: side in pixels of what the backbone sees.
         windows: names of `ichseq.labels.WINDOWS`, an input channel each.
+        neighbours: slices on each side that the backbone reads with a slice, each in every window, as further input
+            channels in the order of the slices; beyond the ends of a series its last slice is repeated.
         normalise: subtract the published mean of each window and divide by its standard deviation.
         crop: "series" cuts the air around the head, one box for all slices of a series; "slice" cuts each slice by
             itself, as the published pipeline did; "none" keeps the image.
@@ -72,6 +74,7 @@ class Model(ChunkedBackbone):
         pretrained: bool | str = False,
         image_size: int = 384,
         windows: Sequence[str] = DEFAULT_WINDOWS,
+        neighbours: int = 0,
         normalise: bool = True,
         crop: Literal["series", "slice", "none"] = "series",
         window_first: bool = False,
@@ -93,6 +96,7 @@ class Model(ChunkedBackbone):
             "backbone": backbone,
             "image_size": image_size,
             "windows": list(windows),
+            "neighbours": neighbours,
             "normalise": normalise,
             "crop": crop,
             "window_first": window_first,
@@ -110,10 +114,10 @@ class Model(ChunkedBackbone):
         self.trained_on: dict[str, Any] = {}  # where the weights come from; travels with them
         check_views(views, "model.views")
         self.start_chunks(checkpointing, chunk_size)
-        self.network_input = NetworkInput(windows, normalise, crop, image_size, window_first)
-        self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool)
+        self.network_input = NetworkInput(windows, normalise, crop, image_size, window_first, neighbours)
+        self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool, neighbours)
         self.use_channels_last(self.settings["channels_last"])
-        look = partial(feature_count, self.backbone, len(windows), image_size)
+        look = partial(feature_count, self.backbone, self.input_channels, image_size)
         self.features = look()
         if cross_slice:
             add_cross_slice(self.backbone, cross_slice, look, backbone)
@@ -151,8 +155,9 @@ class Model(ChunkedBackbone):
         """Logits of every slice; a series' logits do not depend on what else is in the batch.
 
         Args:
-            hu: (S, H, W) Hounsfield units, integers or floats, slices of all series stacked in order. May stay on the
-                CPU: each chunk is moved to the model's device when its turn comes.
+            hu: (S, H, W) Hounsfield units, integers or floats, slices of all series stacked in order; or (S, 2
+                neighbours + 1, H, W), each slice between its neighbours, where a batch does not hold whole series.
+                May stay on the CPU: each chunk is moved to the model's device when its turn comes.
             lengths: (P,) slices of each series, on the CPU; their sum is S.
             warp: (P, 3, 3) augmentation, from output to input coordinates, both -1..1 over the cropped square; or
                 (S, 3, 3), one for each slice.
@@ -182,13 +187,14 @@ class Model(ChunkedBackbone):
         boxes: Tensor | None = None,
     ) -> Tensor:
         """Pooled embedding of every slice, (S, D), out of training the mean over `views`; arguments as in `forward`."""
-        series, boxes, warp = self._placed(hu, lengths, sizes, boxes, warp)
-        found = self.embed_chunks(series, lambda spans: self.network_input(hu, spans, boxes, warp))
+        series, boxes, warp, borders = self._placed(hu, lengths, sizes, boxes, warp)
+        found = self.embed_chunks(series, lambda spans: self.network_input(hu, spans, boxes, warp, borders), borders)
         views = () if self.training else self.settings["views"]
         for name in views:
             seen = VIEWS[name].expand(len(boxes), 3, 3)
             seen = seen if warp is None else warp.cpu() @ seen
-            found = found + self.embed_chunks(series, partial(self.network_input, hu, boxes=boxes, warp=seen))
+            read = partial(self.network_input, hu, boxes=boxes, warp=seen, borders=borders)
+            found = found + self.embed_chunks(series, read, borders)
         return found / (1 + len(views)) if views else found
 
     def images(
@@ -201,9 +207,9 @@ class Model(ChunkedBackbone):
         boxes: Tensor | None = None,
     ) -> Tensor:
         """What the backbone sees of every slice, (S, C, size, size), all at once; arguments as in `forward`."""
-        series, boxes, warp = self._placed(hu, lengths, sizes, boxes, warp)
+        series, boxes, warp, borders = self._placed(hu, lengths, sizes, boxes, warp)
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
-            return self.network_input(hu, series, boxes, warp)
+            return self.network_input(hu, series, boxes, warp, borders)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Pooled embedding (S, D) of `images`, or of what became of them, each by itself."""
@@ -217,9 +223,13 @@ class Model(ChunkedBackbone):
         sizes: Sequence[tuple[int, int]] | None,
         boxes: Tensor | None,
         warp: Tensor | None,
-    ) -> tuple[list[Span], Tensor, Tensor | None]:
-        """Spans of the series, with a crop box and perhaps a warp for each."""
+    ) -> tuple[list[Span], Tensor, Tensor | None, list[tuple[int, int]]]:
+        """Spans of the series, with a crop box and perhaps a warp for each, and the borders of its series."""
+        if hu.ndim == 4 and hu.shape[1] != 1 + 2 * self.settings["neighbours"]:
+            raise ValueError(f"hu has {hu.shape[1]} slices seen together; model.neighbours is "
+                             f"{self.settings['neighbours']}")  # fmt: skip
         series = series_spans(hu, lengths, sizes)
+        borders = [(first, stop) for _, first, stop, _, _ in series]
         if boxes is None:
             boxes = self.crop_boxes(hu, lengths, sizes=sizes)
         if len(boxes) > len(series) or (warp is not None and len(warp) > len(series)):
@@ -227,7 +237,8 @@ class Model(ChunkedBackbone):
             boxes = _a_slice(boxes, series, len(hu))
             warp = None if warp is None else _a_slice(warp, series, len(hu))
             series = [(k, k, k + 1, h, w) for _, first, stop, h, w in series for k in range(first, stop)]
-        return series, boxes.to(self.device), warp
+            borders = [border for border in borders for _ in range(*border)]
+        return series, boxes.to(self.device), warp, borders
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
         """Logits (S, 6) of each slice by itself."""
@@ -266,8 +277,9 @@ class Model(ChunkedBackbone):
         """(P, 4) float: centre x, centre y, half width, half height of the head in pixels, one box a series.
 
         The box holds every row and column in which some slice has body; the whole image where there is none. With
-        crop "slice", (S, 4): a box for each slice.
+        crop "slice", (S, 4): a box for each slice. Neighbours that come with a slice do not count.
         """
+        hu = hu[:, hu.shape[1] // 2] if hu.ndim == 4 else hu
         spans = series_spans(hu, lengths, sizes)
         if self.network_input.crop == "slice":
             true = torch.tensor([(h, w) for _, first, stop, h, w in spans for _ in range(first, stop)])

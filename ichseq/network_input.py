@@ -50,9 +50,11 @@ class NetworkInput(nn.Module):
         crop: "series", "slice" or "none".
         image_size: side in pixels of the result.
         window_first: window before the resampling, as the published pipeline did, and not after it.
+        neighbours: slices on each side that are seen with a slice; beyond the ends of a series its last slice is
+            repeated.
 
     Raises:
-        ConfigError: an unknown window or crop, or a window that reaches beyond the stored range.
+        ConfigError: an unknown window or crop, a window that reaches beyond the stored range, or a number below 0.
     """
 
     scale: Tensor  # (1, C, 1, 1) each
@@ -61,12 +63,20 @@ class NetworkInput(nn.Module):
     most: Tensor
 
     def __init__(
-        self, windows: Sequence[str], normalise: bool, crop: str, image_size: int, window_first: bool = False
+        self,
+        windows: Sequence[str],
+        normalise: bool,
+        crop: str,
+        image_size: int,
+        window_first: bool = False,
+        neighbours: int = 0,
     ) -> None:
         super().__init__()
         if crop not in ("series", "slice", "none"):
             raise ConfigError(f"model.crop is {crop!r}; choose series, slice or none")
-        self.crop, self.image_size, self.window_first = crop, image_size, window_first
+        if neighbours < 0:
+            raise ConfigError(f"model.neighbours is {neighbours}; it has to be a number of at least 0")
+        self.crop, self.image_size, self.window_first, self.neighbours = crop, image_size, window_first, neighbours
         for name, values in zip(("scale", "offset", "least", "most"), _channels(windows, normalise), strict=True):
             self.register_buffer(name, values, persistent=False)
         # What is black in every window; the published crop cut away what was.
@@ -111,35 +121,80 @@ class NetworkInput(nn.Module):
         half = torch.maximum(right - left, bottom - top) / 2
         return torch.stack([left + half, top + half, half, half], dim=1)
 
-    def forward(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        hu: Tensor,
+        spans: Sequence[Span],
+        boxes: Tensor,
+        warp: Tensor | None = None,
+        borders: Sequence[tuple[int, int]] = (),
+    ) -> Tensor:
         """What the backbone sees of the slices of `spans`: (n, C, size, size), windowed and normalised.
 
+        With neighbours, every slice has the channels of all slices seen with it, in their order.
+
         Args:
-            hu: (S, H, W) in HU, all slices of a batch; may stay on the CPU.
+            hu: (S, H, W) in HU, all slices of a batch, or (S, 2 neighbours + 1, H, W), each slice between its
+                neighbours; may stay on the CPU.
             spans: parts of neighbouring series.
             boxes: (P, 4) from `box_of`, one a series of the batch.
             warp: (P, 3, 3), from output to input coordinates, both -1..1 over the cropped square.
+            borders: first slice and last slice + 1 of the whole series that each number in `spans` stands for; with
+                neighbours, what (S, H, W) needs.
         """
+        if self.neighbours and hu.ndim == 3:
+            return self._between_neighbours(hu, spans, boxes, warp, borders)
         same_size = (list(group) for _, group in groupby(spans, key=lambda span: span[3:]))
         squares = [self._squares(hu, group, boxes, warp) for group in same_size]
         if self.window_first:
-            return torch.cat(squares).add_(self.least)
-        # (n, 1, size, size) -> (n, C, size, size), window and normalisation in one multiplication and one clamp
-        return torch.addcmul(self.offset, torch.cat(squares), self.scale).clamp_(self.least, self.most)
+            return torch.cat(squares).unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
+        return self._windowed(torch.cat(squares)).flatten(1, 2)
+
+    def _between_neighbours(
+        self,
+        hu: Tensor,
+        spans: Sequence[Span],
+        boxes: Tensor,
+        warp: Tensor | None,
+        borders: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """`forward` where the neighbours are still to be found in the stack, in the chunk or beyond it."""
+        reach = self.neighbours
+        alone = all(stop - first == 1 for _, first, stop, _, _ in spans)
+        rows = [
+            rows_around(part[0][1], part[-1][2], *of_series, reach, device=hu.device if alone else self.offset.device)
+            for of_series, group in groupby(spans, key=lambda span: borders[span[0]])
+            for part in [list(group)]
+        ]
+        if alone:  # each with a box and a warp of its own, which are its neighbours' too
+            spans = [(i, k, k + 1, h, w) for k, (i, _, _, h, w) in enumerate(spans)]
+            return self.forward(hu[torch.cat(rows)], spans, boxes, warp)
+        # The slices of a series are cropped and warped alike, so that each is resampled once, for all that see it.
+        wide = [
+            (i, max(first - reach, borders[i][0]), min(stop + reach, borders[i][1]), h, w)
+            for i, first, stop, h, w in spans
+        ]
+        seen = self.forward(hu[:, None], wide, boxes, warp)
+        return seen[torch.cat(rows) - wide[0][1]].flatten(1, 2)
+
+    def _windowed(self, values: Tensor) -> Tensor:
+        """(n, K, H, W) -> (n, K, C, H, W), window and normalisation in one multiplication and one clamp."""
+        return torch.addcmul(self.offset, values[:, :, None], self.scale).clamp_(self.least, self.most)
 
     def _squares(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
-        """Neighbouring series of one size, cropped, warped and resized: (n, 1, size, size), HU above the range's end.
+        """Neighbouring series of one size, cropped, warped and resized: (n, K, size, size), HU above the range's end.
 
-        0 is the range's lower end, so what lies outside the image is air. With the windows first, (n, C, size, size)
-        above black.
+        K is 1, or for hu (S, K, H, W) the slices seen together. 0 is the range's lower end, so what lies outside the
+        image is air. With the windows first, (n, K x C, size, size) above black.
         """
         low, high = HU_RANGE
         rows, columns = spans[0][3:]
-        slices = hu[spans[0][1] : spans[-1][2], :rows, :columns].to(self.offset.device)
+        slices = hu[spans[0][1] : spans[-1][2], ..., :rows, :columns].to(self.offset.device)
+        slices = slices[:, None] if slices.ndim == 3 else slices
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
-        slices = slices.clamp_(low, high).sub_(low)[:, None]  # in place: such a stack is large; (n, 1, H, W)
+        slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.window_first:
-            slices = torch.addcmul(self.offset, slices, self.scale).clamp_(self.least, self.most).sub_(self.least)
+            slices = self._windowed(slices).sub_(self.least).flatten(1, 2)
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
         factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
         if factor > 1:
@@ -199,14 +254,26 @@ def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def series_spans(hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] | None) -> list[Span]:
-    if hu.ndim != 3:
-        raise ValueError(f"hu has shape {tuple(hu.shape)}; it has to be (slices, rows, columns)")
+    if hu.ndim not in (3, 4):
+        raise ValueError(f"hu has shape {tuple(hu.shape)}; it has to be (slices, rows, columns), or with neighbours "
+                         "(slices, seen with each, rows, columns)")  # fmt: skip
     if lengths.ndim != 1 or int(lengths.sum()) != len(hu) or int(lengths.min()) < 1:
         raise ValueError(f"lengths {lengths.tolist()} do not add up to the {len(hu)} slices of hu")
     if sizes is None:
-        sizes = [(hu.shape[1], hu.shape[2])] * len(lengths)
+        sizes = [(hu.shape[-2], hu.shape[-1])] * len(lengths)
     stops = lengths.cumsum(0).tolist()
     return [(i, stop - n, stop, *sizes[i]) for i, (n, stop) in enumerate(zip(lengths.tolist(), stops, strict=True))]
+
+
+def rows_around(
+    first: int, stop: int, low: int, high: int, reach: int, *, device: torch.device | str = "cpu"
+) -> Tensor:
+    """(stop - first, 2 reach + 1): the slices first to stop - 1, each between its neighbours.
+
+    What would lie outside of low to high - 1, the slices of the series, is its first or its last slice again.
+    """
+    steps = torch.arange(-reach, reach + 1, device=device)
+    return (torch.arange(first, stop, device=device)[:, None] + steps).clamp_(low, high - 1)
 
 
 def chunks(series: list[Span], slices: int, chunk_size: int) -> Iterator[list[Span]]:
@@ -222,10 +289,20 @@ def within(series: Sequence[Span], low: int, high: int) -> list[Span]:
     return [(i, max(a, low), min(b, high), h, w) for i, a, b, h, w in series if a < high and b > low]
 
 
-def widened(spans: Sequence[Span], series: Sequence[Span], by: int) -> list[Span]:
-    """Neighbouring spans with so many slices more to each side, but none of another series."""
-    if not by:
-        return list(spans)
-    bounds = {i: (first, stop) for i, first, stop, _, _ in series}
-    low, high = max(spans[0][1] - by, bounds[spans[0][0]][0]), min(spans[-1][2] + by, bounds[spans[-1][0]][1])
-    return within(series, low, high)
+def widened(
+    spans: Sequence[Span], every: Sequence[Span], borders: Sequence[tuple[int, int]], by: int
+) -> tuple[list[Span], list[int]]:
+    """Neighbouring spans with so many slices more to each side, none of another series; and the slices of each series.
+
+    Args:
+        spans: some of `every`, or parts of them.
+        every: all spans.
+        borders: first slice and last slice + 1 of each whole series, in order.
+        by: how many slices.
+    """
+    low, high = spans[0][1], spans[-1][2]
+    first = next(start for start, stop in borders if low < stop)
+    last = next(stop for _, stop in borders if high <= stop)
+    low, high = max(low - by, first), min(high + by, last)
+    counts = [min(stop, high) - max(start, low) for start, stop in borders if start < high and stop > low]
+    return (within(every, low, high) if by else list(spans)), counts

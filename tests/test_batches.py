@@ -176,6 +176,31 @@ def test_a_share_may_be_empty(index: Index) -> None:
     assert (len(batch.hu), len(batch.lengths), len(batch.labels)) == (0, 0, 0)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_parts_of_series_come_with_their_neighbours(index: Index, mixed: Index, n: int) -> None:
+    for one in (index, mixed):
+        last = int(one.lengths[1]) - 1
+        items = [Item(0, 0, 1), Item(1, last, 1), Item(1, 7, 1), Item(0, 2, 4), Item(1, last - 3, 4), Item(1)]
+        batch = read_batch(one, items, neighbours=n)
+        plain = read_batch(one, items)
+        assert batch.hu.shape == (len(plain.hu), 2 * n + 1, *plain.hu.shape[1:])
+        assert torch.equal(batch.hu[:, n], plain.hu)
+        assert (batch.lengths.tolist(), batch.sizes) == (plain.lengths.tolist(), plain.sizes)
+        row = 0
+        for item, count, (h, w) in zip(items, batch.lengths.tolist(), batch.sizes, strict=True):
+            whole = read_slices(one.store_path(item.series))
+            for k in range(item.first, item.first + count):
+                places = np.clip(np.arange(k - n, k + n + 1), 0, len(whole) - 1)
+                assert np.array_equal(batch.hu[row, :, :h, :w].numpy(), whole[places])
+                row += 1
+    small = int(np.argmin(mixed.shapes[:, 0]))
+    padded = read_batch(mixed, [Item(small, 3, 1), Item(1 - small, 3, 1)], neighbours=n).hu[0]
+    assert (padded[:, 32:] == AIR_HU).all()
+    assert (padded[:, :, 32:] == AIR_HU).all()
+    assert read_batch(index, [Item(0), Item(2)], neighbours=n).hu.ndim == 3  # they are there already
+    assert read_batch(index, [], neighbours=n).hu.ndim == 3
+
+
 def test_mixed_sizes_are_padded_with_air(mixed: Index) -> None:
     assert sorted(mixed.shapes.tolist()) == [[32, 32], [48, 48]]
     small, large = (int(i) for i in np.argsort(mixed.shapes[:, 0]))

@@ -54,6 +54,7 @@ def test_what_does_not_fit_is_named(setting: str, words: list[str]) -> None:
         ("model.channel_dropout", 1, 0.3),
         ("model.channel_dropout", -0.1, 0),
         ("model.image_size", 31, 32),
+        ("model.neighbours", -1, 0),
         ("augment.flip", 1.01, 1),
         ("augment.affine", -0.01, 0),
         ("augment.rotate", -5, 0),

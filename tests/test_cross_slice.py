@@ -83,6 +83,15 @@ def test_series_alone_chunks_and_recomputation_agree(hu: Tensor) -> None:
     torch.testing.assert_close(embeddings[12], single, atol=1e-5, rtol=1e-4)  # a series of one slice
 
 
+def test_slices_cropped_by_themselves_keep_their_neighbours(hu: Tensor) -> None:
+    """Those that are cropped or warped one by one are still of one series."""
+    model = make(crop="none").eval()
+    still = torch.eye(3).expand(20, 3, 3)
+    torch.testing.assert_close(model.embed(hu, LENGTHS, warp=still), model.embed(hu, LENGTHS), atol=1e-5, rtol=1e-4)
+    model.chunk_size = 3
+    torch.testing.assert_close(model.embed(hu, LENGTHS, warp=still), model.embed(hu, LENGTHS), atol=1e-5, rtol=1e-4)
+
+
 def test_neighbours_that_a_chunk_needs_are_counted(hu: Tensor) -> None:
     model = make((8,)).eval()
     model.embed(hu, LENGTHS)

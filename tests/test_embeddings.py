@@ -70,10 +70,11 @@ def test_the_key_follows_what_decides_them(index: Index) -> None:
     others = [
         embedding_key(make(1), index, "float32", "no"),
         embedding_key(make(crop="none"), index, "float32", "no"),
+        embedding_key(make(neighbours=1), index, "float32", "no"),
         embedding_key(make(), index, "float16", "no"),
         embedding_key(make(), index, "float32", "bf16"),
     ]
-    assert len({plain, *others}) == 5
+    assert len({plain, *others}) == 6
 
 
 def test_stopped_and_taken_up_again(index: Index) -> None:

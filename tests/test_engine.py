@@ -139,6 +139,20 @@ def test_slice_then_frozen_then_joint(prepared: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(two[key], tensor) for key, tensor in three.state_dict().items())
 
 
+def test_slice_then_frozen_then_joint_with_neighbours(prepared: Path, tmp_path: Path) -> None:
+    """The first start knows none."""
+    out, plain = tmp_path / "neighbours", tmp_path / "plain"
+    start = train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=plain, progress=False)
+    for stage in ("slice", "frozen", "joint"):
+        config = tiny(stage, "train.epochs=1", "model.neighbours=1")
+        start = train(config, stage, data=prepared, fold=0, out=out, init=start, progress=False)
+        assert ("widened to 9 channels" in (start / "log.txt").read_text()) == (stage == "slice")
+        assert Model.load(start).settings["neighbours"] == 1
+    assert np.isfinite(pd.read_csv(start / "history.csv")["valid_loss"]).all()
+    with pytest.raises(RunError, match=r"its model.neighbours is 1, this run's 0"):
+        train(tiny("joint"), "joint", data=prepared, fold=0, out=tmp_path / "r", init=start, progress=False)
+
+
 def test_weights_that_saw_the_fold_are_refused(prepared: Path, run: Path, tmp_path: Path) -> None:
     leaf = leaf_of(run, "joint", 0)
     with pytest.raises(RunError, match="trained on 2 of the 2 patients"):

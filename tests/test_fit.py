@@ -40,6 +40,12 @@ def test_what_is_stated_is_kept_to(asked: str, recompute: bool) -> None:
     assert chosen.chunk_size == 7
 
 
+def test_neighbours_are_counted() -> None:
+    one, three = (Model("test_resnet", image_size=64, hidden_size=8, neighbours=n) for n in (0, 1))
+    assert three.input_channels == 3 * one.input_channels == 9
+    assert three.activation_bytes() >= one.activation_bytes() + 6 * 64**2 * 4  # the input is kept for the first layer
+
+
 def test_live_batch_norm_has_one_chunk_whatever_the_memory() -> None:
     few, many = fit(freeze_bn=False)[0], fit(freeze_bn=False, slices=10**9)[0]
     assert few.chunk_size == many.chunk_size == LIVE_CHUNK

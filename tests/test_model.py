@@ -142,12 +142,13 @@ def test_crop_box_holds_the_head(hu: Tensor) -> None:
 
 
 def test_saved_and_loaded_gives_the_same(hu: Tensor, tmp_path: Path) -> None:
-    model = make(dropout=0.5).eval()
+    model = make(dropout=0.5, neighbours=1).eval()
     model.trained_on = {"phantom": True}
     model.save(tmp_path)
     again = Model.load(tmp_path)
     assert not again.training
     assert again.trained_on == {"phantom": True}
+    assert again.settings["neighbours"] == 1
     assert torch.allclose(again(hu, LENGTHS), model(hu, LENGTHS), atol=1e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "weights.safetensors"]
 
@@ -165,6 +166,43 @@ def test_weights_from_a_local_file(tmp_path: Path) -> None:
         assert model.settings["freeze_bn"] is True  # auto: the backbone starts from trained weights
     two = Model("test_resnet", pretrained=str(tmp_path / "timm.pth"), windows=["brain", "subdural"], image_size=32)
     assert two.backbone.conv1[0].weight.shape[1] == 2
+
+
+def test_weights_that_know_no_neighbours_begin_as_the_same_function(
+    hu: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make(neighbours=0, windows=["brain", "subdural"]).eval()
+    source.save(tmp_path / "ichseq")
+    wider = make(neighbours=1, windows=["brain", "subdural"]).eval()
+    wider.save(tmp_path / "wider")
+    save_file(source.backbone.state_dict(), tmp_path / "timm.safetensors")
+
+    def start(model: Model, pretrained: bool | str, n: int) -> Tensor:
+        return make(neighbours=n, windows=model.settings["windows"], pretrained=pretrained).eval().embed(hu, LENGTHS)
+
+    for n in (0, 1, 2):
+        for name in ("ichseq/weights.safetensors", "timm.safetensors"):
+            found = start(source, str(tmp_path / name), n)
+            torch.testing.assert_close(found, source.embed(hu, LENGTHS), atol=1e-5, rtol=1e-5)
+    for n in (1, 2):
+        found = start(wider, str(tmp_path / "wider" / "weights.safetensors"), n)
+        torch.testing.assert_close(found, wider.embed(hu, LENGTHS), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ConfigError, match="can't be read as weights"):
+        start(wider, str(tmp_path / "wider" / "weights.safetensors"), 0)
+    # Weights of colour images, read by one window: the window's and not the neighbours'.
+    save_file(make().backbone.state_dict(), tmp_path / "colour.safetensors")
+    one, three = (
+        make(neighbours=n, windows=["brain"], pretrained=str(tmp_path / "colour.safetensors")) for n in (0, 1)
+    )
+    torch.testing.assert_close(three.eval().embed(hu, LENGTHS), one.eval().embed(hu, LENGTHS), atol=1e-5, rtol=1e-5)
+
+    def fetch(_name: str, options: dict) -> torch.nn.Module:  # as timm's hub
+        assert options["in_chans"] == 2
+        return source.backbone
+
+    monkeypatch.setattr("ichseq.backbone._fetch", fetch)
+    for n in (0, 1):
+        torch.testing.assert_close(start(source, True, n), source.embed(hu, LENGTHS), atol=1e-5, rtol=1e-5)
 
 
 def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
@@ -199,6 +237,27 @@ def test_damaged_and_newer_models_are_refused(tmp_path: Path) -> None:
 def test_wrong_lengths_are_refused(hu: Tensor) -> None:
     with pytest.raises(ValueError, match="do not add up to the 30 slices"):
         make()(hu, torch.tensor([7, 12]))
+
+
+@pytest.mark.parametrize("crop", ["series", "slice"])
+def test_neighbours_change_no_way_of_computing(hu: Tensor, crop: str) -> None:
+    model = make(freeze_bn=True, neighbours=1, crop=crop).train()
+    loss, reference = gradients(model, hu, "off")
+    for chunk in (5, 32):
+        model.chunk_size = chunk
+        other_loss, other = gradients(model, hu, "on")
+        assert abs(other_loss - loss) <= 1e-5 * loss
+        assert (other - reference).norm() <= 1e-5 * reference.norm()
+    together = model.eval()(hu, LENGTHS)
+    assert torch.allclose(model(hu[7:19], torch.tensor([12])), together[7:19], atol=1e-5)
+    model.backbone_slices = 0
+    embeddings = model.embed(hu, LENGTHS)
+    assert model.backbone_slices == 30
+    moved = hu.clone()
+    moved[8] = hu[25]  # the second slice of the second series
+    boxes = model.crop_boxes(hu, LENGTHS)
+    changed = (model.embed(moved, LENGTHS, boxes=boxes) - embeddings).abs().amax(1) > 1e-6
+    assert changed.nonzero().flatten().tolist() == [7, 8, 9]
 
 
 def test_activation_bytes_grow_with_the_image() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
+from ichseq.errors import ConfigError
 from ichseq.labels import AIR_HU, DEFAULT_WINDOWS, WINDOWS
 
 LENGTHS = torch.tensor([3, 1, 2])
@@ -95,3 +96,77 @@ def test_a_warp_a_slice(hu: Tensor, crop: str) -> None:
         box = boxes[k : k + 1] if crop == "slice" else boxes[series : series + 1]
         alone = images(model, hu[k : k + 1], torch.tensor([1]), warp=different[k : k + 1], boxes=box)
         torch.testing.assert_close(found[k : k + 1], alone, atol=1e-4, rtol=1e-4)
+
+
+# ---- neighbours ----------------------------------------------------------------------------------------------------
+
+
+def by_hand(hu: Tensor, lengths: Tensor, n: int) -> Tensor:
+    """(S, 2n + 1, H, W): each slice between its neighbours, the last ones of a series again beyond its ends."""
+    stacks = []
+    for series in hu.split(lengths.tolist()):
+        places = [[min(max(k + step, 0), len(series) - 1) for step in range(-n, n + 1)] for k in range(len(series))]
+        stacks.append(torch.stack([torch.stack([series[place] for place in row]) for row in places]))
+    return torch.cat(stacks)
+
+
+@pytest.mark.parametrize("window_first", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_channels_are_those_of_the_neighbouring_slices(hu: Tensor, n: int, window_first: bool) -> None:
+    plain = make(window_first=window_first)
+    model = make(window_first=window_first, neighbours=n)
+    assert model.backbone.conv1[0].weight.shape[1] == model.input_channels == 3 * (2 * n + 1)
+    alone = images(plain, hu)  # a box for the series, so that a slice looks the same wherever it is seen
+    expected = by_hand(alone, LENGTHS, n).flatten(1, 2)
+    torch.testing.assert_close(images(model, hu), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.images(hu, LENGTHS), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("window_first", [False, True])
+@pytest.mark.parametrize("crop", ["series", "slice", "none"])
+@pytest.mark.parametrize("per", ["series", "slice", None])
+def test_neighbours_are_the_same_in_any_chunk_batch_or_shape(
+    hu: Tensor, crop: str, window_first: bool, per: str | None
+) -> None:
+    model = make(crop=crop, window_first=window_first, neighbours=1)
+    boxes = model.crop_boxes(hu, LENGTHS)
+    matrices = (
+        None if per is None else warps(AugmentConfig(affine=1.0), [(0, i) for i in range(6 if per == "slice" else 3)])
+    )
+    whole = images(model, hu, boxes=boxes, warp=matrices)
+    for chunk in (1, 2, 4):
+        model.chunk_size = chunk
+        torch.testing.assert_close(images(model, hu, boxes=boxes, warp=matrices), whole, atol=1e-4, rtol=1e-4)
+    # The shape in which batches of slices come: each of them with its neighbours.
+    stack, series = by_hand(hu, LENGTHS, 1), torch.tensor([0, 0, 0, 1, 2, 2])
+    boxes = boxes if crop == "slice" else boxes[series]
+    matrices = matrices if matrices is None or per == "slice" else matrices[series]
+    for rows in ([0, 1, 2, 3, 4, 5], [4, 0], [2], [5, 3, 1]):
+        warp = None if matrices is None else matrices[rows]
+        found = images(model, stack[rows], torch.ones(len(rows), dtype=torch.int64), boxes=boxes[rows], warp=warp)
+        torch.testing.assert_close(found, whole[rows], atol=1e-4, rtol=1e-4)
+    assert torch.equal(model.crop_boxes(stack, LENGTHS), model.crop_boxes(hu, LENGTHS))
+
+
+@pytest.mark.parametrize("crop", ["series", "slice"])
+def test_neighbours_beyond_a_series_are_not_read(hu: Tensor, crop: str) -> None:
+    model = make(crop=crop, neighbours=2)
+    together = images(model, hu)
+    for first, n in ((0, 3), (3, 1), (4, 2)):
+        alone = images(model, hu[first : first + n], torch.tensor([n]))
+        torch.testing.assert_close(alone, together[first : first + n], atol=1e-4, rtol=1e-4)
+    padded = torch.full((6, 80, 72), AIR_HU, dtype=torch.int16)
+    padded[:, :64, :64] = hu
+    sizes = [(64, 64)] * 3
+    torch.testing.assert_close(images(model, padded, sizes=sizes), together, atol=1e-4, rtol=1e-4)
+    mixed = images(model, padded, sizes=[(64, 64), (80, 72), (64, 64)])  # larger in the middle
+    torch.testing.assert_close(mixed[[0, 1, 2, 4, 5]], together[[0, 1, 2, 4, 5]], atol=1e-4, rtol=1e-4)
+
+
+def test_a_wrong_number_of_neighbours_is_refused(hu: Tensor) -> None:
+    with pytest.raises(ConfigError, match=r"model\.neighbours is -1"):
+        make(neighbours=-1)
+    with pytest.raises(ValueError, match=r"3 slices seen together; model\.neighbours is 2"):
+        make(neighbours=2).embed(by_hand(hu, LENGTHS, 1), LENGTHS)
+    with pytest.raises(ValueError, match="has to be"):
+        make().embed(hu[0], LENGTHS)

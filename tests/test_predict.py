@@ -195,6 +195,24 @@ def test_pieces_see_the_neighbours_beyond_their_ends(phantoms: Path, monkeypatch
     assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
 
 
+@pytest.mark.parametrize("crop", ["series", "slice"])
+def test_pieces_know_the_neighbours_beyond_them(
+    model: Model, phantoms: Path, prepared: Path, crop: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    three = Model("test_resnet", image_size=32, hidden_size=8, neighbours=1, crop=crop, sequence="none").eval()
+    five = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
+    panel, index = Panel([three, model, five], ["flip"]), Index.load(prepared)
+    whole = predict_sources(panel, [phantoms / "stage_2_train"]).slices
+    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    pieces = predict_sources(panel, [phantoms / "stage_2_train"]).slices
+    from_store = predict_prepared(panel, index, np.arange(index.n_series))
+    order = ["series_uid", "slice_index"]
+    one, two, stored = (logits(t.sort_values(order, ignore_index=True)) for t in (whole, pieces, from_store))
+    assert np.abs(one - two).max() < 1e-4
+    assert np.abs(one - stored).max() < 1e-4
+
+
 def test_slices_that_are_lost_between_two_readings_are_left_out(
     model: Model, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ichseq import Model
 from ichseq.config import ModelConfig
 from ichseq.data.index import Index
-from ichseq.errors import ConfigError
+from ichseq.errors import ConfigError, RunError
 from ichseq.sequence.inputs import INPUTS, drop_channels, relative_mm, with_differences, with_inputs
 from ichseq.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
 from ichseq.training.build import build_model, start_from
@@ -136,7 +136,7 @@ def test_weights_of_the_first_version_still_load(tmp_path: Path) -> None:
     model = make_model()
     model.save(tmp_path)
     description = json.loads((tmp_path / "model.json").read_text())
-    for key in ("sequence_inputs", "channel_dropout"):
+    for key in ("sequence_inputs", "channel_dropout", "neighbours"):
         del description["settings"][key]
     (tmp_path / "model.json").write_text(json.dumps(description))
     embeddings, lengths = torch.randn(5, model.features), torch.tensor([3, 2])
@@ -289,6 +289,23 @@ def test_the_slice_head_is_trained_through_the_part_that_reads_it() -> None:
         assert network.model.slice_head.weight.requires_grad == (name == "logits")
     network = StageNetwork(make_model(sequence="logits"), STAGE_BY_NAME["frozen"], aux_weight=0)
     assert not network.model.slice_head.weight.requires_grad
+
+
+def test_a_start_without_neighbours_begins_as_the_same_function(prepared: Path, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    hu, lengths = (torch.randn(9, 40, 40) * 100).to(torch.int16), torch.tensor([5, 4])
+    for mine, theirs in ((1, 0), (2, 0), (2, 1)):
+        other = make_model(neighbours=theirs).eval()
+        other.save(tmp_path)
+        config = tiny("joint", f"model.neighbours={mine}")
+        model = build_model(config, "joint", Index.load(prepared), 0, init=tmp_path, fetch=True).eval()
+        words = start_from(model, tmp_path)
+        assert words == f"weights from {tmp_path}; first convolution widened to {3 * (2 * mine + 1)} channels"
+        assert torch.allclose(model.embed(hu, lengths), other.embed(hu, lengths), atol=1e-5)
+        assert torch.allclose(model(hu, lengths), other(hu, lengths), atol=1e-5)
+    model = build_model(tiny("joint"), "joint", Index.load(prepared), 0, init=tmp_path, fetch=True)
+    with pytest.raises(RunError, match=r"model.neighbours is 1, this run's 0"):
+        start_from(model, tmp_path)
 
 
 @pytest.mark.parametrize(

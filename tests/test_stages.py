@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -11,11 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ichseq import Model
-from ichseq.data.batches import Batch, Item, read_batch
+from ichseq.data.batches import Batch, Item, new_array, read_batch
 from ichseq.data.index import Index
 from ichseq.training.engine import train
 from ichseq.training.losses import weighted_bce_sum
-from ichseq.training.stages import STAGE_BY_NAME, StageNetwork
+from ichseq.training.stages import STAGE_BY_NAME, StageNetwork, StageReader, seen_by_the_backbone, series_boxes
+from ichseq.training.stopping import StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +90,36 @@ def test_the_backbone_is_left_alone_for_the_first_epochs(prepared: Path, tmp_pat
     assert steps == {4.0, 8.0}  # the backbone's count begins when it is let go: 4 steps an epoch
 
 
+@pytest.mark.parametrize("crop", ["series", "slice", "none"])
+def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: str) -> None:
+    index = Index.load(prepared)
+    torch.manual_seed(0)
+    model = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
+    series = np.array([2, 5])
+    reader = StageReader(index, series_boxes(model, index, series, 1, StopRequest()), neighbours=2)
+    with torch.no_grad():
+        whole = {int(i): embedded(model, read_batch(index, [Item(int(i))])) for i in series}
+        last = int(index.lengths[2]) - 1
+        slices = [Item(2, 0, 1), Item(5, 1, 1), Item(2, 9, 1), Item(2, last, 1), Item(2, last - 1, 1)]
+        for items in (slices, [Item(2, last - 5, 6), Item(5, 3, 6)], [Item(5, 0, 6), Item(2)]):
+            rows = [whole[i][k : k + n] if n > 0 else whole[i] for i, k, n in items]
+            found = embedded(model, reader(items, new_array))
+            torch.testing.assert_close(found, torch.cat(rows), atol=1e-5, rtol=1e-5)
+        assert model.backbone_slices == sum(index.lengths[series]) + 5 + 12 + 6 + index.lengths[2]
+
+
+def embedded(model: Model, batch: Batch) -> Tensor:
+    return model.embed(batch.hu, batch.lengths, **seen_by_the_backbone(batch))
+
+
 @pytest.mark.parametrize(
     ("stage", "settings"),
     [
         ("slice", ("train.mixup=1", "train.negatives=0.4", "model.crop=slice", "model.window_first=true")),
         ("joint", ("train.window=10", "train.negatives=0.4")),
+        ("slice", ("train.mixup=1", "model.neighbours=1", "model.views=[flip]")),
+        ("joint", ("train.window=10", "model.neighbours=1")),
+        ("joint", ("augment.per=slice", "model.crop=slice", "model.neighbours=1")),
         ("joint", ("augment.per=slice", "model.crop=slice", "model.sequence=transformer")),
         ("frozen", ("train.window=10", "model.channel_dropout=0.3")),
     ],

@@ -17,6 +17,7 @@ from ichseq.data.index import Index
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
 from ichseq.labels import AIR_HU
+from ichseq.network_input import rows_around
 
 
 class Item(NamedTuple):
@@ -41,7 +42,8 @@ class Batch:
 
     Attributes:
         items: the series (and slice) that each length stands for.
-        hu: int16 (S, H, W) in HU, smaller series padded with air at the bottom and right.
+        hu: int16 (S, H, W) in HU, smaller series padded with air at the bottom and right; (S, 2n + 1, H, W), each
+            slice between its neighbours, where these were asked for and an item is not a whole series.
         lengths: int64 (P,), slices of each item; they add up to S.
         sizes: true (rows, columns) of each item.
         labels: float32 (S, 6), NaN where unknown.
@@ -171,28 +173,35 @@ def new_array(shape: tuple[int, ...]) -> np.ndarray:
     return np.empty(shape, np.int16)
 
 
-def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_array) -> Batch:
+def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_array, *, neighbours: int = 0) -> Batch:
     """Decode the items' slices from the store into one stack.
 
     Args:
         index: the prepared set.
         items: which series, or slices of them.
         allocate: gives the array that is decoded into.
+        neighbours: slices on each side that come with every slice, if some item is not a whole series; in whole ones
+            they are there already.
 
     Raises:
         DataError: a store file is missing, damaged or not the one that the index means.
     """
     lengths = item_lengths(index, items)
     sizes = [(int(index.shapes[i, 0]), int(index.shapes[i, 1])) for i, _, _ in items]
-    shape = (sum(lengths), max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0))
-    same = all(size == shape[1:] for size in sizes)
-    hu = allocate(shape)
+    image = (max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0))
+    same = all(size == image for size in sizes)
+    between = neighbours > 0 and not all(item.whole for item in items)
+    hu = allocate((sum(lengths), *([2 * neighbours + 1] if between else []), *image))
     if not same:
         hu.fill(AIR_HU)
     row = 0
     for (i, start, _), n, (h, w) in zip(items, lengths, sizes, strict=True):
         path, whole = index.store_path(i), (int(index.lengths[i]), h, w)
-        if same:
+        if between:
+            low, high = max(start - neighbours, 0), min(start + n + neighbours, whole[0])
+            rows = rows_around(start, start + n, 0, whole[0], neighbours).numpy() - low
+            hu[row : row + n, :, :h, :w] = read_slices(path, low, high, expected=whole)[rows]
+        elif same:
             read_slices(path, start, start + n, out=hu[row : row + n], expected=whole)
         else:
             hu[row : row + n, :h, :w] = read_slices(path, start, start + n, expected=whole)

@@ -10,6 +10,7 @@ import torch
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 
 import ichseq
+from ichseq.backbone import widened_input
 from ichseq.config import Config, TrainConfig
 from ichseq.data.augment import derive_seed
 from ichseq.data.index import Index
@@ -31,7 +32,7 @@ def build_model(config: Config, stage: str, index: Index, fold: int, *, init: Pa
 
     Raises:
         ConfigError: a backbone, window or weights file that does not work.
-        RunError: `init` has another backbone or other windows.
+        RunError: `init` has another backbone, other windows or more neighbours.
     """
     torch.manual_seed(derive_seed(config.train.seed, "weights"))
     settings = dataclasses.asdict(config.model)
@@ -58,6 +59,8 @@ def _of_phantoms(pretrained: bool | str) -> bool:
 def start_from(model: Model, init: Path) -> str:
     """Take another run's weights: the backbone's have to fit, the slice head's and the sequence part's are taken if so.
 
+    The first layer of a backbone that reads fewer neighbours is widened, so that it begins as the same function.
+
     Returns:
         A line that says what was taken.
     """
@@ -67,6 +70,8 @@ def start_from(model: Model, init: Path) -> str:
             raise RunError(f"{init}: its model.{key} is {other.settings[key]}, this run's {model.settings[key]}; "
                            f"set model.{key} to the same, or choose another --init")  # fmt: skip
     mine, theirs = model.state_dict(), other.state_dict()
+    widened = _widened(model, other, init)
+    theirs |= widened
     fitting = {k: t for k, t in theirs.items() if k in mine and mine[k].shape == t.shape}
     mine_read, theirs_read = ({k: t.shape for k, t in s.items() if k.startswith("sequence.")} for s in (mine, theirs))
     if mine_read != theirs_read:  # taken whole or not at all: a head is of no use to other layers than its own
@@ -75,7 +80,24 @@ def start_from(model: Model, init: Path) -> str:
     fresh = sorted({"cross_slice" if ".cross_slice." in key else key.split(".")[0] for key in mine
                     if key not in fitting})  # fmt: skip
     model.trained_on["phantom"] = bool(model.trained_on["phantom"] or other.trained_on.get("phantom"))
-    return f"weights from {init}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+    took = f"; first convolution widened to {model.input_channels} channels" if widened else ""
+    return f"weights from {init}{took}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+
+
+def _widened(model: Model, other: Model, init: Path) -> dict[str, torch.Tensor]:
+    """The weights of the start that read a slice, for as many neighbours as the model reads; none if it does already.
+
+    Raises:
+        RunError: the start reads more neighbours, or its backbone has no such layer.
+    """
+    mine, theirs = model.settings["neighbours"], other.settings["neighbours"]
+    if mine == theirs:
+        return {}
+    weights = widened_input(other.backbone.state_dict(), model.backbone.state_dict()) if theirs < mine else {}
+    if not weights:
+        raise RunError(f"{init}: its model.neighbours is {theirs}, this run's {mine}, and its first layer can't be "
+                       "taken; set model.neighbours to the same, or choose another --init")  # fmt: skip
+    return {f"backbone.{name}": tensor for name, tensor in weights.items()}
 
 
 def make_optimizer(groups: list[dict[str, Any]], train: TrainConfig, device: torch.device) -> torch.optim.AdamW:
@@ -126,7 +148,7 @@ def faster_channels_last(model: Model, slices: int = 16, rounds: int = 3) -> boo
 
 def _step_seconds(model: Model, slices: int, rounds: int, channels_last: bool) -> float:
     """Seconds of some forward and backward passes, after as many that warm up."""
-    side, channels = model.settings["image_size"], len(model.settings["windows"])
+    side, channels = model.settings["image_size"], model.input_channels
     model.use_channels_last(channels_last)
     kind = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.zeros(slices, channels, side, side, device=model.device).contiguous(memory_format=kind)

@@ -32,7 +32,8 @@ from ichseq.training.stopping import StopRequest
 
 T = TypeVar("T")
 
-_SEEN_BY_THE_BACKBONE = ("backbone", "image_size", "windows", "normalise", "crop", "window_first", "views", "pool")
+_SEEN_BY_THE_BACKBONE = ("backbone", "image_size", "windows", "neighbours", "normalise", "crop", "window_first",
+                         "views", "pool")  # fmt: skip
 
 
 def embedding_key(model: Model, index: Index, dtype: str, precision: str) -> str:

@@ -198,16 +198,23 @@ class Session:
         return [self.model] if self.ema is None else [self.model, self.ema.module]
 
     def _largest_batch(self) -> tuple[int, int]:
-        """Most slices of a batch of any epoch, and most pixels of a slice."""
+        """Most slices of a batch of any epoch, and most pixels that come with a slice."""
         count = self.stage.batch_size(self.config.train)
         longest = np.sort(self.index.lengths[self.training])[-count:].sum()
-        return int(count if self.stage.name == "slice" else longest), int(self.index.shapes.prod(axis=1).max())
+        slices = int(count if self.stage.name == "slice" else longest)
+        together = 1 + 2 * self.config.model.neighbours if self._reads_parts else 1
+        return slices, together * int(self.index.shapes.prod(axis=1).max())
+
+    @property
+    def _reads_parts(self) -> bool:
+        """Whether the backbone is given slices or windows, and not whole series."""
+        return self.stage.name == "slice" or (self.stage.name == "joint" and self.config.train.window > 0)
 
     def _read_ahead(self, request: StopRequest) -> None:
         """What a stage has to know of the whole set: crop boxes, or embeddings."""
         train, boxes, embeddings = self.config.train, None, None
         try:
-            if self.stage.name == "slice" or (self.stage.name == "joint" and train.window):
+            if self._reads_parts:
                 boxes = series_boxes(self.model, self.index, self.training, train.workers, request)
             if self.stage.name == "frozen":
                 with tqdm(total=self.index.n_series, desc="embeddings", unit="series", disable=not self.journal.shown,
@@ -218,7 +225,7 @@ class Session:
                     )  # fmt: skip
         except InterruptedError:
             self.stop(request.code)
-        self.reader = StageReader(self.index, boxes, embeddings)
+        self.reader = StageReader(self.index, boxes, embeddings, self.config.model.neighbours)
 
     def save(self) -> None:
         """Write a checkpoint. To be called by every process."""

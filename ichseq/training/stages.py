@@ -158,6 +158,7 @@ class StageReader:
         index: the prepared set.
         boxes: (n_series, 4), where batches hold single slices.
         embeddings: (n_slices, D), in the frozen stage.
+        neighbours: slices on each side that the model's backbone reads with a slice.
         augment: None: no augmentation, as in validation.
         seed: of the warps.
         epoch: of the warps.
@@ -166,6 +167,7 @@ class StageReader:
     index: Index
     boxes: Tensor | None = None
     embeddings: np.ndarray | None = None
+    neighbours: int = 0
     augment: AugmentConfig | None = None
     seed: int = 0
     epoch: int = 0
@@ -174,7 +176,7 @@ class StageReader:
         """The batch of these items, on the CPU; to be called from any thread."""
         if self.embeddings is not None:
             return self._embedded(items, self.embeddings)
-        batch = read_batch(self.index, items, allocate)
+        batch = read_batch(self.index, items, allocate, neighbours=self.neighbours)
         boxes = None if self.boxes is None else self.boxes[[item.series for item in items]]
         return replace(batch, boxes=boxes, warp=self._warps(items))
 
