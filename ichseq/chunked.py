@@ -5,13 +5,14 @@ are the same with and without recomputation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ichseq.cross_slice import CrossSlice
 from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
 from ichseq.network_input import Span, chunks, widened, within
 
@@ -33,7 +34,7 @@ class ChunkedBackbone(nn.Module):
         backbone_slices: how many the backbone has read since the model was made.
     """
 
-    backbone: Any
+    backbone: nn.Module
     settings: dict[str, Any]
 
     def start_chunks(self, checkpointing: Literal["auto", "on", "off"], chunk_size: int) -> None:
@@ -63,6 +64,7 @@ class ChunkedBackbone(nn.Module):
         recompute = self._recompute(slices)
         parts = []
         for spans in chunks(series, slices, self.chunk_size):
+            self.backbone_slices += sum(stop - first for _, first, stop, _, _ in self._seen_for(spans, whole)[0])
             if not torch.is_grad_enabled():
                 parts += self._embed_halving(read, spans, whole)
             elif recompute:
@@ -89,23 +91,32 @@ class ChunkedBackbone(nn.Module):
 
     def _embed_chunk(self, read: Read, spans: list[Span], whole: Whole) -> Tensor:
         """Embeddings of the slices of some spans; with convolutions across slices, their neighbours are read too."""
-        across = self.backbone.cross_slice if self.settings["cross_slice"] else None
-        seen, counts = widened(spans, *whole, across.reach if across is not None else 0)
+        seen, counts = self._seen_for(spans, whole)
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
             images = read(seen)
-        self.backbone_slices += len(images)
         if self.settings["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
-        with nullcontext() if across is None else across.series(counts):
+        with self._as_series(counts):
             embeddings = self.backbone(images).float()
         skipped = spans[0][1] - seen[0][1]
         return embeddings[skipped : skipped + spans[-1][2] - spans[0][1]]
 
+    def _seen_for(self, spans: list[Span], whole: Whole) -> tuple[list[Span], list[int]]:
+        """What the backbone reads for the embeddings of some spans; and how many slices of each series that is."""
+        return widened(spans, *whole, self._across.reach) if self._across is not None else (spans, [])
+
+    def _as_series(self, counts: Sequence[int]) -> AbstractContextManager[object]:
+        """Within it, convolutions across slices take what the backbone reads for series with so many slices each."""
+        return nullcontext() if self._across is None else self._across.series(counts)
+
+    @property
+    def _across(self) -> CrossSlice | None:
+        return getattr(self.backbone, "cross_slice", None)
+
     @property
     def reach(self) -> int:
         """On how many slices to each side an embedding depends."""
-        across = self.backbone.cross_slice.reach if self.settings["cross_slice"] else 0
-        return across + self.settings["neighbours"]
+        return self.settings["neighbours"] + (0 if self._across is None else self._across.reach)
 
     def use_channels_last(self, on: bool) -> None:
         """Choose the memory format of the backbone; the results differ by rounding alone."""
@@ -192,7 +203,11 @@ class ChunkedBackbone(nn.Module):
         self.backbone.eval()  # leaves the running statistics alone
         side = self.settings["image_size"]
         images = torch.zeros(slices, self.input_channels, side, side, device=self.device)
-        with torch.random.fork_rng(devices=[]), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda t: t),
+            self._as_series([slices]),
+        ):
             kept = self.backbone(images)
         del kept
         for module, mode in modes:

@@ -305,4 +305,4 @@ def widened(
     last = next(stop for _, stop in borders if high <= stop)
     low, high = max(low - by, first), min(high + by, last)
     counts = [min(stop, high) - max(start, low) for start, stop in borders if start < high and stop > low]
-    return (within(every, low, high) if by else list(spans)), counts
+    return within(every, low, high), counts

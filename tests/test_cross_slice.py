@@ -99,6 +99,13 @@ def test_neighbours_that_a_chunk_needs_are_counted(hu: Tensor) -> None:
     model.chunk_size = 10
     model.embed(hu, LENGTHS)
     assert model.backbone_slices == 20 + 11 + 11  # the cut goes through the first series
+    model.checkpointing = "on"
+    model.train().embed(hu, LENGTHS).sum().backward()
+    assert model.backbone_slices == 20 + 11 + 11 + 11 + 11  # recomputed: not counted again
+
+
+def test_what_they_keep_for_the_backward_pass_is_counted() -> None:
+    assert make().activation_bytes() > make(()).activation_bytes()
 
 
 def test_a_copy_has_its_own(hu: Tensor) -> None:

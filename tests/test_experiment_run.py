@@ -162,7 +162,7 @@ def test_another_set_is_scored_by_the_same_models(prepared: Path, files: Path, t
     there = Runner(prepared, runs, bar=no_bar, test=tmp_path / "other")
     out = there.run(load_spec(files / "slices.yaml", folds=[0, 1]))
     assert sorted(runs.glob("slice-*")) == before
-    assert out.name == "slices-test"
+    assert out == runs / "results-test" / "slices"
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["data_key"], metrics["trained_on"]) == (other.key, here.index.key)
     assert (metrics["n_slices"], metrics["recipe"]) == (other.n_slices, load_spec(files / "slices.yaml", seed=3).recipe)

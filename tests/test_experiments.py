@@ -26,6 +26,16 @@ def every(spec: Spec) -> list[Spec]:
     return spec.parts or [spec]
 
 
+def test_every_file_below_can_be_carried_out() -> None:
+    paths = [
+        path for path in FOLDER.rglob("*.yaml") if path.name != QUICK and "base" not in (path.stem, path.parent.name)
+    ]
+    assert len(paths) > len(FILES)
+    for path in paths:
+        spec = load_spec(path)
+        assert [spec.config(stage) for stage in spec.plan.stages] or spec.parts, path
+
+
 def test_every_published_row_has_a_file() -> None:
     names = {path.stem for path in FILES}
     assert set(ROWS) <= names

@@ -59,7 +59,7 @@ def experiment(
 
     from ichseq.evaluation.report import metrics_text
     from ichseq.experiment.results import write_results
-    from ichseq.experiment.run import Runner
+    from ichseq.experiment.run import Runner, results_folder
     from ichseq.experiment.spec import load_spec
     from ichseq.training.runs import read_json
 
@@ -80,5 +80,11 @@ def experiment(
         words = ["ichseq experiment", *map(str, files), *(["--quick"] if quick else [])]
         words += [f"{name} {','.join(map(str, numbers))}" for name, numbers in asked.items() if numbers]
         words += [f"--test {test}"] if test is not None else []
-        write_results(runs / "results", table, reference=reference, command=" ".join(words), machine=machine())
+        write_results(
+            results_folder(runs, test is not None),
+            table,
+            reference=reference,
+            command=" ".join(words),
+            machine=machine(),
+        )
         click.echo(f"table: {table}")

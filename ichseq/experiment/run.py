@@ -2,8 +2,8 @@
 
     <runs>/<stage>-<key>/<stage>/fold<K>/   a training; experiments that ask for the same one share it
     <runs>/results/<name>/                  predictions.parquet, metrics.json, cost.json, models.json and
-                                            experiment.yaml; of a quick one, <name>-quick; on another set,
-                                            <name>-test; of a seed, <name>-seed<N>
+                                            experiment.yaml; of a quick one, <name>-quick; of a seed, <name>-seed<N>
+    <runs>/results-test/<name>/             the same of another set, where that was scored
 
 The key is a hash of everything that decides the training: settings, set, and the training that it starts from.
 """
@@ -38,6 +38,11 @@ from ichseq.training.engine import train
 from ichseq.training.runs import MODELS, bag_of, fold_name, leaf_of, read_run, write_json
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+def results_folder(runs: Path, test: bool) -> Path:
+    """Where results lie; those of another set apart, so that one table holds one kind."""
+    return runs / ("results-test" if test else "results")
 
 
 class Runner:
@@ -92,8 +97,10 @@ class Runner:
         folds = spec.fold_numbers(self.index.folds)
         self._check_folds(folds)
         scored = self.test_index or self.index
-        system = spec.name + "-quick" * self.quick + "-test" * (self.test_index is not None)
-        out = self.runs / "results" / (system if spec.seed is None else f"{system}-seed{spec.seed}")
+        system = f"{spec.name}-quick" if self.quick else spec.name
+        out = results_folder(self.runs, self.test_index is not None) / (
+            system if spec.seed is None else f"{system}-seed{spec.seed}"
+        )
         if folds == [ALL_PATIENTS]:
             for part in spec.parts or [spec]:
                 self._trained_models(part, 0, ALL_PATIENTS)

@@ -33,7 +33,7 @@ from ichseq.training.stopping import StopRequest
 T = TypeVar("T")
 
 _SEEN_BY_THE_BACKBONE = ("backbone", "image_size", "windows", "neighbours", "normalise", "crop", "window_first",
-                         "views", "pool")  # fmt: skip
+                         "views", "pool", "cross_slice")  # fmt: skip
 
 
 def embedding_key(model: Model, index: Index, dtype: str, precision: str) -> str:

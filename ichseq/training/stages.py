@@ -130,19 +130,17 @@ class StageNetwork(nn.Module):
 
     def parameter_groups(self, train: TrainConfig) -> list[dict[str, Any]]:
         """Trained parameters in up to three groups, each with its learning rate and a name."""
-        rates = {"backbone": train.backbone_lr, "cross_slice": train.cross_slice_lr, "sequence": train.sequence_lr}
-        parts: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
-        for name, parameter in self.model.named_parameters():
+        groups: dict[str, dict[str, Any]] = {
+            "backbone": {"lr": train.backbone_lr},
+            "cross_slice": {"lr": train.cross_slice_lr, "weight_decay": 0.0},  # a weight a channel, as those of norms
+            "sequence": {"lr": train.sequence_lr},
+        }
+        for path, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                path = name.split(".")
-                parts["cross_slice" if "cross_slice" in path else "backbone" if "backbone" in path else "sequence"] += [
-                    parameter
-                ]
-        groups = [{"params": parts[name], "lr": rate, "name": name} for name, rate in rates.items() if parts[name]]
-        for group in groups:
-            if group["name"] == "cross_slice":
-                group["weight_decay"] = 0.0  # a weight a channel, as those of norms
-        return groups
+                name = "sequence" if not path.startswith("backbone.") else "backbone"
+                name = "cross_slice" if path.startswith("backbone.cross_slice.") else name
+                groups[name].setdefault("params", []).append(parameter)
+        return [{"name": name} | group for name, group in groups.items() if "params" in group]
 
 
 def _touched(module: nn.Module) -> Tensor:
