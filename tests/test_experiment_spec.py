@@ -74,6 +74,16 @@ def test_epochs_by_fold_where_other_folds_are_asked_for(base: Path, tmp_path: Pa
     assert [start.config("slice", place).train.epochs for place in (0, 1)] == [6, 7]
 
 
+def test_bags_by_fold(base: Path, tmp_path: Path) -> None:
+    text = "base: base.yaml\nexperiment: {folds: [0, 1, 2], slice_epochs: [7, 5, 7], slice_bag: [6, 4, 6]}"
+    path = write(tmp_path, "row.yaml", text)
+    assert [load_spec(path).plan.bag_of("slice", place) for place in (0, 1, 2)] == [6, 4, 6]
+    assert [load_spec(path, folds=[1, 2]).plan.bag_of("slice", place) for place in (0, 1)] == [4, 6]
+    assert [load_spec(path).plan.bag_of(stage, 1) for stage in ("frozen", "joint")] == [4, 1]
+    write(tmp_path, "quick.yaml", "slice: {epochs: 5}\nexperiment: {slice_bag: 5, bag: 2}")
+    assert load_spec(path, quick=True, folds=[3]).plan.slice_bag == 4
+
+
 def test_quick_goes_over_everything_and_limits_the_bags(base: Path, tmp_path: Path) -> None:
     write(tmp_path, "quick.yaml", "model: {image_size: 32}\nslice: {epochs: 2}\nexperiment: {slice_bag: 2, bag: 5}")
     path = write(tmp_path, "row.yaml", "base: base.yaml\naugment: {flip: 0}\nexperiment: {slice_epochs: [5, 7]}")
@@ -121,6 +131,10 @@ def test_folds_by_name_and_number(base: Path) -> None:
         ("base: base.yaml\nexperiment: {folds: [0, 0]}", "experiment.folds is [0, 0]; each fold once"),
         ("base: base.yaml\nexperiment: {folds: [0, all]}", "each fold once, or all, or all-patients alone"),
         ("base: base.yaml\nexperiment: {slice_epochs: [5, 5, 5]}", "slice_epochs has 3 numbers for 2 folds"),
+        ("base: base.yaml\nexperiment: {slice_bag: [3, 3, 3]}", "slice_bag has 3 numbers for 2 folds"),
+        ("base: base.yaml\nexperiment: {slice_bag: []}", "slice_bag has 0 numbers for 2 folds"),
+        ("base: base.yaml\nexperiment: {slice_bag: [3, 6]}", "experiment.slice_bag is 6, and slice.epochs 5"),
+        ("base: base.yaml\nexperiment: {slice_bag: [3, 0]}", "experiment.slice_bag is 0; it has to be at least 1"),
         ("base: base.yaml\nexperiment: {bag: 0}", "experiment.bag is 0; it has to be at least 1"),
         ("base: base.yaml\nmodle: {image_size: 96}", "no section 'modle'; did you mean 'model'?"),
         ("base: base.yaml\nmodel: {sequence: lstm3}", "model.sequence is 'lstm3'"),

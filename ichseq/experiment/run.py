@@ -177,14 +177,13 @@ class Runner:
             self.models = known
         for stage in spec.plan.stages:
             config, trained = spec.config(stage, place), list[tuple[Path | None, str]]()
-            last = stage == spec.plan.stages[-1]
             for start, start_key in starts:
                 decides = [_deciding(config), self.index.key, start_key, ichseq.__version__]
                 key = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=5).hexdigest()
                 leaf = self._trained(stage, fold, config, self.runs / f"{stage}-{key}", start)
                 self.costs.append(self._cost(leaf, stage, fold, 1 + len(config.model.views)))
-                bag = spec.plan.slice_bag if stage == "slice" else spec.plan.bag if last else 1
-                trained += [(folder, f"{key}/{folder.name}") for folder in bag_of(leaf, bag)]
+                bag = bag_of(leaf, spec.plan.bag_of(stage, place))
+                trained += [(folder, f"{key}/{folder.name}") for folder in bag]
             starts = trained
         models = [folder for folder, _ in starts if folder is not None]
         self.models += models

@@ -34,12 +34,24 @@ class Plan:
     stages: tuple[Literal["slice", "frozen", "joint"], ...] = ()  # in order, each from the one before
     folds: tuple[int | str, ...] = (0,)  # held out in turn; or all, or all-patients
     slice_epochs: tuple[int, ...] = ()  # of the slice stage, a number for each fold; none: slice.epochs
-    slice_bag: int = 1  # last epochs of the slice stage, each with later stages of its own, averaged
+    # Last epochs of the slice stage, each with later stages of its own, averaged; a number for all folds, or one each.
+    slice_bag: int | tuple[int, ...] = 1
     bag: int = 1  # last epochs of the last stage, averaged
     tta: tuple[Literal["flip", "transpose"], ...] = ()  # views averaged with the slices as they are
     smooth: Literal["none", "mean", "weighted"] = "none"  # over 3 neighbouring slices
     clip: float = CLIP_PROBABILITY
     blend: tuple[str, ...] = ()  # files of other experiments, whose tables are averaged, instead of stages
+
+    @property
+    def slice_bags(self) -> tuple[int, ...]:
+        """`slice_bag` as one number for all folds, or one for each."""
+        return (self.slice_bag,) if isinstance(self.slice_bag, int) else self.slice_bag
+
+    def bag_of(self, stage: str, place: int) -> int:
+        """How many of a stage's last epochs go on, on the fold at a place of `folds`."""
+        if stage == "slice":
+            return self.slice_bags[place % len(self.slice_bags)]
+        return self.bag if stage == self.stages[-1] else 1
 
 
 @dataclass(frozen=True)
@@ -114,16 +126,17 @@ class Spec:
         if len(set(plan.folds)) < len(plan.folds) or (len(plan.folds) > 1 and {"all", "all-patients"} & {*plan.folds}):
             raise ConfigError(f"{self.path}: experiment.folds is {list(plan.folds)}; each fold once, or all, or "
                               "all-patients alone")  # fmt: skip
-        if len(plan.slice_epochs) not in (0, 1, len(plan.folds)):
-            raise ConfigError(f"{self.path}: experiment.slice_epochs has {len(plan.slice_epochs)} numbers for "
-                              f"{len(plan.folds)} folds; one for each")  # fmt: skip
-        for name in ("slice_bag", "bag"):
-            if getattr(plan, name) < 1:
-                raise ConfigError(f"{self.path}: experiment.{name} is {getattr(plan, name)}; it has to be at least 1")
-        for place, stage in ((p, s) for s in plan.stages for p in range(max(1, len(plan.slice_epochs)))):
-            bag, name = (plan.slice_bag, "slice_bag") if stage == "slice" else (plan.bag, "bag")
+        for name, values in (("slice_epochs", plan.slice_epochs or (0,)), ("slice_bag", plan.slice_bags)):
+            if len(values) not in (1, len(plan.folds)):
+                raise ConfigError(f"{self.path}: experiment.{name} has {len(values)} numbers for "
+                                  f"{len(plan.folds)} folds; one for each")  # fmt: skip
+        for name, bags in (("slice_bag", plan.slice_bags), ("bag", (plan.bag,))):
+            if min(bags) < 1:
+                raise ConfigError(f"{self.path}: experiment.{name} is {min(bags)}; it has to be at least 1")
+        for place, stage in ((p, s) for s in plan.stages for p in range(len(plan.folds))):
+            bag, name = plan.bag_of(stage, place), "slice_bag" if stage == "slice" else "bag"
             epochs = self.config(stage, place).train.epochs or 1
-            if bag > epochs and (stage == "slice" or stage == plan.stages[-1]):
+            if bag > epochs:
                 raise ConfigError(f"{self.path}: experiment.{name} is {bag}, and {stage}.epochs {epochs}: a bag can't "
                                   "hold more epochs than there are")  # fmt: skip
         for part in [*self.parts, *([self.start] if self.start else [])]:
@@ -169,11 +182,11 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
         over = _merged(path.parent / QUICK, ())
         limits = _plan(over.pop("experiment", {}), str(path.parent / QUICK))
         _put_over(content, over)
-        plan = replace(
-            plan, slice_bag=min(plan.slice_bag, limits.slice_bag), bag=min(plan.bag, limits.bag), slice_epochs=()
-        )
+        slice_bag = min(*plan.slice_bags, *limits.slice_bags)  # one for all folds, as the epochs
+        plan = replace(plan, slice_bag=slice_bag, bag=min(plan.bag, limits.bag), slice_epochs=())
     if folds:
-        plan = replace(plan, folds=folds, slice_epochs=_epochs_of(plan, folds, path))
+        by_fold = {name: _of_folds(plan, name, folds, path) for name in ("slice_epochs", "slice_bag")}
+        plan = replace(plan, folds=folds, **by_fold)
     if path.resolve() in above:
         raise ConfigError(f"{path}: stands on itself, by start or blend")
     above = (*above, path.resolve())
@@ -186,15 +199,16 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
     return Spec(path, plan, content, parts, start, seed)
 
 
-def _epochs_of(plan: Plan, folds: tuple[int | str, ...], path: Path) -> tuple[int, ...]:
-    """`slice_epochs` for other folds than the file's: each by its place among those."""
-    if len(plan.slice_epochs) < 2:
-        return plan.slice_epochs
+def _of_folds(plan: Plan, name: str, folds: tuple[int | str, ...], path: Path) -> Any:
+    """`slice_epochs` or `slice_bag` for other folds than the file's: each by its place among those."""
+    values = getattr(plan, name)
+    if isinstance(values, int) or len(values) < 2:
+        return values
     unknown = [fold for fold in folds if fold not in plan.folds]
     if unknown:
-        raise ConfigError(f"{path}: experiment.slice_epochs is for the folds {list(plan.folds)}, and says nothing of "
+        raise ConfigError(f"{path}: experiment.{name} is for the folds {list(plan.folds)}, and says nothing of "
                           f"{unknown[0]!r}; choose among them")  # fmt: skip
-    return tuple(plan.slice_epochs[plan.folds.index(fold)] for fold in folds)
+    return tuple(values[plan.folds.index(fold)] for fold in folds)
 
 
 def _merged(path: Path, above: tuple[Path, ...]) -> dict[str, dict[str, Any]]:
