@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from ichseq import Model
 from ichseq.config import load_config
+from ichseq.data.batches import item_lengths
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError, RunError, Stopped
 from ichseq.training.engine import Trainer, train
@@ -47,6 +48,17 @@ def test_a_run_leaves_what_it_should(run: Path) -> None:
     assert len(content["patients"]) == 8
     assert content["phantom"] is True
     assert Model.load(leaf).trained_on["phantom"] is True
+
+
+@pytest.mark.parametrize("extra", [("train.window=0",), ("train.window=3",), ("train.window=3", "model.neighbours=1")])
+def test_memory_is_planned_for_the_largest_batch_that_comes(
+    prepared: Path, tmp_path: Path, extra: tuple[str, ...]
+) -> None:
+    index = Index.load(prepared)
+    session = Session(tiny("joint", *extra), "joint", index, 0, tmp_path / "x", False)
+    session.prepare()
+    batches = [items for epoch in range(30) for step in session.plan(epoch) for process in step for items in process]
+    assert session._largest_batch()[0] == max(sum(item_lengths(index, items)) for items in batches)
 
 
 @pytest.mark.parametrize("extra", [("model.dropout=0.3", "train.ema=0.5"), ("train.accumulate=2", "train.workers=0")])

@@ -199,9 +199,11 @@ class Session:
 
     def _largest_batch(self) -> tuple[int, int]:
         """Most slices of a batch of any epoch, and most pixels that come with a slice."""
-        count = self.stage.batch_size(self.config.train)
-        longest = np.sort(self.index.lengths[self.training])[-count:].sum()
-        slices = int(count if self.stage.name == "slice" else longest)
+        train, lengths = self.config.train, self.index.lengths[self.training]
+        count = self.stage.batch_size(train)
+        if train.window:
+            lengths = lengths.clip(max=train.window)
+        slices = int(count if self.stage.name == "slice" else np.sort(lengths)[-count:].sum())
         together = 1 + 2 * self.config.model.neighbours if self._reads_parts else 1
         return slices, together * int(self.index.shapes.prod(axis=1).max())
 
