@@ -14,9 +14,11 @@ from common import report
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
+from ichseq.errors import DataError
+from ichseq.evaluation.bootstrap import clipped_probability
 from ichseq.evaluation.metrics import read_columns
 from ichseq.inference.ensemble import read_table
-from ichseq.labels import CLIP_PROBABILITY, LABEL_WEIGHTS
+from ichseq.labels import LABEL_WEIGHTS
 
 HEAD = ["table", "weighted log loss", "at the best temperature", "next to a change", "missed inside", "raised beside",
         "series without the label"]  # fmt: skip
@@ -25,9 +27,11 @@ HEAD = ["table", "weighted log loss", "at the best temperature", "next to a chan
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("tables", nargs="+", type=Path, help="prediction tables with labels")
-    rows = [HEAD, *([path.parent.name, *shares(read_table(path))] for path in options.parse_args().tables)]
-    rows[1:] = sorted(rows[1:], key=lambda row: row[1])
-    report("loss-shares", "Where the weighted log loss lies", rows, [
+    try:
+        rows = [[path.parent.name, *shares(read_table(path))] for path in options.parse_args().tables]
+    except DataError as error:
+        raise SystemExit(str(error)) from None
+    report("loss-shares", "Where the weighted log loss lies", [HEAD, *sorted(rows, key=lambda row: row[1])], [
         "Shares of the loss by slice and label. Next to a change: the two slices between which the label begins or "
         "ends. Of the rest, in series that have the label somewhere, inside: the slice has it; beside: it has not.",
     ])  # fmt: skip
@@ -38,8 +42,8 @@ def shares(table: pd.DataFrame) -> list[str]:
     table = table.sort_values(["series_uid", "slice_index"], ignore_index=True)
     probability, truth = read_columns(table)
     if np.isnan(truth).any():
-        raise SystemExit("a table holds slices whose labels are not known; give tables of labelled ones")
-    probability = probability.clip(CLIP_PROBABILITY, 1 - CLIP_PROBABILITY)
+        raise DataError("a table holds slices whose labels are not known; give tables of labelled ones")
+    probability = clipped_probability(probability)
     loss = losses(probability, truth)
     best = minimize_scalar(lambda k: losses(expit(logit(probability) * k), truth).sum(), bounds=(0.2, 5))
     series = table["series_uid"].to_numpy()

@@ -240,7 +240,7 @@ def fit_value(value: Any, hint: Any, name: str) -> Any:
                 return float(value)
             except (TypeError, ValueError):
                 continue
-    wanted = " or ".join(getattr(o, "__name__", str(o)) for o in options)
+    wanted = " or ".join("list" if typing.get_origin(o) is tuple else getattr(o, "__name__", str(o)) for o in options)
     raise ConfigError(f"{name} is {value!r}; it has to be {wanted}")
 
 

@@ -132,6 +132,7 @@ def test_folds_by_name_and_number(base: Path) -> None:
         ("base: base.yaml\nexperiment: {folds: [0, all]}", "each fold once, or all, or all-patients alone"),
         ("base: base.yaml\nexperiment: {slice_epochs: [5, 5, 5]}", "slice_epochs has 3 numbers for 2 folds"),
         ("base: base.yaml\nexperiment: {slice_bag: [3, 3, 3]}", "slice_bag has 3 numbers for 2 folds"),
+        ("base: base.yaml\nexperiment: {slice_bag: many}", "slice_bag is 'many'; it has to be int or list"),
         ("base: base.yaml\nexperiment: {slice_bag: []}", "slice_bag has 0 numbers for 2 folds"),
         ("base: base.yaml\nexperiment: {slice_bag: [3, 6]}", "experiment.slice_bag is 6, and slice.epochs 5"),
         ("base: base.yaml\nexperiment: {slice_bag: [3, 0]}", "experiment.slice_bag is 0; it has to be at least 1"),

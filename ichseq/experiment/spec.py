@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ichseq.config import Config, ModelConfig, TrainConfig, did_you_mean, fit_value, load_config, read_yaml
 from ichseq.data.index import ALL_PATIENTS
-from ichseq.errors import ConfigError
+from ichseq.errors import ConfigError, counted
 from ichseq.labels import CLIP_PROBABILITY
 
 QUICK = "quick.yaml"
@@ -129,7 +129,7 @@ class Spec:
         for name, values in (("slice_epochs", plan.slice_epochs or (0,)), ("slice_bag", plan.slice_bags)):
             if len(values) not in (1, len(plan.folds)):
                 raise ConfigError(f"{self.path}: experiment.{name} has {len(values)} numbers for "
-                                  f"{len(plan.folds)} folds; one for each")  # fmt: skip
+                                  f"{counted(len(plan.folds), 'fold')}; one for each")  # fmt: skip
         for name, bags in (("slice_bag", plan.slice_bags), ("bag", (plan.bag,))):
             if min(bags) < 1:
                 raise ConfigError(f"{self.path}: experiment.{name} is {min(bags)}; it has to be at least 1")
