@@ -125,3 +125,18 @@ def test_what_a_stopped_command_says_is_true(
     assert process.returncode == 130, said
     assert said.decode().rstrip().endswith(f"{words}: run the same command again")
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_an_experiment_that_is_stopped_says_how_it_goes_on(prepared: Path, tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text("model: {backbone: test_resnet, pretrained: false, image_size: 64}\nslice: {epochs: 500}\n"
+                    "experiment: {stages: [slice], folds: [0]}")  # fmt: skip
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "ichseq", "experiment", str(file), "--data", str(prepared), "--runs", str(runs)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while process.poll() is None and not any(runs.glob("slice-*/slice/fold0/history.csv")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert said.rstrip().endswith("long: stopped, saved; run the same command again to go on")

@@ -7,7 +7,7 @@ import click
 
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, machine
-from ichseq.errors import RunError
+from ichseq.errors import RunError, Stopped
 
 
 class _Numbers(click.ParamType):
@@ -72,7 +72,11 @@ def experiment(
     if files:
         runner = Runner(data, runs, bar=progress_bar, quick=quick, test=test)
         for spec in specs:
-            out = runner.run(spec)
+            try:
+                out = runner.run(spec)
+            except Stopped as stop:
+                words = f"{spec.name}: stopped, saved; run the same command again to go on"
+                raise Stopped(words, stop.exit_code) from None
             figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""
             click.echo(f"\n{out.name}\n{figures}\n{out}; its models answer: ichseq predict SOURCE --run {out}")
     if table is not None:
