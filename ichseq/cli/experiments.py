@@ -75,8 +75,8 @@ def experiment(
             try:
                 out = runner.run(spec)
             except Stopped as stop:
-                words = f"{spec.name}: stopped, saved; run the same command again to go on"
-                raise Stopped(words, stop.exit_code) from None
+                said = f"{spec.name}: stopped, saved; run the same command again to go on"
+                raise Stopped(said, stop.exit_code) from None
             figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""
             click.echo(f"\n{out.name}\n{figures}\n{out}; its models answer: ichseq predict SOURCE --run {out}")
     if table is not None:
