@@ -10,8 +10,8 @@ from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
-from ichseq.labels import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
-from ichseq.network_input import chunks, series_spans
+from ichseq.model.input import chunks, series_spans
+from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
 
 CHUNK = 32
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ichseq.ct.phantom import write_phantoms
 from ichseq.data.prepare import prepare
+from ichseq.phantom import write_phantoms
 
 HERE = Path(__file__).parent
 DATA = HERE.parent / "data" / "benchmark"

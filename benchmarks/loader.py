@@ -15,7 +15,7 @@ from ichseq.data.augment import warps
 from ichseq.data.batches import Allocate, Batch, Item, plan_epoch, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
-from ichseq.network_input import chunks, series_spans
+from ichseq.model.input import chunks, series_spans
 
 THREADS = 2
 

@@ -17,8 +17,8 @@ from scipy.special import expit, logit
 from ichseq.errors import DataError
 from ichseq.evaluation.bootstrap import clipped_probability
 from ichseq.evaluation.metrics import read_columns
-from ichseq.inference.ensemble import read_table
 from ichseq.labels import LABEL_WEIGHTS
+from ichseq.predictions.ensemble import read_table
 
 HEAD = ["table", "weighted log loss", "at the best temperature", "next to a change", "missed inside", "raised beside",
         "series without the label"]  # fmt: skip

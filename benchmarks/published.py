@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ichseq.labels import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
+from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
 
 QUALITY = 95
 MEAN = np.array([CHANNEL_MEAN[name] for name in DEFAULT_WINDOWS], np.float32)

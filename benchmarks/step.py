@@ -22,7 +22,7 @@ from ichseq.config import load_config
 from ichseq.data.batches import Batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
-from ichseq.network_input import chunks, series_spans
+from ichseq.model.input import chunks, series_spans
 from ichseq.training.engine import Trainer
 from ichseq.training.losses import weighted_bce_sum
 from ichseq.training.session import Session

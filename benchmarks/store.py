@@ -10,7 +10,7 @@ from published import QUALITY, windowed
 
 from ichseq.ct.series import load_series
 from ichseq.data.store import read_slices, write_series
-from ichseq.labels import HU_RANGE
+from ichseq.windows import HU_RANGE
 
 
 def main() -> None:

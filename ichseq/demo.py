@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from ichseq.config import load_config
-from ichseq.ct.phantom import write_phantoms
 from ichseq.ct.series import load_series
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
@@ -19,9 +18,10 @@ from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.evaluation.pictures import plot_history, plot_montage
 from ichseq.evaluation.report import metrics_text, write_results_page
 from ichseq.inference.predict import PHANTOM_NOTE, predict_sources
-from ichseq.inference.tables import write_table
 from ichseq.labels import LABELS
 from ichseq.model import Model
+from ichseq.phantom import write_phantoms
+from ichseq.predictions.write import write_table
 from ichseq.training.engine import train
 
 PATIENTS, SIZE, FOLD = 220, 128, 0

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from ichseq.config import Config, load_config
-from ichseq.ct.phantom import write_phantoms
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.evaluation.evaluate import evaluate_fold
+from ichseq.phantom import write_phantoms
+from ichseq.runs.folders import find_leaves
 from ichseq.training.engine import train
-from ichseq.training.runs import find_leaves
 
 torch.set_num_threads(1)  # sums then come in one order, so that equal runs are equal to the bit
 

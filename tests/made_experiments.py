@@ -7,7 +7,7 @@ import pandas as pd
 from five_slices import five_slices
 
 from ichseq.evaluation.metrics import evaluate_table
-from ichseq.inference.tables import write_table
+from ichseq.predictions.write import write_table
 
 PREVALENCE = [None, None, None, None, None, 0.4]
 TRUTH = [0.0, 1.0, 0.0, 1.0, 1.0]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ichseq import Model
 from ichseq.config import AugmentConfig
-from ichseq.data.augment import derive_seed, warps
+from ichseq.data.augment import warps
+from ichseq.seeds import derive_seed
 
 NONE = AugmentConfig(flip=0, transpose=0, affine=0)
 KEYS = [(seed, epoch, series) for seed in range(3) for epoch in range(4) for series in range(20)]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from ichseq.ct.phantom import write_phantoms
 from ichseq.data.batches import (
     Item,
     item_labels,
@@ -22,8 +21,9 @@ from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
-from ichseq.labels import AIR_HU
+from ichseq.phantom import write_phantoms
 from ichseq.training.stages import StageReader
+from ichseq.windows import AIR_HU
 
 SHARING = [(1, 1, 1), (3, 1, 1), (2, 1, 2), (2, 2, 2), (1, 3, 3), (2, 1, 3)]  # batch, accumulate, processes
 

@@ -10,9 +10,9 @@ from five_slices import five_slices
 
 from ichseq.cli import main
 from ichseq.evaluation.metrics import evaluate_table
-from ichseq.inference.ensemble import read_table
-from ichseq.inference.tables import write_table
 from ichseq.labels import LABELS
+from ichseq.predictions.ensemble import read_table
+from ichseq.predictions.write import write_table
 
 ON_LABELS = list(LABELS)
 

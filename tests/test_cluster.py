@@ -21,7 +21,7 @@ from ichseq.inference.cluster import predict_there
 from ichseq.inference.predict import predict_sources
 from ichseq.labels import LABELS
 from ichseq.model import Model
-from ichseq.training.runs import leaf_of
+from ichseq.runs.folders import leaf_of
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from conftest import TINY
 from safetensors.torch import load_file
 
-from ichseq.training.runs import leaf_of
+from ichseq.runs.folders import leaf_of
 
 HERE = Path(__file__).parent
 

@@ -21,8 +21,8 @@ from ichseq.config import load_config
 from ichseq.data.batches import item_lengths
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError, RunError, Stopped
+from ichseq.runs.folders import leaf_of
 from ichseq.training.engine import Trainer, train
-from ichseq.training.runs import leaf_of
 from ichseq.training.session import Session
 from ichseq.training.stopping import StopRequest
 

@@ -8,9 +8,9 @@ import pytest
 from five_slices import ANY, five_slices
 
 from ichseq.errors import ConfigError, DataError
-from ichseq.inference.ensemble import MEAN, WEIGHTED, blend, clip, read_table, smooth
-from ichseq.inference.tables import write_table
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.predictions.ensemble import MEAN, WEIGHTED, blend, clip, read_table, smooth
+from ichseq.predictions.write import write_table
 
 NAN = np.nan
 OTHER = [0.3, 0.0, 0.5, 0.6, 0.1]

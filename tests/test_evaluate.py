@@ -13,8 +13,8 @@ from ichseq.data.index import Index
 from ichseq.errors import DataError, RunError
 from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
 from ichseq.labels import PREDICTION_COLUMNS
+from ichseq.runs.folders import find_leaves, leaf_of
 from ichseq.training.engine import train
-from ichseq.training.runs import find_leaves, leaf_of
 
 
 def test_a_fold_is_scored_as_in_training(run_copy: Path, prepared: Path) -> None:

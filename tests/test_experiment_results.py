@@ -9,7 +9,7 @@ from made_experiments import leave, stage, table_of
 import ichseq
 from ichseq.errors import ConfigError, DataError
 from ichseq.experiment.results import write_results
-from ichseq.training.journal import commit
+from ichseq.runs.log import commit
 
 
 def rows_of(text: str) -> list[list[list[str]]]:

@@ -13,18 +13,18 @@ from click.testing import CliRunner
 
 from ichseq import Model
 from ichseq.cli import main
-from ichseq.ct.phantom import write_phantoms
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.data.prepare import prepare
 from ichseq.errors import DataError
 from ichseq.experiment import run as running
 from ichseq.experiment.run import Runner
 from ichseq.experiment.spec import load_spec
-from ichseq.inference.ensemble import WEIGHTED, clip, smooth
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
-from ichseq.training.runs import models_of
+from ichseq.phantom import write_phantoms
+from ichseq.predictions.ensemble import WEIGHTED, clip, smooth
+from ichseq.runs.folders import models_of
 
 BASE = """
 model: {backbone: test_resnet, pretrained: false, image_size: 32, hidden_size: 8}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ichseq import Model
 from ichseq.errors import ConfigError, RunError
-from ichseq.labels import AIR_HU
+from ichseq.windows import AIR_HU
 
 LENGTHS = torch.tensor([7, 12, 3, 8])
 
@@ -200,7 +200,7 @@ def test_weights_that_know_no_neighbours_begin_as_the_same_function(
         assert options["in_chans"] == 2
         return source.backbone
 
-    monkeypatch.setattr("ichseq.backbone._fetch", fetch)
+    monkeypatch.setattr("ichseq.model.backbone._fetch", fetch)
     for n in (0, 1):
         torch.testing.assert_close(start(source, True, n), source.embed(hu, LENGTHS), atol=1e-5, rtol=1e-5)
 

@@ -12,11 +12,11 @@ import pydicom
 import pytest
 from scipy import ndimage
 
-from ichseq.ct.phantom import MARKER, write_phantoms
-from ichseq.ct.phantom.bleeding import KINDS, draw_kinds
-from ichseq.ct.phantom.scanner import draw_scanner, scan_noise
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.phantom import MARKER, write_phantoms
+from ichseq.phantom.bleeding import KINDS, draw_kinds
+from ichseq.phantom.scanner import draw_scanner, scan_noise
 
 RSNA_TAGS = {
     *("SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "StudyID"),

@@ -19,7 +19,7 @@ from ichseq.inference.panel import Panel
 from ichseq.inference.predict import PHANTOM_NOTE, SeriesPrediction, predict_prepared, predict_sources
 from ichseq.labels import LABELS, PREDICTION_COLUMNS
 from ichseq.model import Model
-from ichseq.training.runs import leaf_of
+from ichseq.runs.folders import leaf_of
 
 
 @pytest.fixture(scope="module")

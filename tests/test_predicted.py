@@ -11,7 +11,7 @@ from five_slices import five_slices
 
 from ichseq.errors import DataError, RunError
 from ichseq.evaluation.predicted import Predicted, find_predicted, mean_prevalence, refuse_unlike
-from ichseq.inference.tables import write_table
+from ichseq.predictions.write import write_table
 
 
 def edit(path: Path, **values: object) -> None:

@@ -26,7 +26,8 @@ from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.errors import ConfigError, DataError, ScanError
-from ichseq.labels import HU_RANGE, LABELS
+from ichseq.labels import LABELS
+from ichseq.windows import HU_RANGE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # the UIDs of RSNA 2019 are none
 PATIENTS = 7

@@ -15,8 +15,8 @@ from ichseq import Model
 from ichseq.config import ModelConfig
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, RunError
-from ichseq.sequence.inputs import INPUTS, drop_channels, relative_mm, with_differences, with_inputs
-from ichseq.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
+from ichseq.model.sequence.inputs import INPUTS, drop_channels, relative_mm, with_differences, with_inputs
+from ichseq.model.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
 from ichseq.training.build import build_model, start_from
 from ichseq.training.engine import train
 from ichseq.training.session import Session

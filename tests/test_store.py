@@ -12,7 +12,7 @@ from dicom_files import HEAD_CT, needs_head_ct
 from ichseq.ct.series import load_series
 from ichseq.data.store import read_slices, read_stored, write_series, write_whole
 from ichseq.errors import DataError
-from ichseq.labels import HU_RANGE
+from ichseq.windows import HU_RANGE
 
 
 def volume(*shape: int) -> np.ndarray:

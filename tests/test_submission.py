@@ -8,8 +8,8 @@ import pytest
 from five_slices import five_slices
 
 from ichseq.errors import ConfigError, DataError
-from ichseq.inference.submission import submission, write_submission
 from ichseq.labels import LABELS
+from ichseq.predictions.submission import submission, write_submission
 
 
 def sample_of(table: pd.DataFrame) -> list[str]:

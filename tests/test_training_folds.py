@@ -14,8 +14,8 @@ from ichseq.cli import main
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import RunError
 from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
+from ichseq.runs.folders import find_leaves
 from ichseq.training.folds import train_folds
-from ichseq.training.runs import find_leaves
 
 SHORT = [*TINY, "train.epochs=1"]
 

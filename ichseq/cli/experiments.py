@@ -61,7 +61,7 @@ def experiment(
     from ichseq.experiment.results import write_results
     from ichseq.experiment.run import Runner, results_folder
     from ichseq.experiment.spec import load_spec
-    from ichseq.training.runs import read_json
+    from ichseq.runs.folders import read_json
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError("experiments run in one process; use `torchrun -m ichseq train` for several")

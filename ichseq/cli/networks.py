@@ -42,8 +42,8 @@ def train(
 
     from ichseq.data.index import ALL_PATIENTS
     from ichseq.errors import RunError
+    from ichseq.runs.folders import RUNS, newest_run
     from ichseq.training.folds import train_folds
-    from ichseq.training.runs import RUNS, newest_run
 
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     if out is None and not alone:
@@ -68,7 +68,7 @@ def train(
 def evaluate(folds: list[int], run: Path | None, data: Path, bag: int, tta: list[str]) -> None:
     """Score a run on the patients that it held out."""
     from ichseq.data.index import Index
-    from ichseq.training.runs import find_leaves, newest_run
+    from ichseq.runs.folders import find_leaves, newest_run
 
     number = folds[0] if folds else None
     if number is not None:
@@ -134,8 +134,8 @@ def predict(
     from ichseq.inference.cluster import predict_there
     from ichseq.inference.panel import Panel
     from ichseq.inference.predict import phantom_note, predict_sources
-    from ichseq.inference.tables import exams_beside, write_table
-    from ichseq.training.runs import models_of
+    from ichseq.predictions.write import exams_beside, write_table
+    from ichseq.runs.folders import models_of
 
     exams = exams_beside(out)
     folders = [folder for run in runs for folder in models_of(run, bag)]

@@ -26,7 +26,7 @@ def demo(out: Path) -> None:
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
 def phantom(out: Path, patients: int, test_patients: int, size: int, seed: int, workers: int | None) -> None:
     """Make up head CT with bleeding, as DICOM in the layout of the RSNA 2019 set."""
-    from ichseq.ct.phantom import write_phantoms
+    from ichseq.phantom import write_phantoms
 
     with progress_bar("phantoms", "patients") as progress:
         write_phantoms(

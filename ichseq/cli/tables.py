@@ -10,7 +10,7 @@ from ichseq.errors import ConfigError, counted
 from ichseq.labels import CLIP_PROBABILITY
 
 if TYPE_CHECKING:
-    from ichseq.inference.ensemble import By
+    from ichseq.predictions.ensemble import By
 
 _CLIP = click.option(
     "--clip",
@@ -49,9 +49,9 @@ def ensemble(runs: tuple[Path, ...], out: Path, weights: str | None, smoothing: 
     from ichseq.evaluation.metrics import evaluate_table
     from ichseq.evaluation.predicted import find_predicted, mean_prevalence, refuse_unlike
     from ichseq.evaluation.report import metrics_text
-    from ichseq.inference.ensemble import MEAN, WEIGHTED, blend, clip, smooth
-    from ichseq.inference.tables import check_writable, write_table
     from ichseq.labels import LABELS
+    from ichseq.predictions.ensemble import MEAN, WEIGHTED, blend, clip, smooth
+    from ichseq.predictions.write import check_writable, write_table
 
     shares = _numbers(weights)
     check_writable(out)
@@ -81,9 +81,9 @@ def _numbers(weights: str | None) -> list[float] | None:
 @_CLIP
 def submit(table: Path, sample: Path, out: Path, least: float) -> None:
     """Write a prediction table as a submission to the RSNA 2019 competition, in the sample's order."""
-    from ichseq.inference.ensemble import read_table
-    from ichseq.inference.submission import check_name, submission, write_submission
-    from ichseq.inference.tables import check_writable
+    from ichseq.predictions.ensemble import read_table
+    from ichseq.predictions.submission import check_name, submission, write_submission
+    from ichseq.predictions.write import check_writable
 
     check_name(out)
     check_writable(out)

@@ -9,7 +9,7 @@ from ichseq.ct.dicom import SliceError, missing_decoder
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, quiet_pydicom, read_meta
 from ichseq.ct.streams import Inflated, Window
 from ichseq.errors import ScanError
-from ichseq.labels import AIR_HU
+from ichseq.windows import AIR_HU
 
 _INT16: Final = np.iinfo(np.int16)
 _WRAPPED_FROM: Final = 3096  # ct_facts: air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU

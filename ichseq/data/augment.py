@@ -4,7 +4,6 @@ Drawing is apart from applying: the model warps the slices in Hounsfield units w
 that crops and resizes them, so all slices of a series move together and nothing is interpolated twice.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -12,13 +11,8 @@ from kornia.geometry import get_affine_matrix2d
 from torch import Tensor
 
 from ichseq.config import AugmentConfig
-from ichseq.network_input import VIEWS
-
-
-def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed from numbers and words; different parts give unrelated seeds."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
+from ichseq.geometry import VIEWS
+from ichseq.seeds import derive_seed
 
 
 def warps(config: AugmentConfig, keys: Sequence[tuple[int, ...]]) -> Tensor:

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ichseq.data.augment import derive_seed
 from ichseq.data.index import Index
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
-from ichseq.labels import AIR_HU
-from ichseq.network_input import rows_around
+from ichseq.geometry import rows_around
+from ichseq.seeds import derive_seed
+from ichseq.windows import AIR_HU
 
 
 class Item(NamedTuple):

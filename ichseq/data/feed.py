@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ichseq.data.batches import Allocate, Batch
-from ichseq.memory import with_index
+from ichseq.devices import with_index
 
 T = TypeVar("T")
 

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from ichseq.data.store import CODEC, write_whole
 from ichseq.errors import ConfigError, DataError
-from ichseq.labels import HU_RANGE, LABELS
+from ichseq.labels import LABELS
+from ichseq.windows import HU_RANGE
 
 FORMAT: Final = 1
 """Version of the tables' layout; goes up with every change that older code could not read."""

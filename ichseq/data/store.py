@@ -16,7 +16,7 @@ import numpy as np
 
 from ichseq.errors import DataError, counted
 from ichseq.files import flush
-from ichseq.labels import HU_RANGE
+from ichseq.windows import HU_RANGE
 
 CODEC: Final = "blosc2-zstd1-shuffle-1"
 """Names how a file is written; goes up with every change of it, so that older files are noticed."""

@@ -9,8 +9,8 @@ import pandas as pd
 from ichseq.errors import ConfigError, DataError
 from ichseq.evaluation.bootstrap import BLOCK_NUMBERS, Floats, PatientSums, drawn_counts, interval_of
 from ichseq.evaluation.metrics import patients_of, read_columns
-from ichseq.inference.ensemble import KEY, refuse_twice, same_slices, same_truth
 from ichseq.labels import LABEL_WEIGHTS, LABELS
+from ichseq.predictions.ensemble import KEY, refuse_twice, same_slices, same_truth
 
 NAMES: Final = ("one table", "the other")
 """What messages call the two sides unless they are given names."""

@@ -11,8 +11,8 @@ from ichseq.errors import DataError, RunError, counted
 from ichseq.evaluation.metrics import EXAM_COLUMNS, evaluate_table
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
-from ichseq.inference.tables import write_table
-from ichseq.training.runs import bag_of, read_run, refuse_seen_patients, write_json
+from ichseq.predictions.write import write_table
+from ichseq.runs.folders import bag_of, read_run, refuse_seen_patients, write_json
 
 Progress = Callable[[int, int], object]
 

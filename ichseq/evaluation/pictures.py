@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ichseq.errors import DataError
-from ichseq.labels import LABELS, WINDOWS
+from ichseq.labels import LABELS
+from ichseq.windows import WINDOWS
 
 _INITIALS = ("E", "IP", "IV", "SA", "SD", "any")
 _COLOURS = ("#f0a030", "#56b4e9", "#2fc48d", "#f2e250", "#e58ac0", "#ffffff")  # apart for the colour-blind too

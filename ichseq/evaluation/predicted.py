@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ichseq.errors import DataError, RunError, counted
-from ichseq.inference.ensemble import read_table
 from ichseq.labels import LABELS
-from ichseq.training.runs import find_leaves, read_run
+from ichseq.predictions.ensemble import read_table
+from ichseq.runs.folders import find_leaves, read_run
 
 _TABLES = (".csv", ".parquet")
 

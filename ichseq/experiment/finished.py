@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 
 from ichseq.errors import DataError, counted
-from ichseq.inference.ensemble import read_table
 from ichseq.labels import LABELS
-from ichseq.training.runs import MODELS
+from ichseq.predictions.ensemble import read_table
+from ichseq.runs.folders import MODELS
 
 Number = int | float
 Kinds = Mapping[str, Any]

@@ -11,7 +11,7 @@ from ichseq.evaluation.report import figure_of, interval_text, markdown_table, n
 from ichseq.experiment.finished import Experiment, Measured, folds_text, read_experiments
 from ichseq.files import write_text
 from ichseq.labels import LABELS
-from ichseq.training.journal import commit, versions
+from ichseq.runs.log import commit, versions
 
 _HEAD: Final = (
     "Experiment",

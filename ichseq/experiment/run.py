@@ -23,19 +23,19 @@ import yaml
 
 import ichseq
 from ichseq.config import Config
-from ichseq.ct.phantom import generator_hash
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError, counted
 from ichseq.evaluation.metrics import evaluate_table
 from ichseq.experiment.spec import Spec
 from ichseq.files import write_text
-from ichseq.inference.ensemble import MEAN, WEIGHTED, blend, clip, smooth
 from ichseq.inference.panel import Panel
 from ichseq.inference.predict import predict_prepared
-from ichseq.inference.tables import write_table
+from ichseq.phantom import generator_hash
+from ichseq.predictions.ensemble import MEAN, WEIGHTED, blend, clip, smooth
+from ichseq.predictions.write import write_table
+from ichseq.runs.folders import MODELS, bag_of, fold_name, leaf_of, read_run, write_json
 from ichseq.training.checkpoint import MAY_CHANGE, has_checkpoint
 from ichseq.training.engine import train
-from ichseq.training.runs import MODELS, bag_of, fold_name, leaf_of, read_run, write_json
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ichseq.geometry import VIEWS, check_views
 from ichseq.model import Model
-from ichseq.network_input import VIEWS, check_views
 
 
 class Panel:
@@ -27,7 +27,7 @@ class Panel:
 
         Args:
             models: on one device.
-            tta: names of `ichseq.network_input.VIEWS` that are asked beside the slices as they are.
+            tta: names of `ichseq.geometry.VIEWS` that are asked beside the slices as they are.
 
         Raises:
             ConfigError: an unknown view.

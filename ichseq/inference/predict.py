@@ -21,9 +21,9 @@ from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
 from ichseq.inference.panel import Panel
 from ichseq.inference.sources import EXPECTED, load_sources
-from ichseq.inference.tables import exam_row, slice_table
 from ichseq.labels import PREDICTION_COLUMNS
 from ichseq.model import Model
+from ichseq.predictions.write import exam_row, slice_table
 
 PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their answers mean nothing on real ones"
 

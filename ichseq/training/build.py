@@ -10,13 +10,13 @@ import torch
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 
 import ichseq
-from ichseq.backbone import widened_input
 from ichseq.config import Config, TrainConfig
-from ichseq.data.augment import derive_seed
 from ichseq.data.index import Index
+from ichseq.devices import out_of_memory, release_memory
 from ichseq.errors import ConfigError, RunError
-from ichseq.memory import out_of_memory, release_memory
 from ichseq.model import Model
+from ichseq.model.backbone import widened_input
+from ichseq.seeds import derive_seed
 
 
 def build_model(config: Config, stage: str, index: Index, fold: int, *, init: Path | None, fetch: bool) -> Model:

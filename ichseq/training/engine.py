@@ -17,17 +17,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ichseq.config import Config
-from ichseq.data.augment import derive_seed
 from ichseq.data.batches import Batch, Item, item_labels, item_lengths
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
+from ichseq.devices import out_of_memory, release_memory
 from ichseq.errors import IchseqError, RunError
 from ichseq.labels import CLIP_PROBABILITY
-from ichseq.memory import out_of_memory, release_memory
 from ichseq.model import Model
+from ichseq.runs.folders import fold_words, leaf_of
+from ichseq.seeds import derive_seed
 from ichseq.training import checkpoint as ck
 from ichseq.training.losses import label_weight, weighted_bce_sum
-from ichseq.training.runs import fold_words, leaf_of
 from ichseq.training.session import Session
 from ichseq.training.stages import stage_logits
 from ichseq.training.stopping import StopRequest, stop_requests

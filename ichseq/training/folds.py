@@ -8,9 +8,9 @@ import yaml
 from ichseq.config import load_config
 from ichseq.data.index import Index
 from ichseq.errors import RunError
+from ichseq.runs.folders import find_leaves, leaf_of
 from ichseq.training.checkpoint import has_checkpoint
 from ichseq.training.engine import train
-from ichseq.training.runs import find_leaves, leaf_of
 
 
 def train_folds(

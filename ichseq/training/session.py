@@ -18,9 +18,11 @@ from tqdm import tqdm
 from ichseq.config import Config
 from ichseq.data.batches import plan_windows, share_of_negatives
 from ichseq.data.index import Index
+from ichseq.devices import with_index
 from ichseq.errors import DataError, IchseqError, RunError, Stopped
-from ichseq.memory import with_index
 from ichseq.model import Model
+from ichseq.runs.folders import patient_hashes, refuse_seen_patients
+from ichseq.runs.log import Journal
 from ichseq.training import checkpoint as ck
 from ichseq.training.build import (
     build_model,
@@ -31,10 +33,8 @@ from ichseq.training.build import (
     start_from,
 )
 from ichseq.training.embeddings import set_embeddings
-from ichseq.training.fit import fit_step
-from ichseq.training.journal import Journal
+from ichseq.training.memory_plan import fit_step
 from ichseq.training.processes import Processes
-from ichseq.training.runs import patient_hashes, refuse_seen_patients
 from ichseq.training.stages import STAGE_BY_NAME, Plan, StageNetwork, StageReader, series_boxes
 from ichseq.training.stopping import StopRequest
 

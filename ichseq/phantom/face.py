@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ichseq.ct.phantom.anatomy import FAR, Fields, cone, ellipsoid, ramp
-from ichseq.ct.phantom.head import Array, Head
+from ichseq.phantom.anatomy import FAR, Fields, cone, ellipsoid, ramp
+from ichseq.phantom.head import Array, Head
 
 
 def add_face(head: Head, fields: Fields, x: Array, y: Array, z: Array) -> None:

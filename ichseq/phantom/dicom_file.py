@@ -11,8 +11,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from ichseq.ct.phantom.head import Array
-from ichseq.ct.phantom.scanner import Stack
+from ichseq.phantom.head import Array
+from ichseq.phantom.scanner import Stack
 
 MARKER = "ICHSEQ_PHANTOM"
 """ImplementationVersionName (0002,0013) of every phantom file, by which a reader knows that no patient is in it."""

@@ -12,30 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ichseq.errors import ConfigError
-from ichseq.labels import CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
+from ichseq.geometry import rows_around
+from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
 
 BODY_HU: Final = -100
 """Above it: head, table and head rest; below: air and noise in air."""
 
 _AT_ONCE: Final = 32  # slices compared with BODY_HU at a time, so that a long series takes no more memory
-
-VIEWS: Final = {
-    "flip": torch.tensor([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),  # left to right
-    "transpose": torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]),
-}
-"""Other views of the same slice, as warps from output to input coordinates."""
-
-
-def check_views(names: Sequence[str], where: str) -> None:
-    """See that views exist.
-
-    Raises:
-        ConfigError: one does not.
-    """
-    for name in names:
-        if name not in VIEWS:
-            raise ConfigError(f"{where}: no view {name!r}; there are {', '.join(VIEWS)}")
-
 
 Span = tuple[int, int, int, int, int]
 """Series, first slice, last slice + 1 (both counted through the stack), the series' rows, its columns."""
@@ -45,7 +28,7 @@ class NetworkInput(nn.Module):
     """Crops, warps, resizes and windows slices.
 
     Args:
-        windows: names of `ichseq.labels.WINDOWS`, a channel each.
+        windows: names of `ichseq.windows.WINDOWS`, a channel each.
         normalise: subtract the published mean of each window and divide by its standard deviation.
         crop: "series", "slice" or "none".
         image_size: side in pixels of the result.
@@ -263,17 +246,6 @@ def series_spans(hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] |
         sizes = [(hu.shape[-2], hu.shape[-1])] * len(lengths)
     stops = lengths.cumsum(0).tolist()
     return [(i, stop - n, stop, *sizes[i]) for i, (n, stop) in enumerate(zip(lengths.tolist(), stops, strict=True))]
-
-
-def rows_around(
-    first: int, stop: int, low: int, high: int, reach: int, *, device: torch.device | str = "cpu"
-) -> Tensor:
-    """(stop - first, 2 reach + 1): the slices first to stop - 1, each between its neighbours.
-
-    What would lie outside of low to high - 1, the slices of the series, is its first or its last slice again.
-    """
-    steps = torch.arange(-reach, reach + 1, device=device)
-    return (torch.arange(first, stop, device=device)[:, None] + steps).clamp_(low, high - 1)
 
 
 def chunks(series: list[Span], slices: int, chunk_size: int) -> Iterator[list[Span]]:

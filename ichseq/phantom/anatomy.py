@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ichseq.ct.phantom.head import LATTICE_POINTS, LATTICE_STEP, Array, Head
+from ichseq.phantom.head import LATTICE_POINTS, LATTICE_STEP, Array, Head
 
 Fields = dict[str, Array]
 

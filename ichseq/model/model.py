@@ -19,16 +19,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ichseq.backbone import feature_count, make_backbone
-from ichseq.chunked import ChunkedBackbone
 from ichseq.config import ModelConfig
-from ichseq.cross_slice import add_cross_slice
 from ichseq.errors import RunError
 from ichseq.files import flush
-from ichseq.labels import DEFAULT_WINDOWS, LABELS
-from ichseq.network_input import VIEWS, NetworkInput, Span, check_views, series_spans
-from ichseq.sequence.inputs import drop_channels, with_inputs
-from ichseq.sequence.parts import make_sequence
+from ichseq.geometry import VIEWS, check_views
+from ichseq.labels import LABELS
+from ichseq.model.backbone import feature_count, make_backbone
+from ichseq.model.chunks import ChunkedBackbone
+from ichseq.model.cross_slice import add_cross_slice
+from ichseq.model.input import NetworkInput, Span, series_spans
+from ichseq.model.sequence.inputs import drop_channels, with_inputs
+from ichseq.model.sequence.parts import make_sequence
+from ichseq.windows import DEFAULT_WINDOWS
 
 FORMAT = 1
 
@@ -41,21 +43,21 @@ class Model(ChunkedBackbone):
         pretrained: True fetches timm's weights, False starts from random ones, a path loads a local file
             (.safetensors, or a .pth/.pt/.bin that holds nothing but tensors).
         image_size: side in pixels of what the backbone sees.
-        windows: names of `ichseq.labels.WINDOWS`, an input channel each.
+        windows: names of `ichseq.windows.WINDOWS`, an input channel each.
         neighbours: slices on each side that the backbone reads with a slice, each in every window, as further input
             channels in the order of the slices; beyond the ends of a series its last slice is repeated.
         normalise: subtract the published mean of each window and divide by its standard deviation.
         crop: "series" cuts the air around the head, one box for all slices of a series; "slice" cuts each slice by
             itself, as the published pipeline did; "none" keeps the image.
         window_first: window before the resampling, as the published pipeline did.
-        views: names of `ichseq.network_input.VIEWS`; outside training, and for the embeddings that the frozen stage
+        views: names of `ichseq.geometry.VIEWS`; outside training, and for the embeddings that the frozen stage
             keeps, a slice's embedding is the mean over the slice as it is and these views of it.
         pool: how the backbone's last feature map becomes one vector: "avg", "max", or both ("catavgmax"; D doubles).
         cross_slice: strides of the backbone's feature maps, such as 4, 8, 16, after which a convolution across three
-            slices runs, see `ichseq.cross_slice`.
-        sequence: a name of `ichseq.sequence.parts.PARTS`, or "none" (each slice by itself).
+            slices runs, see `ichseq.model.cross_slice`.
+        sequence: a name of `ichseq.model.sequence.parts.PARTS`, or "none" (each slice by itself).
         hidden_size: units of each direction of an LSTM or GRU; width of the other parts.
-        sequence_inputs: names of `ichseq.sequence.inputs.INPUTS`, appended to what the sequence part reads.
+        sequence_inputs: names of `ichseq.model.sequence.inputs.INPUTS`, appended to what the sequence part reads.
         dropout: on the embedding, in training.
         channel_dropout: share of embedding channels that the sequence part misses, in training; drawn for each series.
         freeze_bn: keep the backbone's batch-norm statistics fixed in training; "auto": if its weights are trained ones.

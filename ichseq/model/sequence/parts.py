@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from ichseq.errors import ConfigError
 from ichseq.labels import LABELS
-from ichseq.sequence.inputs import INPUTS, relative_mm, with_differences
+from ichseq.model.sequence.inputs import INPUTS, relative_mm, with_differences
 
 
 class SequencePart(nn.Module):

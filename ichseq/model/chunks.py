@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ichseq.cross_slice import CrossSlice
-from ichseq.memory import USABLE, free_bytes, out_of_memory, release_memory
-from ichseq.network_input import Span, chunks, widened, within
+from ichseq.devices import USABLE, free_bytes, out_of_memory, release_memory
+from ichseq.model.cross_slice import CrossSlice
+from ichseq.model.input import Span, chunks, widened, within
 
 Read = Callable[[list[Span]], Tensor]
 """What the backbone sees, (n, C, size, size), of the slices of some spans."""

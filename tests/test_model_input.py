@@ -10,7 +10,7 @@ from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.errors import ConfigError
-from ichseq.labels import AIR_HU, DEFAULT_WINDOWS, WINDOWS
+from ichseq.windows import AIR_HU, DEFAULT_WINDOWS, WINDOWS
 
 LENGTHS = torch.tensor([3, 1, 2])
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from ichseq import Model
 from ichseq.config import load_config
-from ichseq.memory import free_bytes, out_of_memory, with_index
+from ichseq.devices import free_bytes, out_of_memory, with_index
+from ichseq.runs.folders import leaf_of
 from ichseq.training.engine import train
-from ichseq.training.runs import leaf_of
 
 HERE = Path(__file__).parent
 SETTINGS = (
@@ -34,7 +34,7 @@ from pathlib import Path
 from ichseq.config import load_config
 from ichseq.data.index import Index
 from ichseq.training.engine import Trainer
-from ichseq.training.runs import leaf_of
+from ichseq.runs.folders import leaf_of
 from ichseq.training.session import Session
 from ichseq.training.stopping import StopRequest
 torch.set_num_threads(1)
@@ -49,7 +49,7 @@ Trainer(session, StopRequest()).run()
 
 def test_what_the_cpu_says_when_memory_ends_is_recognised() -> None:
     code = (
-        "import re, resource, torch; from pathlib import Path; from ichseq.memory import out_of_memory\n"
+        "import re, resource, torch; from pathlib import Path; from ichseq.devices import out_of_memory\n"
         "now = 1024 * int(re.search(r'VmSize:\\s+(\\d+)', Path('/proc/self/status').read_text())[1])\n"
         "resource.setrlimit(resource.RLIMIT_AS, (now + 50_000_000,) * 2)\n"
         "try: torch.empty(10**9)\n"

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from ichseq.ct.phantom.anatomy import Fields, head_fields
-from ichseq.ct.phantom.bleeding import Bleed, bleed_fields, blood_share, midline_shift, oedema_share, reaches
-from ichseq.ct.phantom.face import add_face
-from ichseq.ct.phantom.head import Array, Head
-from ichseq.ct.phantom.tissue import AIR, cut_parts, hounsfield
+from ichseq.phantom.anatomy import Fields, head_fields
+from ichseq.phantom.bleeding import Bleed, bleed_fields, blood_share, midline_shift, oedema_share, reaches
+from ichseq.phantom.face import add_face
+from ichseq.phantom.head import Array, Head
+from ichseq.phantom.tissue import AIR, cut_parts, hounsfield
 
 SUB_PLANES = (-1 / 3, 0.0, 1 / 3)
 FIELD_STEP = 2.0

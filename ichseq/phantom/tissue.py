@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ichseq.ct.phantom.anatomy import Fields
-from ichseq.ct.phantom.head import Array, Head
+from ichseq.phantom.anatomy import Fields
+from ichseq.phantom.head import Array, Head
 
 BONE, DIPLOE, AIR, FAT, MUSCLE, SKIN = 1350.0, 720.0, -1000.0, -95.0, 52.0, 20.0
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from ichseq.errors import DataError
-from ichseq.inference.tables import check_writable, exams_beside, write_table
+from ichseq.predictions.write import check_writable, exams_beside, write_table
 
 
 def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import torch
 
 from ichseq import Model
 from ichseq.config import load_config
-from ichseq.memory import USABLE, free_bytes
-from ichseq.training.fit import LIVE_CHUNK, fit_step
+from ichseq.devices import USABLE, free_bytes
+from ichseq.training.memory_plan import LIVE_CHUNK, fit_step
 
 CPU = torch.device("cpu")
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import ichseq
 from ichseq.config import Config, save_config
-from ichseq.training.runs import write_json
+from ichseq.runs.folders import write_json
 
 _BEFORE_THE_FIRST_STEP = ("config.yaml", "run.json", "run.json.part", "log.txt")
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ichseq.errors import ConfigError, DataError, counted
-from ichseq.inference.ensemble import clip
-from ichseq.inference.tables import write_table
 from ichseq.labels import CLIP_PROBABILITY, LABELS
+from ichseq.predictions.ensemble import clip
+from ichseq.predictions.write import write_table
 
 COLUMNS: Final = ("ID", "Label")
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ichseq.ct.phantom.anatomy import Fields, head_fields, vault
-from ichseq.ct.phantom.head import Array, Head, Waves, draw_waves
-from ichseq.ct.phantom.tissue import Parts, cut_parts, soft
 from ichseq.labels import LABELS
+from ichseq.phantom.anatomy import Fields, head_fields, vault
+from ichseq.phantom.head import Array, Head, Waves, draw_waves
+from ichseq.phantom.tissue import Parts, cut_parts, soft
 
 KINDS = LABELS[:5]
 JOINS = {

@@ -13,10 +13,12 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from ichseq.ct.phantom.bleeding import Bleed, draw_bleeds, draw_kinds, fit_levels
-from ichseq.ct.phantom.dicom_file import SliceWriter
-from ichseq.ct.phantom.head import draw_head
-from ichseq.ct.phantom.scanner import (
+from ichseq.errors import ConfigError, DataError
+from ichseq.labels import LABELS
+from ichseq.phantom.bleeding import Bleed, draw_bleeds, draw_kinds, fit_levels
+from ichseq.phantom.dicom_file import SliceWriter
+from ichseq.phantom.head import draw_head
+from ichseq.phantom.scanner import (
     Picture,
     Pose,
     Stack,
@@ -26,8 +28,6 @@ from ichseq.ct.phantom.scanner import (
     finish,
     take_slice,
 )
-from ichseq.errors import ConfigError, DataError
-from ichseq.labels import LABELS
 
 SEEN_SHARE, SEEN_AREA = 1 / 3, 50.0
 """A slice is positive for a kind where at least 50 mm2 of its pixels hold a third of blood of that kind or more,

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 
 from ichseq.config import TrainConfig
-from ichseq.memory import USABLE, free_bytes
+from ichseq.devices import USABLE, free_bytes
 from ichseq.model import Model
 
 LIVE_CHUNK: Final = 32

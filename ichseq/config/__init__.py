@@ -18,7 +18,7 @@ from typing import Any, Literal
 import yaml
 
 from ichseq.errors import ConfigError
-from ichseq.labels import DEFAULT_WINDOWS
+from ichseq.windows import DEFAULT_WINDOWS
 
 STAGES: tuple[str, ...] = ("slice", "frozen", "joint")
 
@@ -39,7 +39,7 @@ class ModelConfig:
     pool: Literal["avg", "max", "catavgmax"] = "avg"  # over the backbone's last feature map; small bleeds like max
     # Strides of the backbone's maps, such as 4, 8, 16, after which a convolution across three slices runs.
     cross_slice: tuple[int, ...] = ()
-    # How the embeddings of a series are read, a name of ichseq.sequence.parts.PARTS; none: each slice by itself.
+    # How the embeddings of a series are read, a name of ichseq.model.sequence.parts.PARTS; none: each slice by itself.
     sequence: Literal["lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv", "none"] = "lstm2"
     hidden_size: int = 256  # units of each direction of an LSTM or GRU; width of the other sequence parts
     sequence_inputs: tuple[Literal["position", "spacing"], ...] = ()  # appended to what the sequence part reads

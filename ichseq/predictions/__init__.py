@@ -1,0 +1,1 @@
+"""Prediction tables, a row a slice: what prediction and evaluation write, and everything after them reads."""

@@ -1,0 +1,19 @@
+"""Hounsfield units: the range that is kept, air, and the windows with their normalisation."""
+
+from typing import Final
+
+HU_RANGE: Final = (-200, 823)
+"""Range in HU that the store keeps and the model reads; what lies outside is clipped. Covers every default window."""
+
+AIR_HU: Final = -1024
+"""Hounsfield units of air: what stands where a scanner measured nothing."""
+
+WINDOWS: Final = {"brain": (40.0, 80.0), "subdural": (80.0, 200.0), "soft_tissue": (40.0, 380.0)}
+"""Name -> (centre, width) in HU. One input channel of the network each, in the order in which they are asked for."""
+
+DEFAULT_WINDOWS: Final = ("brain", "subdural", "soft_tissue")
+
+CHANNEL_MEAN: Final = {"brain": 0.22363983, "subdural": 0.18190407, "soft_tissue": 0.2523437}
+CHANNEL_STD: Final = {"brain": 0.32451536, "subdural": 0.2956294, "soft_tissue": 0.31335256}
+"""Mean and standard deviation of each windowed channel scaled to 0..1, over the RSNA 2019 training slices (published
+settings of the competition's 2nd place)."""
