@@ -96,7 +96,7 @@ def predict(slices: int, settings: list[str]) -> dict[str, float]:
     from ichseq import Model
     from ichseq.config import load_config
     from ichseq.ct.series import KEPT_BYTES, load_series
-    from ichseq.inference.panel import Panel
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import predict_series
 
     config = load_config("joint", None, settings).model
@@ -107,7 +107,7 @@ def predict(slices: int, settings: list[str]) -> dict[str, float]:
     kept = kept if kept <= KEPT_BYTES else 0
     peak = Peak(torch.device(device))
     with peak:
-        predict_series(Panel(model), series)
+        predict_series(ModelEnsemble(model), series)
     return {"input": kept, "peak": peak.bytes - (kept if device == "cpu" else 0)}
 
 

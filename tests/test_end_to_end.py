@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 from conftest import TINY
 
-from ichseq.labels import PREDICTION_COLUMNS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 
 def ichseq(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

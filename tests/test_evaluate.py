@@ -12,7 +12,7 @@ from conftest import tiny
 from ichseq.data.index import Index
 from ichseq.errors import DataError, RunError
 from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
-from ichseq.labels import PREDICTION_COLUMNS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 from ichseq.runs.folders import find_leaves, leaf_of
 from ichseq.training.engine import train
 

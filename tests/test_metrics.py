@@ -10,7 +10,8 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from ichseq.errors import DataError
 from ichseq.evaluation import bootstrap, metrics
 from ichseq.evaluation.metrics import evaluate_table
-from ichseq.labels import LABEL_WEIGHTS, LABELS, PREDICTION_COLUMNS
+from ichseq.labels import LABEL_WEIGHTS, LABELS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 TRUE = [f"true_{label}" for label in LABELS]
 PRIOR = [0.1, 0.2, 0.15, 0.2, 0.25, 0.4]

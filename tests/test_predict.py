@@ -15,10 +15,11 @@ import ichseq
 from ichseq.data.index import Index
 from ichseq.errors import ScanError
 from ichseq.inference import predict
-from ichseq.inference.panel import Panel
+from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import PHANTOM_NOTE, SeriesPrediction, predict_prepared, predict_sources
-from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.labels import LABELS
 from ichseq.model import Model
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 from ichseq.runs.folders import leaf_of
 
 
@@ -41,7 +42,7 @@ def test_dicom_and_prepared_set_give_the_same_logits(
         torch.manual_seed(0)
         model = Model("test_resnet", image_size=32, hidden_size=8, sequence="transformer", sequence_inputs=["spacing"])
     index = Index.load(prepared)
-    from_store = predict_prepared(Panel(model), index, np.arange(index.n_series))
+    from_store = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series))
     from_files = ichseq.predict(model, ichseq.load_series(phantoms / "stage_2_train"))
     one, other = (t.sort_values(["series_uid", "slice_index"], ignore_index=True) for t in (from_store, from_files))
     assert one["sop_uid"].tolist() == other["sop_uid"].tolist()
@@ -202,11 +203,11 @@ def test_pieces_know_the_neighbours_beyond_them(
     torch.manual_seed(0)
     three = Model("test_resnet", image_size=32, hidden_size=8, neighbours=1, crop=crop, sequence="none").eval()
     five = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
-    panel, index = Panel([three, model, five], ["flip"]), Index.load(prepared)
-    whole = predict_sources(panel, [phantoms / "stage_2_train"]).slices
+    ensemble, index = ModelEnsemble([three, model, five], ["flip"]), Index.load(prepared)
+    whole = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
     monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
-    pieces = predict_sources(panel, [phantoms / "stage_2_train"]).slices
-    from_store = predict_prepared(panel, index, np.arange(index.n_series))
+    pieces = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
+    from_store = predict_prepared(ensemble, index, np.arange(index.n_series))
     order = ["series_uid", "slice_index"]
     one, two, stored = (logits(t.sort_values(order, ignore_index=True)) for t in (whole, pieces, from_store))
     assert np.abs(one - two).max() < 1e-4
@@ -225,9 +226,9 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     def lose(looked: tuple, files: list[str]) -> SeriesPrediction:
         for file in files:
             Path(file).unlink()
-        return predict._answer(Panel(model), *looked)
+        return predict._answer(ModelEnsemble(model), *looked)
 
-    outcome = lose(predict._readable(Panel(model), series), lost)
+    outcome = lose(predict._readable(ModelEnsemble(model), series), lost)
     assert outcome.table is not None
     assert [item.file for item in outcome.unread] == lost
     assert "cannot be opened" in outcome.unread[0].reason
@@ -236,7 +237,7 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     assert np.abs(logits(outcome.table) - logits(left)).max() < 1e-5
     assert "1 slice could be read once only: left out" in outcome.warnings
     (series,) = ichseq.load_series(source)
-    outcome = lose(predict._readable(Panel(model), series), series.files)
+    outcome = lose(predict._readable(ModelEnsemble(model), series), series.files)
     assert (outcome.table, len(outcome.unread)) == (None, len(left))
 
 

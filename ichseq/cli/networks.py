@@ -131,18 +131,18 @@ def predict(
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
     """
     from ichseq.cluster import dask_cluster
-    from ichseq.inference.cluster import predict_there
-    from ichseq.inference.panel import Panel
+    from ichseq.inference.cluster import predict_distributed
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import phantom_note, predict_sources
     from ichseq.predictions.write import exams_beside, write_table
     from ichseq.runs.folders import models_of
 
     exams = exams_beside(out)
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    panel = Panel.load(folders, tta)
-    predicting = panel if scheduler is None else predict_there(folders, tta)
+    models = ModelEnsemble.load(folders, tta)
+    predictor = models if scheduler is None else predict_distributed(folders, tta)
     with dask_cluster(scheduler), progress_bar("predict", "series") as progress:
-        outcome = predict_sources(predicting, sources, note=phantom_note(panel.models), order=order, progress=progress)
+        outcome = predict_sources(predictor, sources, note=phantom_note(models.models), order=order, progress=progress)
     write_table(outcome.slices, out)
     write_table(outcome.exams, exams)
     click.echo(f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series: {out}, and by series {exams}")

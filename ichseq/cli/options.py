@@ -44,7 +44,7 @@ def machine() -> str:
 
 
 class Views(click.ParamType):
-    """Names with commas, such as flip,transpose; whether they exist, the panel says."""
+    """Names with commas, such as flip,transpose; whether they exist, `ModelEnsemble` says."""
 
     name = "views"
 

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ichseq.errors import DataError
-from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.labels import LABELS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 _BLOCK_BYTES: Final = 16 << 20  # read at a time, so that 4.5 million rows never stand in memory as text
 _UID_NAMES: Final = ("sop_uid", "SOPInstanceUID")

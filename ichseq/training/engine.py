@@ -24,7 +24,8 @@ from ichseq.devices import out_of_memory, release_memory
 from ichseq.errors import IchseqError, RunError
 from ichseq.labels import CLIP_PROBABILITY
 from ichseq.model import Model
-from ichseq.runs.folders import fold_words, leaf_of
+from ichseq.runs.folders import leaf_of
+from ichseq.runs.names import fold_words
 from ichseq.seeds import derive_seed
 from ichseq.training import checkpoint as ck
 from ichseq.training.losses import label_weight, weighted_bce_sum

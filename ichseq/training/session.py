@@ -21,8 +21,8 @@ from ichseq.data.index import Index
 from ichseq.devices import with_index
 from ichseq.errors import DataError, IchseqError, RunError, Stopped
 from ichseq.model import Model
-from ichseq.runs.folders import patient_hashes, refuse_seen_patients
-from ichseq.runs.log import Journal
+from ichseq.runs.log import RunLog
+from ichseq.runs.patients import patient_hashes, refuse_seen_patients
 from ichseq.training import checkpoint as ck
 from ichseq.training.build import (
     build_model,
@@ -84,7 +84,7 @@ class Session:
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
         self.device, self.group = with_index(self.accelerator.device), Processes(self.accelerator)
-        self.journal = Journal(leaf, writes=self.group.main, shown=progress)
+        self.journal = RunLog(leaf, writes=self.group.main, shown=progress)
         self.at = Position()
         self.started = time.monotonic()
 
