@@ -1,4 +1,4 @@
-"""A real Dask cluster of two workers does what this process does; one that is not there is said to be missing."""
+"""A real Dask cluster of two workers does what this process does; one that is not there is named."""
 
 import hashlib
 import shutil
@@ -94,7 +94,7 @@ def test_sources_may_be_named_relatively(
     assert table["sop_uid"].tolist() == zipped["sop_uid"].tolist()
 
 
-def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
     with (
         pytest.raises(ConfigError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"),
@@ -104,12 +104,12 @@ def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://node1", ""])
-def test_what_is_no_address_is_said(address: str) -> None:
+def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(ConfigError, match="not an address"), dask_cluster(address):
         pass
 
 
-def test_no_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
     with (
         LocalCluster(n_workers=0, dashboard_address=":0") as dask,

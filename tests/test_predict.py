@@ -157,7 +157,7 @@ def test_a_source_that_gives_nothing_is_a_failure_and_the_others_are_predicted(
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
-def test_an_odd_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Path) -> None:
+def test_a_doubtful_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
     slice_ = pydicom.dcmread(sorted(source.iterdir())[0])
     slice_.SOPInstanceUID += "9"
@@ -177,7 +177,7 @@ def test_a_long_series_is_read_in_pieces_with_the_same_result(
     monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
     read = []
     count = model.backbone_slices
-    pieces = predict_sources([model], [phantoms / "stage_2_test"], progress=lambda *at: read.append(at)).slices
+    pieces = predict_sources([model], [phantoms / "stage_2_test"], progress=lambda *done: read.append(done)).slices
     assert model.backbone_slices - count == len(whole)  # no slice twice, none of air
     assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
     assert pieces["sop_uid"].tolist() == whole["sop_uid"].tolist()

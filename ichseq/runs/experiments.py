@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 
     Attributes:
         data_key: of the prepared set.
-        folds: that were held out, in order.
+        folds: whose validation parts were scored, in order.
         slices: in all of them.
     """
 
