@@ -1,6 +1,5 @@
 """Prepare: the same set whatever the files' names, the workers and the interruptions; bad input named, nothing lost."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.errors import ConfigError, DataError, ScanError
+from ichseq.files import locked
 from ichseq.labels import LABELS
 from ichseq.windows import HU_RANGE
 
@@ -442,11 +442,11 @@ def test_a_set_is_not_mixed_up_with_another_source_version_fold_or_run(raw: Path
     (raw / "stage_2_train.csv").rename(tmp_path / "kept.csv")
     with pytest.raises(DataError, match=r"has labels from stage_2_train\.csv, and this run would lose them"):
         prepare(raw / "stage_2_train", out, workers=1)
-    handle = os.open(out, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(DataError, match="another `ichseq prepare` is at work there"):
+    with (
+        locked(out / ".lock", lambda: True),
+        pytest.raises(DataError, match="another `ichseq prepare` is at work there"),
+    ):
         prepare(raw, out, labels=tmp_path / "kept.csv", workers=1)
-    os.close(handle)
     assert content(out) == before
     settings = json.loads((out / "index.json").read_text())
     (out / "index.json").write_text(json.dumps(settings | {"format": 99}))
@@ -459,7 +459,7 @@ def test_a_set_that_another_run_finishes_meanwhile_is_kept(raw: Path, tmp_path: 
     other = write_layout(tmp_path / "other", PATIENTS + 1)
 
     def meanwhile(done: int, total: int) -> None:
-        if 2 * done == total and not out.exists():  # all headers are read, and no lock is held yet
+        if 2 * done == total and not out.exists():  # all headers are read, and the folder is not locked yet
             prepare(other, out, workers=1)
 
     with pytest.raises(DataError, match="was prepared from other, and 1 of its 8 series are not in this source"):

@@ -25,7 +25,7 @@ from ichseq.ct.series import list_files, nothing_usable
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
 from ichseq.data.index import SERIES_SCHEMA, SLICES_SCHEMA, Index, patients_of, write_index
 from ichseq.data.label_table import LabelTable, read_labels
-from ichseq.data.output import Identity, begin, check_output, check_same_source, discard, locked, sweep
+from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, sweep
 from ichseq.data.packing import Packed, end_with, pack_groups
 from ichseq.data.store import write_whole
 from ichseq.data.summary import LabelCounts, Summary
@@ -93,7 +93,7 @@ def prepare(
         "source": [item.resolve().name for item in sources],  # names alone: a path may say more than it should
         "labels": table and Path(table.name).name,
     }
-    with locked(out):
+    with alone(out):
         there, exists = check()  # again: another run may have finished a set here while the headers were read
         check_same_source(out, there, identities)
         sweep(out)

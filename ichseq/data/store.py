@@ -5,7 +5,6 @@ checksum of every slice, so that damage is an error and never a picture.
 """
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import blosc2
 import numpy as np
 
 from ichseq.errors import DataError, counted
-from ichseq.files import flush
+from ichseq.files import replacing
 from ichseq.windows import HU_RANGE
 
 CODEC: Final = "blosc2-zstd1-shuffle-1"
@@ -167,39 +166,19 @@ def read_stored(path: Path) -> Stored:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: beside, flushed to disk, renamed into place.
+    """Write a file, and its folder, so that it is there whole or not at all (`ichseq.files.replacing`).
 
     Raises:
         DataError: it cannot be written; what stood there before is untouched.
     """
-    part = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's files are their owner's alone
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        flush(path.parent)
-    except BaseException as error:  # Ctrl-C too
-        if part and os.path.exists(part):
-            os.unlink(part)
-        if not isinstance(error, OSError):
-            raise
+        with replacing(path, several_writers=True) as beside:  # a scheduler may give one task to two workers
+            beside.write_bytes(data)
+    except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error}); check the disk's free space and permissions"
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-_UMASK: Final = _umask()  # read once at import: reading it sets it for a moment, which other threads would see
 
 
 def _open(path: Path) -> tuple[blosc2.NDArray, Stored]:

@@ -20,7 +20,7 @@ import ichseq
 from ichseq.config import Config, save_config
 from ichseq.runs.folders import write_json
 
-_BEFORE_THE_FIRST_STEP = ("config.yaml", "run.json", "run.json.part", "log.txt")
+_BEFORE_THE_FIRST_STEP = ("config.yaml", "run.json", ".run.json.part", "log.txt")
 
 
 class Journal:
