@@ -16,7 +16,8 @@ import pytest
 from dicom_files import CT_IMAGE, HEAD_CT, ct_dataset, dicom_bytes, needs_head_ct
 from pydicom import uid
 
-from ichseq.ct.dicom import IMAGE_DTYPE, SliceError, read_header
+from ichseq.ct.dicom import IMAGE_DTYPE, read_header
+from ichseq.ct.left_out import SliceError
 from ichseq.ct.pixels import read_hu
 
 
@@ -171,7 +172,7 @@ REFUSALS = {
     "sagittal": ({"ImageOrientationPatient": [0, 1, 0, 0, 0, -1]}, "not axial"),
     "localizer": ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
     "MR": ({"Modality": "MR"}, "modality MR, not CT"),
-    "odd modality": ({"Modality": "Jane Doe"}, "modality unknown, not CT"),
+    "unknown modality": ({"Modality": "Jane Doe"}, "modality unknown, not CT"),
     "no modality": ({"Modality": None}, "no Modality in the header"),
     "report": ({"Modality": "SR"}, "a dose report or another structured report"),
     "capture": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "a secondary capture"),
@@ -192,16 +193,20 @@ REFUSALS = {
     "spacing": ({"PixelSpacing": [0, 0.5]}, "PixelSpacing is not positive"),
     "long id": ({"PatientID": "x" * 5000}, "PatientID is 5000 bytes long, more than 1024"),
 }  # fmt: skip
+NO_SLICES = {"sagittal", "localizer", "MR", "unknown modality", "report", "capture", "dose screen", "colour"}
+"""What is rightly no slice of an axial series; every other refusal may mean that a slice is missing."""
 
 
-@pytest.mark.parametrize(("changes", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_refusals(changes, message):
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name):
+    changes, message = REFUSALS[name]
     sop_class = {"Modality": "1.2"} if changes.get("Modality", "") is None else {}
     data = dicom_bytes(ct_dataset(**changes), sop_class=sop_class.get("Modality", CT_IMAGE))
     if "SOPInstanceUID" in changes:  # the file meta would stand in for it
         data = dicom_bytes(ct_dataset(**changes), preamble=False)
-    with pytest.raises(SliceError, match=message):
+    with pytest.raises(SliceError, match=message) as caught:
         read_header(io.BytesIO(data), "file")
+    assert caught.value.expected == (name in NO_SLICES)
 
 
 def test_the_refused_file_is_otherwise_good():
@@ -223,14 +228,14 @@ def test_directory_of_files_is_no_image():
 def test_an_empty_file_is_a_broken_one():
     with pytest.raises(SliceError, match="file: is empty; get the file again") as caught:
         read_header(io.BytesIO(b""), "file")
-    assert not caught.value.is_dicom
+    assert (caught.value.is_dicom, caught.value.expected) == (False, False)
 
 
 @pytest.mark.parametrize("content", [b"ID,Label\n" * 50, bytes(5000), b"\x89PNG" + bytes(500)])
 def test_other_files_are_no_dicom(content):
     with pytest.raises(SliceError, match="not a DICOM file") as caught:
         read_header(io.BytesIO(content), "file")
-    assert not caught.value.is_dicom
+    assert (caught.value.is_dicom, caught.value.expected) == (False, True)
 
 
 @pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])

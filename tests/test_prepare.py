@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from dicom_files import HEAD_CT, ct_dataset, dicom_bytes, needs_head_ct
 
-from ichseq.ct.archive import count_reasons
+from ichseq.ct.left_out import count_reasons
 from ichseq.ct.series import load_series
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare

@@ -14,9 +14,10 @@ import pytest
 from dicom_files import AXIAL, HEAD_CT, ct_dataset, dicom_bytes, needs_head_ct, write_series
 
 import ichseq
-from ichseq.ct.dicom import PHANTOM_MARK, SliceError
+from ichseq.ct.dicom import PHANTOM_MARK
+from ichseq.ct.left_out import SliceError
 from ichseq.ct.series import Series, SeriesCollection, group_headers, list_files, load_series, make_series, scan_headers
-from ichseq.errors import ScanError
+from ichseq.errors import ConfigError, ScanError
 
 
 def write(folder: Path, **slices) -> None:
@@ -113,7 +114,7 @@ def test_order_by_number_or_name_for_scans_without_positions(tmp_path):
     assert numbers(only(load_series(tmp_path, order="file"))) == [1, 3, 2]
     write(tmp_path, x=ct_dataset(number=4))
     assert "no InstanceNumber" in reasons(load_series(tmp_path, order="instance"))["x"]
-    with pytest.raises(ScanError, match="use position, instance or file"):
+    with pytest.raises(ConfigError, match="use position, instance or file"):
         load_series(tmp_path, order="z")  # type: ignore[arg-type]
 
 
@@ -153,6 +154,7 @@ def test_identical_slice_is_kept_once_and_reported(tmp_path):
     assert numbers(only(collection)) == [1, 2, 3]
     assert len(collection.left_out) == 2
     assert all("duplicate: same place and pixels as" in reason for reason in reasons(collection).values())
+    assert all(item.expected for item in collection.left_out)
 
 
 @pytest.mark.parametrize("tag", ["AcquisitionNumber", "ConvolutionKernel"])

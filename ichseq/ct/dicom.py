@@ -31,6 +31,7 @@ from ichseq.ct.elements import (
     short_of,
     text_of,
 )
+from ichseq.ct.left_out import SliceError
 from ichseq.ct.streams import Inflated
 from ichseq.errors import ScanError
 
@@ -72,17 +73,6 @@ IMAGE_DTYPE: Final = np.dtype(
 """The numbers of a slice that reading and ordering need: enough to read the pixels without the header."""
 
 
-class SliceError(ScanError):
-    """One file that is no usable CT slice: `file`, `reason`, and `is_dicom` (False: not a DICOM file at all)."""
-
-    def __init__(self, file: str, reason: str, is_dicom: bool = True) -> None:
-        super().__init__(f"{file}: {reason}")
-        self.file, self.reason, self.is_dicom = file, reason, is_dicom
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.file, self.reason, self.is_dicom)
-
-
 class Header(NamedTuple):
     """What a slice's header says; `numbers` has the fields of IMAGE_DTYPE in their order."""
 
@@ -115,11 +105,11 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
             raise Refused("is empty; get the file again", is_dicom=False)
         return _read(stream, name, size, need_position)
     except Refused as refused:
-        raise SliceError(name, refused.reason, refused.is_dicom) from None
+        raise SliceError(name, refused.reason, expected=refused.expected, is_dicom=refused.is_dicom) from None
     except SliceError:
         raise
     except ScanError as error:  # from a stream: damaged or endless compressed data
-        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
+        raise SliceError(name, error.reason) from error
     except OSError as error:
         raise SliceError(name, f"cannot be read ({error.strerror or error})") from error
     except Exception as error:  # the parser fails in many ways on damaged bytes; whatever it is, this file is out
@@ -130,7 +120,7 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
     with quiet_pydicom() as note:
         meta, syntax = read_meta(stream, size)
         if text_of(meta, "MediaStorageSOPClassUID") == "1.2.840.10008.1.3.10":
-            refuse("a DICOMDIR (a table of contents), not an image")
+            refuse("a DICOMDIR (a table of contents), not an image", expected=True)
         limit: int | None = size
         if syntax == DEFLATED:
             stream, limit = Inflated(stream, name, limit=_MAX_INFLATED), None  # type: ignore[assignment]
@@ -169,17 +159,17 @@ def _check_kind(dataset: Dataset, meta: Dataset) -> None:
     modality = text_of(dataset, "Modality").upper()
     image_type = text_of(dataset, "ImageType").upper().split("\\")
     if modality == "SR" or sop_class.startswith("1.2.840.10008.5.1.4.1.1.88."):
-        refuse("a dose report or another structured report, not an image")
+        refuse("a dose report or another structured report, not an image", expected=True)
     if f"{sop_class}.".startswith("1.2.840.10008.5.1.4.1.1.7."):
-        refuse("a secondary capture, not a CT slice")
+        refuse("a secondary capture, not a CT slice", expected=True)
     if modality and modality != "CT":
-        refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT")
+        refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT", expected=True)
     if not modality and sop_class not in (_CT_IMAGE, *_MULTI_FRAME):
         refuse("no Modality in the header, so not known to be CT")
     if "LOCALIZER" in image_type:
-        refuse("a localizer (scout image), not an axial slice")
+        refuse("a localizer (scout image), not an axial slice", expected=True)
     if "SCREEN SAVE" in image_type or "DOSE_INFO" in image_type:
-        refuse("a screen capture (dose report), not a CT slice")
+        refuse("a screen capture (dose report), not a CT slice", expected=True)
     frames = text_of(dataset, "NumberOfFrames")
     if sop_class in _MULTI_FRAME or frames not in ("", "1"):
         refuse("enhanced (multi-frame) CT, which is not read; convert it to single-frame CT first (dcm4che's emf2sf)")
@@ -189,7 +179,7 @@ def _check_image(dataset: Dataset) -> tuple[int, int, int, int, bool]:
     """(rows, columns, bits allocated, bits stored, signed) of one grey image within the bounds."""
     samples, photometric = short_of(dataset, "SamplesPerPixel"), text_of(dataset, "PhotometricInterpretation")
     if samples not in (None, 1) or photometric not in ("", "MONOCHROME1", "MONOCHROME2"):
-        refuse("a colour image (screen capture), not a CT slice")
+        refuse("a colour image (screen capture), not a CT slice", expected=True)
     found = {key: short_of(dataset, key) for key in ("Rows", "Columns", "BitsAllocated", "PixelRepresentation")}
     for key, value in found.items():
         if value is None:
@@ -307,7 +297,7 @@ def _geometry(dataset: Dataset, required: bool) -> tuple[tuple[float, ...], tupl
         if off_unit > 0.01 or abs(sum(a * b for a, b in zip(row, column, strict=True))) > 0.01:
             refuse("ImageOrientationPatient is not a pair of perpendicular unit vectors")
         if abs(row[0] * column[1] - row[1] * column[0]) < MIN_AXIAL:
-            refuse("not axial (a localizer, or a coronal or sagittal image)")
+            refuse("not axial (a localizer, or a coronal or sagittal image)", expected=True)
     spacing = floats_of(dataset, "PixelSpacing", 2)
     if spacing is not None and min(spacing) <= 0:
         refuse("PixelSpacing is not positive")

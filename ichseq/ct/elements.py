@@ -66,14 +66,14 @@ NO_NUMBER: Final = int(np.iinfo(np.int64).min)
 class Refused(Exception):
     """A file is out, for this reason; the reader that knows its name makes a SliceError of it."""
 
-    def __init__(self, reason: str, is_dicom: bool = True) -> None:
+    def __init__(self, reason: str, *, expected: bool = False, is_dicom: bool = True) -> None:
         super().__init__(reason)
-        self.reason, self.is_dicom = reason, is_dicom
+        self.reason, self.expected, self.is_dicom = reason, expected, is_dicom
 
 
-def refuse(reason: str) -> NoReturn:
-    """Raise Refused; an expression's worth of typing less at every check."""
-    raise Refused(reason)
+def refuse(reason: str, *, expected: bool = False) -> NoReturn:
+    """Raise Refused."""
+    raise Refused(reason, expected=expected)
 
 
 class _Note:
@@ -124,7 +124,7 @@ def read_meta(stream: BinaryIO, size: int) -> tuple[Dataset, str]:
         if not _looks_like_dicom(start, size):
             zipped = start.startswith(b"PK\x03\x04")
             reason = "a zip inside the source; name it as a source of its own" if zipped else "not a DICOM file"
-            raise Refused(reason, is_dicom=False)
+            raise Refused(reason, expected=not zipped, is_dicom=False)
         stream.seek(0)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     return meta, text_of(meta, "TransferSyntaxUID")

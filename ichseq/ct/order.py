@@ -12,9 +12,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from ichseq.ct.archive import LeftOut
-from ichseq.ct.dicom import SliceError
 from ichseq.ct.elements import NO_NUMBER
+from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.scan import Headers
 
 Order = Literal["position", "instance", "file"]
@@ -147,7 +146,8 @@ def _drop_identical(
         first = kept.setdefault(digests[row] or f"unreadable {row}", row)
         if first != row:
             gone.add(row)
-            left_out.append(LeftOut(names[row], f"duplicate: same place and pixels as {names[first]}, which is kept"))
+            reason = f"duplicate: same place and pixels as {names[first]}, which is kept"
+            left_out.append(LeftOut(names[row], reason, expected=True))
     return gone
 
 

@@ -5,8 +5,9 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from pydicom.pixels import get_decoder
 
-from ichseq.ct.dicom import SliceError, missing_decoder
+from ichseq.ct.dicom import missing_decoder
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, quiet_pydicom, read_meta
+from ichseq.ct.left_out import SliceError
 from ichseq.ct.streams import Inflated, Window
 from ichseq.errors import ScanError
 from ichseq.windows import AIR_HU
@@ -46,7 +47,7 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
     except SliceError:
         raise
     except ScanError as error:
-        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
+        raise SliceError(name, error.reason) from error
     except OSError as error:
         raise SliceError(name, f"cannot be read ({error.strerror or error})") from error
 

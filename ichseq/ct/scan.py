@@ -16,8 +16,9 @@ from typing import Final
 
 import numpy as np
 
-from ichseq.ct.archive import FileList, LeftOut
-from ichseq.ct.dicom import IMAGE_DTYPE, Header, SliceError, read_header
+from ichseq.ct.archive import FileList
+from ichseq.ct.dicom import IMAGE_DTYPE, Header, read_header
+from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.errors import ScanError
 
 ROW_DTYPE: Final = np.dtype([("file", "i8"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())])
@@ -102,7 +103,7 @@ def scan_headers(
             texts.append(tuple(getattr(header, name).encode("utf-8") for name in TEXTS))
             dicom_files += 1
         except SliceError as error:
-            left_out.append(LeftOut(error.file, error.reason))
+            left_out.append(error.left_out)
             dicom_files += error.is_dicom
         if progress is not None:
             progress(i + 1)
@@ -119,7 +120,7 @@ def _scan_one(files: FileList, i: int, need_position: bool) -> Header:
     except SliceError:
         raise
     except ScanError as error:  # it could not even be opened
-        raise SliceError(name, str(error).removeprefix(f"{name}: "), is_dicom=False) from error
+        raise SliceError(name, error.reason, is_dicom=False) from error
 
 
 def group_headers(headers: Headers) -> list[np.ndarray]:

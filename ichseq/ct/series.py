@@ -13,12 +13,12 @@ from typing import Any, Final, overload
 
 import numpy as np
 
-from ichseq.ct.archive import FileList, LeftOut, list_files
-from ichseq.ct.dicom import SliceError
+from ichseq.ct.archive import FileList, list_files
+from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.order import Order, Part, arrange
 from ichseq.ct.pixels import read_hu
 from ichseq.ct.scan import Headers, group_headers, scan_headers
-from ichseq.errors import ScanError, counted
+from ichseq.errors import ConfigError, ScanError, counted
 
 __all__ = [
     "FileList",
@@ -126,12 +126,12 @@ class Series:
             ScanError: the series has no such file, or no other.
         """
         if file not in self.files:
-            raise ScanError(f"{file}: not a file of this series; take a name from its files")
+            raise ScanError(file, "not a file of this series; take a name from its files")
         return self._subset([k for k, name in enumerate(self.files) if name != file])
 
     def _subset(self, numbers: list[int]) -> "Series":
         if not numbers:
-            raise ScanError(f"{self.files[0]}: no slice of its series can be read; get the files again")
+            raise ScanError(self.files[0], "no slice of its series can be read; get the files again")
         files, headers = self._files.take(numbers), self._headers.take(numbers)
         subset = Series(files, headers, self.positions_mm[numbers], self._warnings)
         subset._repaired = {k for k, number in enumerate(numbers) if number in self._repaired}
@@ -159,7 +159,7 @@ class Series:
             try:
                 one = self._read_one(number)
             except SliceError as error:
-                left_out.append(LeftOut(error.file, error.reason))
+                left_out.append(error.left_out)
                 continue
             if look is not None:
                 look(one)
@@ -224,9 +224,10 @@ def load_series(
 
     Raises:
         ScanError: a path does not exist, there is no DICOM file, or none is a usable CT slice.
+        ConfigError: an unknown order.
     """
     if order not in ("position", "instance", "file"):
-        raise ScanError(f"order {order!r} is unknown; use position, instance or file")
+        raise ConfigError(f"order {order!r} is unknown; use position, instance or file")
     files = list_files(source)
     tell = None if progress is None else lambda done: progress(done, len(files))
     headers = scan_headers(files, need_position=order == "position", progress=tell)
@@ -265,12 +266,12 @@ def make_series(files: FileList, headers: Headers, *, order: Order = "position")
 def nothing_usable(files: FileList, dicom_files: int, left_out: Sequence[LeftOut]) -> ScanError:
     """The error for a source without a usable slice: what was found instead, most frequent reason first."""
     shown = ", ".join(files.sources[:3]) + (f" and {len(files.sources) - 3} more" if len(files.sources) > 3 else "")
-    if not dicom_files and all(item.reason == "not a DICOM file" for item in left_out):
-        return ScanError(f"no DICOM file in {shown} ({counted(len(files), 'file')} looked at); check the path")
+    if not dicom_files and all(item.expected for item in left_out):
+        return ScanError("", f"no DICOM file in {shown} ({counted(len(files), 'file')} looked at); check the path")
     examples = {item.reason: item.file for item in reversed(left_out)}
     reasons = Counter(item.reason for item in left_out).most_common(3)
     found = "; ".join(f"{count} x {reason} ({examples[reason]})" for reason, count in reasons)
-    return ScanError(f"no {'usable CT slice' if dicom_files else 'DICOM file'} in {shown}: {found}")
+    return ScanError("", f"no {'usable CT slice' if dicom_files else 'DICOM file'} in {shown}: {found}")
 
 
 def _read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray, bool]:
@@ -281,7 +282,7 @@ def _read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray
     except SliceError:
         raise
     except ScanError as error:  # it could not be opened any more
-        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
+        raise SliceError(name, error.reason) from error
 
 
 def _oddities(headers: Headers, part: Part) -> list[str]:

@@ -56,15 +56,15 @@ class Window(io.RawIOBase):
         while left and (data := self._base.read(min(left, _CHECKED))):
             left, crc = left - len(data), zlib.crc32(data, crc)
         if left or crc != self._crc:
-            raise ScanError(_differs(self._name))
+            raise _differs(self._name)
 
     def close(self) -> None:
         self._base.close()
         super().close()
 
 
-def _differs(name: str) -> str:
-    return f"{name}: damaged (length or checksum differs from the archive's); get it again"
+def _differs(name: str) -> ScanError:
+    return ScanError(name, "damaged (length or checksum differs from the archive's); get it again")
 
 
 class Inflated(io.RawIOBase):
@@ -122,12 +122,12 @@ class Inflated(io.RawIOBase):
             try:
                 self._data += self._inflater.decompress(packed, self._limit + 1 - len(self._data))
             except zlib.error as error:
-                raise ScanError(f"{self._name}: damaged compressed data; get the file again") from error
+                raise ScanError(self._name, "damaged compressed data; get the file again") from error
             if len(self._data) > self._limit:
-                raise ScanError(f"{self._name}: unpacks to more than {self._limit} bytes; refused")
+                raise ScanError(self._name, f"unpacks to more than {self._limit} bytes; refused")
             self._done = self._inflater.eof
             if not packed and not self._done:
-                raise ScanError(f"{self._name}: truncated (compressed data end early); get the file again")
+                raise ScanError(self._name, "truncated (compressed data end early); get the file again")
             if self._done:
                 self._check()
 
@@ -142,7 +142,7 @@ class Inflated(io.RawIOBase):
     def _check(self) -> None:
         short = self._size is not None and len(self._data) != self._size
         if short or (self._crc is not None and zlib.crc32(self._data) != self._crc):
-            raise ScanError(_differs(self._name))
+            raise _differs(self._name)
 
     def close(self) -> None:
         self._base.close()

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from ichseq.ct.archive import FileList, LeftOut
-from ichseq.ct.dicom import SliceError
+from ichseq.ct.archive import FileList
+from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.scan import Headers
 from ichseq.ct.series import Series, make_series
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole

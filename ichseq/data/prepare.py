@@ -19,7 +19,8 @@ import joblib
 import numpy as np
 import pyarrow as pa
 
-from ichseq.ct.archive import FileList, LeftOut
+from ichseq.ct.archive import FileList
+from ichseq.ct.left_out import LeftOut
 from ichseq.ct.scan import Headers, group_headers, scan_headers
 from ichseq.ct.series import list_files, nothing_usable
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
@@ -292,6 +293,6 @@ def _with_folds(series: pa.Table, slices: pa.Table, *, folds: int, seed: int, ke
 def _csv(left_out: list[LeftOut]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LeftOut._fields)
-    writer.writerows(left_out)
+    writer.writerow(("file", "reason"))
+    writer.writerows((item.file, item.reason) for item in left_out)
     return text.getvalue().encode("utf-8", "backslashreplace")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ichseq.ct.archive import LeftOut, count_reasons
+from ichseq.ct.left_out import LeftOut, count_reasons
 from ichseq.data.index import Index
 from ichseq.errors import counted
 from ichseq.labels import LABELS

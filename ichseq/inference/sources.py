@@ -3,26 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-from ichseq.ct.archive import LeftOut
+from ichseq.ct.left_out import LeftOut
 from ichseq.ct.order import Order
 from ichseq.ct.series import SeriesCollection, load_series
 from ichseq.errors import ScanError
-
-# Files that are rightly no part of an axial series; leaving one out is no failure.
-EXPECTED: Final = (
-    "not a DICOM file",
-    "a DICOMDIR",
-    "a localizer",
-    "not axial",
-    "a dose report",
-    "a secondary capture",
-    "a screen capture",
-    "a colour image",
-    "modality ",
-    "duplicate: ",
-)
 
 
 def load_sources(
@@ -65,5 +50,5 @@ def _fruitless(sources: Sequence[str | Path], found: SeriesCollection, order: Or
         try:
             load_series(source, order=order)
         except ScanError as error:
-            fruitless.append(LeftOut(str(source), str(error)))
+            fruitless.append(LeftOut(str(source), error.reason))
     return fruitless
