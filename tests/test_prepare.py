@@ -17,7 +17,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from dicom_files import HEAD_CT, ct_dataset, dicom_bytes, needs_head_ct
+from dicom_files import ct_dataset, dicom_bytes
 
 from ichseq.ct.left_out import count_reasons
 from ichseq.ct.series import load_series
@@ -500,9 +500,8 @@ def test_progress_ends_at_its_total(raw: Path, tmp_path: Path) -> None:
     assert {whole for _, whole in told} == {total}
 
 
-@needs_head_ct
-def test_the_real_head_ct(tmp_path: Path) -> None:
-    summary = prepare(HEAD_CT, tmp_path / "out", folds=1, workers=1)
+def test_the_real_head_ct(head_ct: Path, tmp_path: Path) -> None:
+    summary = prepare(head_ct, tmp_path / "out", folds=1, workers=1)
     index = summary.index
     assert (index.n_series, index.n_slices) == (1, 28)
-    assert np.array_equal(read_slices(index.store_path(0)), np.clip(load_series(HEAD_CT)[0].hu, *HU_RANGE))
+    assert np.array_equal(read_slices(index.store_path(0)), np.clip(load_series(head_ct)[0].hu, *HU_RANGE))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import AXIAL, HEAD_CT, ct_dataset, dicom_bytes, needs_head_ct, write_series
+from dicom_files import AXIAL, ct_dataset, dicom_bytes, write_series
 
 import ichseq
 from ichseq.ct.dicom import PHANTOM_MARK
@@ -405,19 +405,18 @@ def test_reading_scans_needs_no_torch():
 # ---- a real scan
 
 
-@needs_head_ct
 @pytest.mark.parametrize("packed", [False, True])
-def test_real_head_ct(tmp_path, packed):
+def test_real_head_ct(head_ct, tmp_path, packed):
     """28 slices in the order of InstanceNumber, named and packed at random; 4 mm apart below, 7 mm above."""
     names = [f"{k:02d}.dcm" for k in range(1, 29)]
     shuffled = random.Random(3).sample(range(1000), 28)
     if packed:
         with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, k in zip(names, shuffled, strict=True):
-                archive.write(HEAD_CT / name, f"dir/{k}")
+                archive.write(head_ct / name, f"dir/{k}")
     else:
         for name, k in zip(names, shuffled, strict=True):
-            shutil.copy(HEAD_CT / name, tmp_path / str(k))
+            shutil.copy(head_ct / name, tmp_path / str(k))
     collection = ichseq.load_series(tmp_path / "scan.zip" if packed else tmp_path)
     series = only(collection)
     assert collection.left_out == []

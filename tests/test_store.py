@@ -7,7 +7,6 @@ from pathlib import Path
 import blosc2
 import numpy as np
 import pytest
-from dicom_files import HEAD_CT, needs_head_ct
 
 from ichseq.ct.series import load_series
 from ichseq.data.store import read_slices, read_stored, write_series, write_whole
@@ -122,9 +121,8 @@ def test_a_full_disk_leaves_the_earlier_file_and_no_other(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [path]
 
 
-@needs_head_ct
-def test_a_slice_of_the_real_head_ct_takes_at_most_100_kilobytes(tmp_path: Path) -> None:
-    hu = load_series(HEAD_CT)[0].hu
+def test_a_slice_of_the_real_head_ct_takes_at_most_100_kilobytes(head_ct: Path, tmp_path: Path) -> None:
+    hu = load_series(head_ct)[0].hu
     write_series(tmp_path / "a", hu)
     assert np.array_equal(read_slices(tmp_path / "a"), np.clip(hu, *HU_RANGE))
     assert (tmp_path / "a").stat().st_size <= 100_000 * len(hu)

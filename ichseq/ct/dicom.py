@@ -247,11 +247,14 @@ def _check_fragments(stream: BinaryIO, offset: int, size: int) -> None:
 
 def missing_decoder(syntax: str) -> str:
     """Why a compressed transfer syntax cannot be decoded here and what to install; "" if it can be."""
-    name = UID(syntax).name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unknown"
+    with quiet_pydicom():
+        name = UID(syntax).name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unknown"
+        try:
+            decoder = get_decoder(syntax)
+        except (NotImplementedError, ValueError):
+            decoder = None
     label = name if name == syntax or name == "unknown" else f"{name} ({syntax})"
-    try:
-        decoder = get_decoder(syntax)
-    except (NotImplementedError, ValueError):
+    if decoder is None:
         return f"transfer syntax {label} is not one that is read; convert the file to Explicit VR Little Endian"
     return "" if decoder.is_available else f"compressed as {label}, and no decoder is installed: {INSTALL_DECODERS}"
 
