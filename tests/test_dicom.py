@@ -347,7 +347,7 @@ def test_no_value_of_a_header_reaches_a_log(caplog, recwarn):
     for number, vr in enumerate(("LO", "UI", "DS", "UN")):
         private.add_new(number, vr, secret.encode() if vr == "UN" else f"9{secret}" if vr != "DS" else "1" * 17)
     data = dicom_bytes(dataset)
-    caplog.clear()  # what pydicom said while it wrote them
+    caplog.clear()  # what pydicom logged while it wrote them
     recwarn.clear()
     with caplog.at_level(logging.DEBUG):
         header = read_header(io.BytesIO(data), "file")
@@ -355,7 +355,7 @@ def test_no_value_of_a_header_reaches_a_log(caplog, recwarn):
     assert not caplog.records
     assert not recwarn.list
     noted = dict(zip(IMAGE_DTYPE.names, header.numbers, strict=True))["noted"]
-    assert noted  # pydicom doubted the character set: said, without the value
+    assert noted  # pydicom doubted the character set: noted, without the value
     with pytest.warns(UserWarning, match=secret):  # and outside of the reader its warnings are as they were
         str(pydicom.dcmread(io.BytesIO(data)))
 

@@ -116,9 +116,9 @@ def test_the_set_holds_the_scans_in_order_with_their_labels(raw: Path, tmp_path:
 
 def test_names_and_messages_hold_no_patient(raw: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     summary = prepare(raw, tmp_path / "out", workers=1)
-    said = summary.text() + "".join(capfd.readouterr()) + "".join(content(tmp_path / "out"))
-    said += (tmp_path / "out" / "index.json").read_text()
-    assert "patient0" not in said
+    output = summary.text() + "".join(capfd.readouterr()) + "".join(content(tmp_path / "out"))
+    output += (tmp_path / "out" / "index.json").read_text()
+    assert "patient0" not in output
     assert str(tmp_path) not in (tmp_path / "out" / "index.json").read_text()
 
 
@@ -138,7 +138,7 @@ def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tm
                 file.write(path, f"rsna-intracranial-hemorrhage-detection/{path.relative_to(raw)}")
     zipped = prepare(archive, tmp_path / "c", workers=1)
     assert zipped.ignored == 3  # the two tables and the test slice
-    assert zipped.index.file(0).startswith(f"{archive}/rsna-intracranial-hemorrhage-detection/stage_2_train/ID_")
+    assert zipped.index.files(0)[0].startswith(f"{archive}/rsna-intracranial-hemorrhage-detection/stage_2_train/ID_")
     expected = pixels_and_labels(tmp_path / "a")
     assert pixels_and_labels(tmp_path / "b") == expected
     assert pixels_and_labels(tmp_path / "c") == expected
@@ -492,12 +492,12 @@ def test_a_full_disk_leaves_the_set_as_it_was(raw: Path, tmp_path: Path, limit: 
 
 def test_progress_ends_at_its_total(raw: Path, tmp_path: Path) -> None:
     bad = list(bad_files(raw / "stage_2_train"))
-    told: list[tuple[int, int]] = []
-    prepare(raw, tmp_path / "out", workers=1, progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    prepare(raw, tmp_path / "out", workers=1, progress=lambda done, total: calls.append((done, total)))
     total = 2 * (PATIENTS * SLICES + len(bad))
-    assert told[-1] == (total, total)
-    assert told == sorted(told)
-    assert {whole for _, whole in told} == {total}
+    assert calls[-1] == (total, total)
+    assert calls == sorted(calls)
+    assert {whole for _, whole in calls} == {total}
 
 
 def test_the_real_head_ct(head_ct: Path, tmp_path: Path) -> None:

@@ -73,12 +73,12 @@ class FileList:
         """Entries whose last path component is `basename`, such as "stage_2_train.csv"."""
         wanted = os.fsencode(basename)
         blob = self.names.tobytes()
-        found, at = [], blob.find(wanted)
-        while at >= 0:  # searched in the whole blob: a loop over a million names would take seconds
-            i = int(np.searchsorted(self.ends, at, side="right"))
-            if self._raw_name(i).rpartition(b"/")[2] == wanted and int(self.ends[i]) == at + len(wanted):
+        found, start = [], blob.find(wanted)
+        while start >= 0:  # searched in the whole blob: a loop over a million names would take seconds
+            i = int(np.searchsorted(self.ends, start, side="right"))
+            if self._raw_name(i).rpartition(b"/")[2] == wanted and int(self.ends[i]) == start + len(wanted):
                 found.append(i)
-            at = blob.find(wanted, at + 1)
+            start = blob.find(wanted, start + 1)
         return found
 
     def take(self, entries: Sequence[int] | np.ndarray | slice) -> "FileList":

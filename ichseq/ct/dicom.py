@@ -6,14 +6,12 @@ No tag that the RSNA 2019 slices lack is required.
 import math
 import os
 import re
-import struct
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import get_decoder
-from pydicom.uid import UID
 
+from ichseq.ct.compressed import check_fragments, missing_decoder
 from ichseq.ct.elements import (
     BIG_ENDIAN,
     DEFLATED,
@@ -44,7 +42,6 @@ PHANTOM_MARK: Final = "ICHSEQ_PHANTOM"
 MIN_AXIAL: Final = 0.7
 """|n_z| below which a slice is no axial one: a localizer, a coronal or sagittal reformat."""
 
-INSTALL_DECODERS: Final = "pip install 'ichseq[decoders]'"
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _MULTI_FRAME = (f"{_CT_IMAGE}.1", f"{_CT_IMAGE}.2")
 _MAX_INFLATED: Final = 4 * MAX_PIXELS + (16 << 20)  # the largest image that is taken, and 16 MB of header
@@ -226,37 +223,8 @@ def _check_pixels(
     if length != UNDEFINED:
         refuse("damaged: pixel data are not encapsulated, though the transfer syntax is a compressed one")
     if size is not None:
-        _check_fragments(stream, offset, size)
+        check_fragments(stream, offset, size)
     return offset
-
-
-def _check_fragments(stream: BinaryIO, offset: int, size: int) -> None:
-    """Walk the items of encapsulated pixel data (PS3.5 A.4) and refuse those that reach beyond the file."""
-    while True:
-        stream.seek(offset)
-        head = stream.read(8)
-        group, item, length = struct.unpack("<HHL", head) if len(head) == 8 else (0, 0, size)
-        offset += 8 + length
-        if offset > size:
-            refuse("truncated: the compressed pixel data end early; get the file again")
-        if (group, item) == (0xFFFE, 0xE0DD):
-            return
-        if (group, item) != (0xFFFE, 0xE000):
-            refuse("damaged: the compressed pixel data are no sequence of items")
-
-
-def missing_decoder(syntax: str) -> str:
-    """Why a compressed transfer syntax cannot be decoded here and what to install; "" if it can be."""
-    with quiet_pydicom():
-        name = UID(syntax).name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unknown"
-        try:
-            decoder = get_decoder(syntax)
-        except (NotImplementedError, ValueError):
-            decoder = None
-    label = name if name == syntax or name == "unknown" else f"{name} ({syntax})"
-    if decoder is None:
-        return f"transfer syntax {label} is not one that is read; convert the file to Explicit VR Little Endian"
-    return "" if decoder.is_available else f"compressed as {label}, and no decoder is installed: {INSTALL_DECODERS}"
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:

@@ -194,4 +194,22 @@ def _sorted(headers: Headers, names: list[str], part: Part, digests: dict[int, s
     repeated = len(rows) - len(np.unique(headers.sop_uid[rows]))
     if repeated:
         warnings.append(f"{repeated} slices repeat the SOPInstanceUID of another slice of the series")
-    return Part(rows[by], positions[by], warnings)
+    rows, positions = rows[by], positions[by]
+    return Part(rows, positions, [*warnings, *_lacking(headers.take(rows), positions)])
+
+
+def _lacking(headers: Headers, positions: np.ndarray) -> list[str]:
+    """What the headers of a series' slices, in order, lack or leave in doubt."""
+    spacing = headers.numbers["spacing"]
+    found = []
+    if np.isnan(spacing).any():
+        found.append(f"{int(np.isnan(spacing).any(axis=1).sum())} slices have no PixelSpacing")
+    elif np.ptp(spacing, axis=0).max() > 1e-3:
+        found.append("PixelSpacing differs between slices; the first slice's is given")
+    if np.isnan(positions).any():
+        found.append(f"{int(np.isnan(positions).sum())} slices have no position")
+    if not headers.text("patient_id", 0):
+        found.append("no PatientID")
+    if noted := int(headers.numbers["noted"].sum()):
+        found.append(f"pydicom doubts the headers of {noted} files (its words may hold patient data and are withheld)")
+    return found

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ichseq.data.index import patients_of, read_settings, write_settings
+from ichseq.data.index_files import patients_of, read_settings, write_settings
 from ichseq.errors import ConfigError, DataError
 from ichseq.files import PART, locked
 

@@ -80,13 +80,13 @@ class Summary:
         for k, label in enumerate(LABELS):
             share = f"{positive[k] / known[k]:.4f}" if known[k] else "-"
             lines.append(f"{label:<18}{positive[k]:>10,}{known[k]:>10,}{share:>12}")
-        said = (
+        remarks = (
             (labels.without_image, "labelled slices have no image"),
             (labels.without_label, "images have no label (all six unknown)"),
             (labels.partly, "images are partly labelled (the rest is masked in the loss)"),
             (labels.inconsistent, "labelled slices say `any` against their five kinds (kept as they stand)"),
         )
-        return lines + [f"{count:,} {what}" for count, what in said if count]
+        return lines + [f"{count:,} {what}" for count, what in remarks if count]
 
     def _fold_lines(self) -> list[str]:
         index = self.index

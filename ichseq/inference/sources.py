@@ -35,7 +35,7 @@ def load_sources(
 
 def _fruitless(sources: Sequence[str | Path], found: SeriesCollection, order: Order) -> list[LeftOut]:
     """The sources without a slice in any series, unless their slices are there under another name."""
-    told = {os.path.abspath(item.file) for item in found.left_out}
+    listed = {os.path.abspath(item.file) for item in found.left_out}
     used: set[str] = set()
     for series in found:
         for file in series.files:
@@ -45,7 +45,7 @@ def _fruitless(sources: Sequence[str | Path], found: SeriesCollection, order: Or
                 place = os.path.dirname(place)
     fruitless = []
     for source in sources:
-        if os.path.abspath(source) in used | told:
+        if os.path.abspath(source) in used | listed:
             continue
         try:
             load_series(source, order=order)
