@@ -1,4 +1,4 @@
-"""A small prepared set of phantoms and a small trained run, made once for all tests that need them."""
+"""A small prepared set of phantoms and a small trained run, made once for all tests that need them; a real scan."""
 
 import shutil
 from pathlib import Path
@@ -29,6 +29,11 @@ TINY = (
     "train.warmup_steps=2",
     "train.workers=1",
 )
+
+
+_ROOT = Path(__file__).parents[1]
+_HEAD_CT = (_ROOT / "data" / "dcm_qa_ct" / "In" / "GE", _ROOT.parent / "shared" / "data" / "head_ct_ge")
+_NO_HEAD_CT = "no real head CT is there; git clone https://github.com/neurolabusc/dcm_qa_ct data/dcm_qa_ct"
 
 
 def tiny(stage: str = "joint", *more: str) -> Config:
@@ -74,3 +79,19 @@ def scored(run: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) 
 def run_copy(run: Path, tmp_path: Path) -> Path:
     """The same run, free to be changed."""
     return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def head_ct() -> Path:
+    """A real head CT, 01.dcm to 28.dcm (GE HiSpeed Dual, tilted, padded); not to be changed. BSD 2-clause."""
+    for folder in _HEAD_CT:
+        if (folder / "28.dcm").is_file():
+            return folder
+    pytest.skip(_NO_HEAD_CT)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what is missing once, at the end, and not for each test."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_HEAD_CT in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests skipped: {_NO_HEAD_CT}")

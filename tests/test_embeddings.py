@@ -14,7 +14,7 @@ from ichseq import Model
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
 from ichseq.errors import RunError
-from ichseq.files import held
+from ichseq.files import locked
 from ichseq.training.embeddings import _Work, embedding_key, set_embeddings
 from ichseq.training.processes import Processes
 from ichseq.training.stopping import StopRequest
@@ -61,7 +61,7 @@ def test_they_are_computed_once(index: Index) -> None:
     again = make()
     assert np.array_equal(compute(again, index), first)
     assert again.backbone_slices == 0
-    assert [path.suffix for path in (index.folder / "embeddings").iterdir()] == [".npy"]
+    assert {path.suffix for path in (index.folder / "embeddings").iterdir()} <= {".npy", ".lock"}
 
 
 def test_the_key_follows_what_decides_them(index: Index) -> None:
@@ -90,14 +90,14 @@ def test_stopped_and_taken_up_again(index: Index) -> None:
     assert np.allclose(compute(make(), index), found, atol=1e-6)
 
 
-def part_of(model: Model, index: Index) -> Path:
-    return index.folder / "embeddings" / f"{embedding_key(model, index, 'float32', 'no')}.part"
+def lock_of(model: Model, index: Index) -> Path:
+    return index.folder / "embeddings" / f".{embedding_key(model, index, 'float32', 'no')}.lock"
 
 
 def test_another_run_waits_and_takes_what_the_first_computed(index: Index) -> None:
     second = make()
     with ThreadPoolExecutor(1) as thread:
-        with held(part_of(second, index), lambda: True):
+        with locked(lock_of(second, index), lambda: True):
             waiting = thread.submit(compute, second, index)
             time.sleep(1)
             assert not waiting.done()
@@ -109,7 +109,7 @@ def test_another_run_waits_and_takes_what_the_first_computed(index: Index) -> No
 def test_one_that_waits_can_be_stopped(index: Index) -> None:
     model, request = make(), StopRequest()
     request.code = 143
-    with held(part_of(model, index), lambda: True), pytest.raises(InterruptedError):
+    with locked(lock_of(model, index), lambda: True), pytest.raises(InterruptedError):
         compute(model, index, request=request)
     assert model.backbone_slices == 0
 

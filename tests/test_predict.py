@@ -9,7 +9,6 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
-from dicom_files import HEAD_CT, needs_head_ct
 
 import ichseq
 from ichseq.data.index import Index
@@ -267,9 +266,8 @@ def test_scans_without_positions_in_the_order_of_their_names(model: Model, phant
     assert [Path(file).name for file in table["file"]] == [f"{k:03d}.dcm" for k in range(len(table))]
 
 
-@needs_head_ct
-def test_the_real_head_ct_comes_in_instance_order(model: Model, tmp_path: Path) -> None:
-    for k, file in enumerate(sorted(HEAD_CT.glob("*.dcm"))):
+def test_the_real_head_ct_comes_in_instance_order(head_ct: Path, model: Model, tmp_path: Path) -> None:
+    for k, file in enumerate(sorted(head_ct.glob("*.dcm"))):
         shutil.copy(file, tmp_path / f"{(k * 11) % 28:02d}")
     table = predict_sources([model], [tmp_path]).slices
     numbers = [int(pydicom.dcmread(file, stop_before_pixels=True).InstanceNumber) for file in table["file"]]

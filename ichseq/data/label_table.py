@@ -1,4 +1,4 @@
-"""Label files: the long CSV of the RSNA 2019 set and a wide one, read into flat arrays and held against their rules.
+"""Label files: the long CSV of the RSNA 2019 set and a wide one, read into flat arrays and checked.
 
 long  ID,Label                 ID = <SOPInstanceUID>_<label>, six rows a slice (the competition's layout)
 wide  sop_uid,epidural,...     a row a slice; columns may be absent and cells empty: unknown

@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ichseq.ct.archive import LeftOut, count_reasons
-from ichseq.ct.dicom import SliceError
+from ichseq.ct.left_out import LeftOut, SliceError, count_reasons
 from ichseq.ct.order import Order
 from ichseq.ct.series import Series
 from ichseq.data.batches import Item, read_batch
@@ -20,7 +19,7 @@ from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.inference.sources import EXPECTED, load_sources
+from ichseq.inference.sources import load_sources
 from ichseq.model import Model
 from ichseq.predictions.schema import PREDICTION_COLUMNS, ExamId, exam_rows, slice_rows
 
@@ -83,7 +82,7 @@ class SeriesPrediction:
             ScanError: one could not.
         """
         if self.unread or self.table is None:
-            raise ScanError(f"{self.unread[0].file}: {self.unread[0].reason}")
+            raise ScanError(self.unread[0].file, self.unread[0].reason)
         return self.table
 
 
@@ -116,7 +115,7 @@ def _answer(
             later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
             return SeriesPrediction(table, [*whole.warnings, *later], unread)
         except SliceError as error:
-            unread, lost = [*unread, LeftOut(error.file, error.reason)], lost + 1
+            unread, lost = [*unread, error.left_out], lost + 1
             if len(whole) == 1:
                 break
             whole, boxes, more = _readable(ensemble, whole.without(error.file))
@@ -191,7 +190,7 @@ class Predictions:
             lines.append(
                 f"Note: {warned} of {len(self.exams)} series with warnings: column `warnings` of the exams' table"
             )
-        expected = [item for item in self.left_out if item not in self.failed]
+        expected = [item for item in self.left_out if item.expected]
         lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
         return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
 
@@ -249,9 +248,9 @@ def predict_sources(
             series_warnings.append(outcome.warnings)
         if progress is not None:
             progress(done, len(found))
-    failed += [item for item in left_out if not item.reason.startswith(EXPECTED)]
+    failed += [item for item in left_out if not item.expected]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
-        raise ScanError(f"no series could be predicted: {first}")
+        raise ScanError("", f"no series could be predicted: {first}")
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings])
     return Predictions(pd.concat(tables, ignore_index=True), exams, left_out, failed, series_warnings, note)

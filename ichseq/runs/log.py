@@ -20,7 +20,7 @@ from ichseq.files import write_text
 from ichseq.runs.names import CHECKPOINTS, CONFIG, HISTORY, LOG, RUN
 from ichseq.runs.records import read_json, write_json
 
-_BEFORE_THE_FIRST_STEP = (CONFIG, RUN, f"{RUN}.part", LOG)
+_BEFORE_THE_FIRST_STEP = (CONFIG, RUN, f".{RUN}.part", LOG)
 
 
 class RunLog:

@@ -25,7 +25,7 @@ from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import RunError
-from ichseq.files import flush, held
+from ichseq.files import flush, locked
 from ichseq.model import Model
 from ichseq.training.processes import Processes
 from ichseq.training.stopping import StopRequest
@@ -106,7 +106,7 @@ def _alone(path: Path, group: Processes, request: StopRequest) -> Iterator[None]
         group.wait()
         yield
         return
-    with held(path.with_suffix(".part"), lambda: bool(request.code)):
+    with locked(path.with_name(f".{path.stem}.lock"), lambda: bool(request.code)):
         group.wait()
         yield
 
