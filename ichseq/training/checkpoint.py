@@ -24,6 +24,7 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.files import flush
 from ichseq.model import Model
+from ichseq.training.memory_plan import MemoryPlan
 
 FORMAT = 1
 KEPT = 2
@@ -91,8 +92,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             return Checkpoint(load_file(path / "state.safetensors"), state, damaged)
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             damaged[path] = str(error)
-    told = f" ({len(damaged)} damaged)" if damaged else ""
-    raise RunError(f"{folder.parent}: nothing to resume{told}; train without --resume, or name another run with -o")
+    count = f" ({len(damaged)} damaged)" if damaged else ""
+    raise RunError(f"{folder.parent}: nothing to resume{count}; train without --resume, or name another run with -o")
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -133,10 +134,12 @@ def check_same_machine(saved: Checkpoint, machine: dict[str, Any], leaf: Path) -
                        f"{machine['precision']!r}; resume it on a device like the first one")  # fmt: skip
 
 
-def same_fit(saved: Checkpoint, config: Config) -> bool:
-    """Whether a resumed run is asked for the recomputation and the chunk that it was asked for before."""
+def saved_plan(saved: Checkpoint, config: Config) -> MemoryPlan | None:
+    """The plan that a resumed run followed; None if it is now asked for another recomputation or chunk."""
     was = saved.state["config"]["train"]
-    return all(was[name] == getattr(config.train, name) for name in ("checkpointing", "chunk_size"))
+    if any(was[name] != getattr(config.train, name) for name in ("checkpointing", "chunk_size")):
+        return None
+    return MemoryPlan(**saved.state["memory_plan"])
 
 
 def keep_epoch(model: Model, folder: Path, epoch: int, count: int) -> None:

@@ -10,7 +10,7 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.runs.folders import find_leaves, leaf_of
 from ichseq.training.checkpoint import has_checkpoint
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 
 def train_folds(
@@ -29,7 +29,7 @@ def train_folds(
 
     Args:
         stage: slice, frozen or joint.
-        folds: held out in turn; none stands for all of the set.
+        folds: left out for validation in turn; none stands for all of the set.
         path: YAML with settings.
         overrides: `section.key=value` settings.
         data: the prepared set.
@@ -42,7 +42,7 @@ def train_folds(
         The leaves.
 
     Raises:
-        RunError: as `train`; or nothing to resume.
+        RunError: as `train_stage`; or nothing to resume.
     """
     several = len(folds) != 1
     leaves = []
@@ -55,7 +55,9 @@ def train_folds(
             raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
         config = load_config(stage, path, overrides, base=base)
         start = None if init is None else _start(init, fold)
-        leaves.append(train(config, stage, data=data, fold=fold, out=out, init=start, resume=begun, progress=progress))
+        leaves.append(
+            train_stage(config, stage, data=data, fold=fold, out=out, init=start, resume=begun, progress=progress)
+        )
     return leaves
 
 
