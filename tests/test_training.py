@@ -22,6 +22,7 @@ from ichseq.data.batches import item_lengths
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError, RunError, Stopped
 from ichseq.runs.folders import leaf_of
+from ichseq.training.loop import Training
 from ichseq.training.stopping import StopRequest
 from ichseq.training.train import start_training, train_stage
 
@@ -78,6 +79,28 @@ def test_interrupted_in_an_epoch_and_resumed_equals_uninterrupted(
     columns = ["epoch", "step", "train_loss", "valid_loss", "learning_rate_backbone"]
     one, other = pd.read_csv(whole / "history.csv")[columns], pd.read_csv(leaf / "history.csv")[columns]
     pd.testing.assert_frame_equal(one, other)
+
+
+def test_a_state_that_is_put_back_leads_to_the_same_steps(prepared: Path, tmp_path: Path) -> None:
+    config, index = tiny("joint", "model.dropout=0.3", "train.ema=0.5"), Index.load(prepared)
+    one, two = (start_training(config, "joint", index, 0, tmp_path / name) for name in ("one", "two"))
+    steps = one.setup.plan(0)[:4]
+
+    def go(training: Training, first: int, stop: int) -> None:
+        batches = training.batches(training.read_ahead().training(0), steps[first:stop])
+        training.begin_epoch()
+        for step in steps[first:stop]:
+            training.step(step, batches)
+        training.read_losses()
+
+    go(one, 0, 2)
+    tensors, state = one.state_dict()
+    two.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, json.loads(json.dumps(state)))
+    go(one, 2, 4)
+    go(two, 2, 4)
+    assert same(one.state_dict()[0], two.state_dict()[0])
+    assert one.position.step == two.position.step == 4
+    assert one.position.epoch_loss == two.position.epoch_loss > 0
 
 
 def test_killed_and_resumed_equals_uninterrupted(prepared: Path, tmp_path: Path) -> None:

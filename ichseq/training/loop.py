@@ -43,7 +43,7 @@ class Training:
             RunError: the first checkpoint can't be written.
         """
         self.setup, self.request = setup, request or StopRequest()
-        self.position, self.started = Position(), time.monotonic()
+        self.position = Position()
         self._unread: list[tuple[list[Item], Tensor, float]] = []  # items, loss on the device, weight of the whole step
         self._last_loss = math.nan
         if saved is None:
@@ -195,7 +195,7 @@ class Training:
 
     def wall_seconds(self) -> float:
         """Seconds that the run has taken: until the checkpoint that it was resumed from, and since."""
-        return self.position.wall_seconds + time.monotonic() - self.started
+        return self.position.wall_seconds + time.monotonic() - self.setup.started
 
     def save(self) -> None:
         """Write a checkpoint; losses are read first, so that none holds a poisoned step. By every process."""

@@ -1,6 +1,7 @@
 """What a training works with, built once before its first step and complete from then on."""
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ class Setup:
         optimizer: of the trained parameters, wrapped alike.
         scheduler: sets the optimizer's learning rates by step.
         steps_per_epoch: the same in every epoch.
+        started: by time.monotonic(), when it began to be built.
     """
 
     config: Config
@@ -66,6 +68,7 @@ class Setup:
     optimizer: AcceleratedOptimizer
     scheduler: Scheduler
     steps_per_epoch: int
+    started: float
 
     @property
     def epochs(self) -> int:
@@ -137,7 +140,7 @@ def set_up(
         DataError: nothing to train on.
         RunError: the start does not fit, or has seen this fold's patients.
     """
-    train, stage = config.train, make_stage(stage_name, config)
+    started, train, stage = time.monotonic(), config.train, make_stage(stage_name, config)
     training, prevalence = _labelled_series(index, fold)
     seen = _patients_of_the_start(config, index, fold, init) if saved is None else []
 
@@ -162,15 +165,17 @@ def set_up(
     scheduler = make_scheduler(optimizer, train, steps_per_epoch)
 
     if saved is None:
-        hashes = patient_hashes(index.patients()[i] for i in training)
+        patients = index.patients()
+        hashes = patient_hashes(patients[i] for i in training)
         log.begin(config, {
             "stage": stage_name, "fold": fold, "seed": train.seed, "device": str(processes.device),
             "data_key": index.key, "data_folder": str(index.folder), "phantom": index.phantom,
             "prevalence": prevalence, "patients": sorted({*hashes, *seen}),
         })  # fmt: skip
     return Setup(
-        config, stage, index, fold, training, index.validation_series(fold), leaf, log, processes, model, ema,
-        loss, optimizer, scheduler, steps_per_epoch,
+        config=config, stage=stage, index=index, fold=fold, training_series=training,
+        validation_series=index.validation_series(fold), leaf=leaf, log=log, processes=processes, model=model, ema=ema,
+        loss=loss, optimizer=optimizer, scheduler=scheduler, steps_per_epoch=steps_per_epoch, started=started,
     )  # fmt: skip
 
 
