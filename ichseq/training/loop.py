@@ -55,10 +55,9 @@ class Training:
 
     def run(self) -> None:
         """Train the epochs that are left. Whatever ends it, there is a checkpoint from which `--resume` goes on."""
-        s, position, every = self.setup, self.position, self.setup.config.train.checkpoint_every
+        s, position, train = self.setup, self.position, self.setup.config.train
         reader = self.read_ahead()
-        title, steps_of_all = f"{s.stage.name} {fold_words(s.fold)}", s.steps_per_epoch * s.epochs
-        with StepBar(title, steps_of_all, position.step, shown=s.log.shown) as bar:
+        with self._bar() as bar:
             for epoch in range(position.epoch, s.epochs):
                 plan = s.plan(epoch)
                 steps = plan[position.step_of_epoch :]  # all of them, unless the epoch was interrupted
@@ -71,12 +70,11 @@ class Training:
                     if position.step_of_epoch == len(plan):
                         break
                     stop = self.asked_to_stop()
-                    if stop or position.step % every == 0:
+                    if stop or position.step % train.checkpoint_every == 0:
                         self.save()
                     if stop:
                         raise self.stopped(stop)
                 self.read_losses()
-                s.share_statistics()
                 self.end_epoch(plan, validate(s, reader))
                 self.save()
                 if stop := self.asked_to_stop():
@@ -110,6 +108,11 @@ class Training:
         return sum(len(batch.labels) for batch in own)
 
     # ---- an epoch --------------------------------------------------------------------------------------------------
+
+    def _bar(self) -> StepBar:
+        s = self.setup
+        title, steps = f"{s.stage.name} {fold_words(s.fold)}", s.steps_per_epoch * s.epochs
+        return StepBar(title, steps, self.position.step, shown=s.log.shown)
 
     def read_ahead(self) -> Reader[Any]:
         """What reads the batches; a stage may have to look at the whole set first.

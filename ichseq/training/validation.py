@@ -19,8 +19,10 @@ _LIMIT = math.log((1 - CLIP_PROBABILITY) / CLIP_PROBABILITY)  # of a logit
 def validate(setup: Setup, reader: Reader[Any]) -> float | None:
     """Weighted log loss over the validation series, with clipping; None where no label is known.
 
-    To be called by every process; each scores its share of the series.
+    To be called by every process: each scores its share of the series, with running statistics that are then the same
+    in all.
     """
+    setup.share_statistics()
     index, processes, model = setup.index, setup.processes, setup.answering
     everything = [Item(int(i)) for i in setup.validation_series]
     own, size = everything[processes.rank :: processes.count], setup.config.train.patients_per_batch
