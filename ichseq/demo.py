@@ -22,7 +22,7 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.phantom import write_phantoms
 from ichseq.predictions.write import write_table
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 PATIENTS, SIZE, FOLD = 220, 128, 0
 SMALL = Path(__file__).with_name("small.yaml")
@@ -59,7 +59,7 @@ def run_demo(out: Path, *, bar: Bar, echo: Callable[[str], object]) -> None:
     run, leaf, histories = out / "run", None, {}
     for stage in ("slice", "joint"):
         config = load_config(stage, out / "small.yaml")
-        leaf = train(config, stage, data=out / "prepared", fold=FOLD, out=run, init=leaf)
+        leaf = train_stage(config, stage, data=out / "prepared", fold=FOLD, out=run, init=leaf)
         histories[stage] = pd.read_csv(leaf / "history.csv")
     assert leaf is not None
     with bar("evaluate", "series") as progress:

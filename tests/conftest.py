@@ -12,7 +12,7 @@ from ichseq.data.prepare import prepare
 from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.phantom import write_phantoms
 from ichseq.runs.folders import find_leaves
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 torch.set_num_threads(1)  # sums then come in one order, so that equal runs are equal to the bit
 
@@ -61,7 +61,7 @@ def prepared(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A joint run on fold 0, with dropout and a moving average, two epochs; not to be changed."""
     out = tmp_path_factory.mktemp("runs") / "joint"
-    train(tiny(), "joint", data=prepared, fold=0, out=out, progress=False)
+    train_stage(tiny(), "joint", data=prepared, fold=0, out=out, progress=False)
     return out
 
 
@@ -69,7 +69,7 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scored(run: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run with fold 1 besides, both folds evaluated; not to be changed."""
     out = Path(shutil.copytree(run, tmp_path_factory.mktemp("scored") / "joint"))
-    train(tiny(), "joint", data=prepared, fold=1, out=out, progress=False)
+    train_stage(tiny(), "joint", data=prepared, fold=1, out=out, progress=False)
     for leaf in find_leaves(out):
         evaluate_fold(leaf, Index.load(prepared))
     return out

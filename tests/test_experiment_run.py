@@ -86,8 +86,8 @@ def test_what_experiments_have_in_common_is_trained_once(
         trained.append(stage)
         return train(config, stage, **options, progress=False)
 
-    train = running.train
-    monkeypatch.setattr(running, "train", counting)
+    train = running.train_stage
+    monkeypatch.setattr(running, "train_stage", counting)
     here = runner(prepared, tmp_path / "runs")
     for name in ("gru", "slices", "both"):
         here.run(load_spec(files / f"{name}.yaml"))

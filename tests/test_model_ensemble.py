@@ -17,7 +17,7 @@ from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 LENGTHS = torch.tensor([4, 6])
 
@@ -79,7 +79,7 @@ def test_an_unknown_view_is_named() -> None:
 
 def test_a_bag_is_the_mean_over_the_last_epochs(prepared: Path, tmp_path: Path) -> None:
     config = tiny("joint", "train.epochs=3", "train.keep_epochs=2")
-    leaf = train(config, "joint", data=prepared, fold=0, out=tmp_path / "run", progress=False)
+    leaf = train_stage(config, "joint", data=prepared, fold=0, out=tmp_path / "run", progress=False)
     index = Index.load(prepared)
     kept = sorted((leaf / "epochs").iterdir())
     assert [path.name for path in kept] == ["epoch-002", "epoch-003"]

@@ -35,7 +35,8 @@ from ichseq.runs.folders import bag_of, checkpoints_of, leaf_of
 from ichseq.runs.names import fold_name
 from ichseq.runs.records import read_history, read_run, write_scored
 from ichseq.training.checkpoint import MAY_CHANGE, has_checkpoint
-from ichseq.training.engine import train
+from ichseq.training.stages import STAGE_CLASSES
+from ichseq.training.train import train_stage
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
@@ -86,7 +87,7 @@ class Runner:
         Raises:
             ConfigError: a fold that does not exist.
             DataError: the set has too few patients for its folds.
-            RunError: as `train`.
+            RunError: as `train_stage`.
         """
         self.costs, self.models = [], []
         folds = spec.fold_numbers(self.index.folds)
@@ -177,13 +178,13 @@ class Runner:
         begun = has_checkpoint(checkpoints_of(leaf))
         if begun and read_run(leaf).get("finished"):
             return leaf
-        return train(config, stage, data=self.data, fold=fold, out=run, init=start, resume=begun)
+        return train_stage(config, stage, data=self.data, fold=fold, out=run, init=start, resume=begun)
 
     def _cost(self, leaf: Path, stage: str, fold: int, views: int) -> dict[str, Any]:
         history, run = read_history(leaf), read_run(leaf)
         slices = int(history["slices"].sum())
         whole = int(self.index.lengths[self.index.training_series(fold)].sum())
-        frozen = stage == "frozen"
+        frozen = not STAGE_CLASSES[stage].trains("backbone")
         return {
             "stage": stage, "fold": fold, "epochs": len(history), "passes": round(slices / whole, 3),
             "slices": 0 if frozen else slices, "embedded_slices": views * self.index.n_slices if frozen else 0,

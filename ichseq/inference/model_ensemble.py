@@ -118,9 +118,9 @@ class ModelEnsemble:
 
 
 def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None) -> Tensor:
-    """(S, 6); a model of the slice stage answers with its slice head."""
+    """(S, 6); a model whose sequence part was not trained answers with its slice head."""
     with _autocast(model):
-        if model.trained_on.get("stage") == "slice":
+        if model.trained_on.get("answers_with") == "slice_head":
             logits = model.slice_logits(embeddings)
         else:
             logits = model.sequence_logits(embeddings, lengths, positions_mm)

@@ -29,6 +29,11 @@ def has_model(folder: Path) -> bool:
     return (folder / MODEL).is_file()
 
 
+def has_run(folder: Path) -> bool:
+    """Whether a folder is a leaf: some training has begun there."""
+    return (folder / RUN).is_file()
+
+
 def checkpoints_of(leaf: Path) -> Path:
     """The folder of a leaf's checkpoints."""
     return leaf / CHECKPOINTS
