@@ -22,7 +22,7 @@ from ichseq.config import load_config
 from ichseq.data.batches import Batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
-from ichseq.model.input import chunks, series_spans
+from ichseq.model.stack import in_chunks, series_spans
 from ichseq.training.engine import Trainer
 from ichseq.training.losses import weighted_bce_sum
 from ichseq.training.session import Session
@@ -86,8 +86,8 @@ class Measured:
         plan = session.plan(0)
         self.plan = [plan[k % max(len(plan) - 1, 1)] for k in range(count)]  # the last step may be smaller
         self.trainer = Trainer(session, StopRequest())
-        size, channels = session.model.settings["image_size"], session.model.input_channels
-        kind = torch.channels_last if session.model.settings["channels_last"] else torch.contiguous_format
+        size, channels = session.model.config.image_size, session.model.input_channels
+        kind = torch.channels_last if session.model.config.channels_last else torch.contiguous_format
         images = torch.randn(session.model.chunk_size, channels, size, size, device=session.device)
         self.images = images.contiguous(memory_format=kind)
         if torch.cuda.is_available():
@@ -167,7 +167,7 @@ class Measured:
     def _warp(self, batch: Batch) -> None:
         model = self.session.model
         boxes = model.crop_boxes(batch.hu, batch.lengths)
-        for spans in chunks(series_spans(batch.hu, batch.lengths, None), len(batch.hu), model.chunk_size):
+        for spans in in_chunks(series_spans(batch.hu, batch.lengths, None), model.chunk_size):
             model.network_input(batch.hu, spans, boxes, batch.warp)
 
     def _sequence(self, batch: Batch) -> None:

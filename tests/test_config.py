@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ichseq.config import STAGE_DEFAULTS, STAGES, load_config, save_config
+from ichseq.config import STAGES, TrainConfig, load_config, save_config
+from ichseq.config.fields import ByStage, settings_of
 from ichseq.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ from ichseq.errors import ConfigError
         ("train.weight_decay=heavy", ["train.weight_decay", "'heavy'", "float"]),
         ("model.normalise=3", ["model.normalise", "3", "bool"]),
         ("model.windows=brain", ["model.windows", "'brain'"]),
-        ("model.windows=[brain, 4]", ["model.windows", "4", "str"]),
+        ("model.windows=[brain, 4]", ["model.windows", "4", "brain, subdural, soft_tissue"]),
         ("model.crop=head", ["model.crop", "'head'", "series, slice, none"]),
         ("model.sequence=lstm", ["model.sequence", "'lstm'", "lstm2_delta, logits", "none"]),
         ("model.sequence_inputs=[age]", ["model.sequence_inputs", "'age'", "position, spacing"]),
@@ -91,14 +92,19 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert (train.epochs, train.seed, train.accumulate, train.workers) == (1, 3, 7, 9)
 
 
+def stage_defaults(stage: str) -> dict[str, object]:
+    marks = {setting.name: setting.mark(ByStage) for setting in settings_of(TrainConfig)}
+    return {name: mark.of(stage) for name, mark in marks.items() if mark is not None}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_fills_what_was_not_said(stage: str) -> None:
-    for key, value in STAGE_DEFAULTS[stage].items():
+def test_a_stage_fills_what_was_not_set(stage: str) -> None:
+    for key, value in stage_defaults(stage).items():
         assert getattr(load_config(stage).train, key) == value
         assert getattr(load_config(stage, None, [f"train.{key}=null"]).train, key) == value
     other = load_config(stage, None, ["train.epochs=11"]).train
     assert other.epochs == 11
-    assert other.sequence_lr == STAGE_DEFAULTS[stage]["sequence_lr"]
+    assert other.sequence_lr == stage_defaults(stage)["sequence_lr"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -122,7 +128,7 @@ def test_saved_and_loaded_is_the_same(stage: str, tmp_path: Path) -> None:
         (b"train: 3\n", "train has to hold keys"),
         (b"\xff\xfe\xfa", "can't be read"),
         (b"train:\n  1: 2\n", "train.1"),
-        (b"train:\n  seed: 2001-99-99\n", "not valid YAML"),
+        (b"train:\n  seed: 2001-99-99\n", "train.seed is '2001-99-99'; it has to be int"),
     ],
 )
 def test_a_file_that_is_no_configuration(content: bytes, words: str, tmp_path: Path) -> None:
@@ -151,7 +157,7 @@ def test_a_stage_has_settings_of_its_own(tmp_path: Path) -> None:
     assert load_config("slice", file).train.epochs == 3
     assert load_config("slice", file).train.backbone_lr == 0.003
     assert load_config("joint", file).train.epochs == 4
-    assert load_config("joint", file).train.backbone_lr == STAGE_DEFAULTS["joint"]["backbone_lr"]
+    assert load_config("joint", file).train.backbone_lr == stage_defaults("joint")["backbone_lr"]
     assert load_config("frozen", file).train.epochs == 9
     assert load_config("frozen", file).train.seed == load_config("slice", file).train.seed == 5
     assert load_config("slice", file, ["joint.epochs=7", "slice.epochs=8"]).train.epochs == 8

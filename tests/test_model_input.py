@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
@@ -16,9 +17,7 @@ LENGTHS = torch.tensor([3, 1, 2])
 
 
 def make(**settings: object) -> Model:
-    torch.manual_seed(0)
-    options: dict = {"image_size": 48, "hidden_size": 8, "checkpointing": "off", "freeze_bn": True} | settings
-    return Model("test_resnet", **options).eval()
+    return small_model(**{"image_size": 48, "freeze_bn": True} | settings).eval()
 
 
 @pytest.fixture(scope="module")

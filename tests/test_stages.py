@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file
+from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
@@ -28,7 +29,7 @@ def batch(prepared: Path) -> Batch:
 
 def network(stage: str = "slice", **options: float) -> StageNetwork:
     torch.manual_seed(0)
-    model = Model("test_resnet", image_size=32, hidden_size=8, freeze_bn=True, chunk_size=3, checkpointing="on")
+    model = small_model(freeze_bn=True, chunk_size=3, checkpointing="on")
     return StageNetwork(model, STAGE_BY_NAME[stage], 1.0, **options).train()
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 
 import ichseq
-from ichseq.config import Config
+from ichseq.config import Config, settings_without_effect
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError, counted
 from ichseq.evaluation.metrics import evaluate_table
@@ -34,7 +34,7 @@ from ichseq.phantom import generator_hash
 from ichseq.predictions.ensemble import MEAN, WEIGHTED, blend, clip, smooth
 from ichseq.predictions.write import write_table
 from ichseq.runs.folders import MODELS, bag_of, fold_name, leaf_of, read_run, write_json
-from ichseq.training.checkpoint import MAY_CHANGE, has_checkpoint
+from ichseq.training.checkpoint import has_checkpoint
 from ichseq.training.engine import train
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
@@ -211,7 +211,7 @@ class Runner:
 def _deciding(config: Config) -> dict[str, Any]:
     """The settings that decide a training's result, and for a file of weights its content."""
     settings = config.to_dict()
-    for section, key in MAY_CHANGE:
+    for section, key in settings_without_effect():
         del settings[section][key]
     weights = config.model.pretrained
     if isinstance(weights, str) and Path(weights).is_file():

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ichseq.config import embedding_settings
 from ichseq.geometry import VIEWS, check_views
 from ichseq.model import Model
 
@@ -47,7 +48,7 @@ class Panel:
     def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str | None = None) -> "Panel":
         """The models of some folders, on a device (None: a GPU if there is one); a shared backbone is there once."""
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        panel = cls([Model.load(folder) for folder in folders], tta)
+        panel = cls([Model.load(folder, device="cpu") for folder in folders], tta)
         for model, reader in zip(panel.models, panel._reader_of, strict=True):
             model.backbone = panel.models[reader].backbone
             model.to(device)
@@ -71,7 +72,7 @@ class Panel:
     def boxes(self, bodies: list[Tensor]) -> list[Tensor | None]:
         """Crop box (1, 4) of a series for each reader; None where it crops each slice by itself."""
         inputs = [self.models[k].network_input for k in self._readers]
-        return [None if one.crop == "slice" else one.box_of(body)[None] for one, body in
+        return [None if one.config.crop == "slice" else one.box_of(body)[None] for one, body in
                 zip(inputs, bodies, strict=True)]  # fmt: skip
 
     @torch.inference_mode()
@@ -120,10 +121,11 @@ def _same_view(one: Model, other: Model) -> bool:
     """Whether two models see a slice alike and have the same backbone, weights and all."""
     if one is other:
         return True
-    of_the_rest = ("sequence", "hidden_size", "sequence_inputs", "dropout", "channel_dropout", "freeze_bn")
-    views = [{k: v for k, v in model.settings.items() if k not in of_the_rest} for model in (one, other)]
-    precision = [model.trained_on.get("precision") for model in (one, other)]
-    if views[0] != views[1] or precision[0] != precision[1]:
+    views = [
+        (embedding_settings(model.config), model.config.channels_last, model.trained_on.get("precision"))
+        for model in (one, other)
+    ]
+    if views[0] != views[1]:
         return False
     weights = (one.backbone.state_dict(), other.backbone.state_dict())
     return all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

@@ -10,12 +10,12 @@ import torch
 from timm.scheduler import CosineLRScheduler, StepLRScheduler
 
 import ichseq
-from ichseq.config import Config, TrainConfig
+from ichseq.config import Config, TrainConfig, differing_from_start, plain_value
 from ichseq.data.index import Index
 from ichseq.devices import out_of_memory, release_memory
 from ichseq.errors import ConfigError, RunError
 from ichseq.model import Model
-from ichseq.model.backbone import widened_input
+from ichseq.model.backbone import with_channels_of_neighbours
 from ichseq.seeds import derive_seed
 
 
@@ -35,12 +35,12 @@ def build_model(config: Config, stage: str, index: Index, fold: int, *, init: Pa
         RunError: `init` has another backbone, other windows or more neighbours.
     """
     torch.manual_seed(derive_seed(config.train.seed, "weights"))
-    settings = dataclasses.asdict(config.model)
-    if settings["freeze_bn"] == "auto":
-        settings["freeze_bn"] = init is not None or bool(config.model.pretrained)
+    settings = config.model
+    if settings.freeze_bn == "auto":
+        settings = dataclasses.replace(settings, freeze_bn=init is not None or bool(settings.pretrained))
     if init is not None or not fetch:
-        settings["pretrained"] = False
-    model = Model(**settings)
+        settings = dataclasses.replace(settings, pretrained=False)
+    model = Model.from_config(settings)
     phantom = index.phantom or (fetch and _of_phantoms(config.model.pretrained))
     model.trained_on = {"phantom": phantom, "data_key": index.key, "fold": fold}
     model.trained_on |= {"stage": stage, "ichseq": ichseq.__version__}
@@ -64,11 +64,11 @@ def start_from(model: Model, init: Path) -> str:
     Returns:
         A line that says what was taken.
     """
-    other = Model.load(init)
-    for key in ("backbone", "windows", *(["cross_slice"] if other.settings["cross_slice"] else [])):
-        if other.settings[key] != model.settings[key]:
-            raise RunError(f"{init}: its model.{key} is {other.settings[key]}, this run's {model.settings[key]}; "
-                           f"set model.{key} to the same, or choose another --init")  # fmt: skip
+    other = Model.load(init, device="cpu")
+    if key := differing_from_start(model.config, other.config):
+        was, asked = (plain_value(getattr(one.config, key)) for one in (other, model))
+        raise RunError(f"{init}: its model.{key} is {was}, this run's {asked}; set model.{key} to the same, or choose "
+                       "another --init")  # fmt: skip
     mine, theirs = model.state_dict(), other.state_dict()
     widened = _widened(model, other, init)
     theirs |= widened
@@ -90,10 +90,11 @@ def _widened(model: Model, other: Model, init: Path) -> dict[str, torch.Tensor]:
     Raises:
         RunError: the start reads more neighbours, or its backbone has no such layer.
     """
-    mine, theirs = model.settings["neighbours"], other.settings["neighbours"]
+    mine, theirs = model.config.neighbours, other.config.neighbours
     if mine == theirs:
         return {}
-    weights = widened_input(other.backbone.state_dict(), model.backbone.state_dict()) if theirs < mine else {}
+    wanted = model.backbone.state_dict()
+    weights = with_channels_of_neighbours(other.backbone.state_dict(), wanted) if theirs < mine else {}
     if not weights:
         raise RunError(f"{init}: its model.neighbours is {theirs}, this run's {mine}, and its first layer can't be "
                        "taken; set model.neighbours to the same, or choose another --init")  # fmt: skip
@@ -148,7 +149,7 @@ def faster_channels_last(model: Model, slices: int = 16, rounds: int = 3) -> boo
 
 def _step_seconds(model: Model, slices: int, rounds: int, channels_last: bool) -> float:
     """Seconds of some forward and backward passes, after as many that warm up."""
-    side, channels = model.settings["image_size"], model.input_channels
+    side, channels = model.config.image_size, model.input_channels
     model.use_channels_last(channels_last)
     kind = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.zeros(slices, channels, side, side, device=model.device).contiguous(memory_format=kind)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ichseq.config import Config
+from ichseq.config import Config, settings_without_effect
 from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.files import flush
@@ -27,9 +27,6 @@ from ichseq.model import Model
 
 FORMAT = 1
 KEPT = 2
-
-MAY_CHANGE = {("train", "workers"), ("train", "checkpoint_every"), ("train", "checkpointing")}
-_MAY_CHANGE_WITHOUT_LIVE_STATISTICS = {("train", "chunk_size")}  # live batch norm makes it part of the computation
 
 
 @dataclass(frozen=True)
@@ -110,7 +107,7 @@ def check_same(saved: Checkpoint, config: Config, index: Index, leaf: Path) -> N
         raise RunError(f"{leaf}: was trained on another prepared set than {index.folder}; resume it with --data set to "
                        "that one")  # fmt: skip
     was = saved.state["config"]
-    free = MAY_CHANGE | (_MAY_CHANGE_WITHOUT_LIVE_STATISTICS if saved.state["freeze_bn"] else set())
+    free = settings_without_effect(live_batch_norm=not saved.state["freeze_bn"])
     for section, values in config.to_dict().items():
         for key, value in values.items():
             if value != was[section].get(key) and (section, key) not in free:
@@ -136,7 +133,7 @@ def check_same_machine(saved: Checkpoint, machine: dict[str, Any], leaf: Path) -
 def same_fit(saved: Checkpoint, config: Config) -> bool:
     """Whether a resumed run is asked for the recomputation and the chunk that it was asked for before."""
     was = saved.state["config"]["train"]
-    return all(was[name] == getattr(config.train, name) for name in ("checkpointing", "chunk_size"))
+    return was["checkpointing"] == config.train.checkpointing and was["chunk_size"] == config.train.chunk_size
 
 
 def keep_epoch(model: Model, folder: Path, epoch: int, count: int) -> None:

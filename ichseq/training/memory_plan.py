@@ -43,7 +43,7 @@ def fit_step(model: Model, train: TrainConfig, *, slices: int, pixels: int, devi
     free = free_bytes(device) * USABLE - 3 * trained - ahead * slices * pixels * 2
     if not any(p.requires_grad for p in model.backbone.parameters()):
         return Fit(False, LIVE_CHUNK if train.chunk_size == "auto" else train.chunk_size, "the backbone is not trained")
-    side, channels = model.settings["image_size"], model.input_channels
+    side, channels = model.config.image_size, model.input_channels
     one = model.activation_bytes() + 2 * 4 * channels * side**2  # what it keeps of a slice, and the slice itself
     recompute = train.checkpointing == "on" or (train.checkpointing == "auto" and slices * one > free)
     chunk = train.chunk_size

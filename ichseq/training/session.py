@@ -152,7 +152,7 @@ class Session:
     def _build(self, init: Path | None, saved: ck.Checkpoint | None) -> None:
         train = self.config.train
         model = build_model(self.config, self.stage.name, self.index, self.fold, init=init, fetch=saved is None)
-        model.start_at(self._prevalence())
+        model.set_prior(self._prevalence())
         if init is not None and saved is None:
             self.journal.note(start_from(model, init))
         self.model, self.network = model, StageNetwork(model, self.stage, train.aux_weight, train.mixup)
@@ -241,9 +241,9 @@ class Session:
             state |= {"epoch_loss": epoch_loss, "config": self.config.to_dict(), "data_key": self.index.key}
             state["wall_seconds"] = self.wall_seconds()
             state |= {"machine": self.machine, "trained_on": self.model.trained_on}
-            state["freeze_bn"] = bool(self.model.settings["freeze_bn"])
+            state["freeze_bn"] = bool(self.model.config.freeze_bn)
             state["fit"] = {
-                "channels_last": self.model.settings["channels_last"],
+                "channels_last": self.model.config.channels_last,
                 "recompute": self.model.checkpointing == "on",
                 "chunk_size": self.model.chunk_size,
             }
@@ -259,7 +259,7 @@ class Session:
     def _restore(self, saved: ck.Checkpoint) -> None:
         self.model.load_state_dict(ck.without_prefix("model", saved.tensors))
         for model in self.models():
-            model.settings["freeze_bn"] = saved.state["freeze_bn"]
+            model.freeze_batch_norm(saved.state["freeze_bn"])
             model.trained_on = dict(saved.state["trained_on"])
         ck.restore_optimizer(self.optimizer, saved.tensors)
         if self.ema is not None:
