@@ -12,6 +12,8 @@ from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
+from ichseq.config import ModelConfig, embedding_settings
+from ichseq.config.fields import settings_of
 from ichseq.errors import ConfigError, RunError
 from ichseq.model.stack import Span
 from ichseq.windows import AIR_HU
@@ -309,3 +311,69 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path) -> No
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model.json", "weights.safetensors"]
     assert Model.load(tmp_path / "run").config.hidden_size == 8
+
+
+# ---- which settings decide what ------------------------------------------------------------------------------------
+
+OTHER = {
+    "backbone": "test_resnet2", "pool": "max", "cross_slice": [8], "image_size": 64, "windows": ["brain", "subdural"],
+    "neighbours": 1, "normalise": False, "crop": "none", "window_first": True, "views": ["flip"], "sequence": "gru",
+    "hidden_size": 4, "sequence_inputs": ["position"], "dropout": 0.5, "channel_dropout": 0.5, "pretrained": False,
+    "freeze_bn": True, "channels_last": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in settings_of(ModelConfig) if setting.name != "backbone"])
+def test_what_decides_an_embedding_is_in_its_section(hu: Tensor, name: str) -> None:
+    plain, other = make(image_size=96).eval(), make(**{"image_size": 96} | {name: OTHER[name]}).eval()
+    decides = embedding_settings(plain.config) != embedding_settings(other.config)
+    for weights in getattr(other.backbone, "cross_slice", plain).parameters() if name == "cross_slice" else []:
+        weights.data.fill_(0.5)
+    found, seen = other.embed(hu, LENGTHS), plain.embed(hu, LENGTHS)
+    assert (found.shape != seen.shape or not torch.equal(found, seen)) == decides
+
+
+def test_a_model_is_made_again_from_its_configuration(hu: Tensor) -> None:
+    model = make(neighbours=1, sequence="gru", freeze_bn=True).eval()
+    again = Model.from_config(model.config).eval()
+    assert again.config == model.config
+    again.load_state_dict(model.state_dict())
+    again.chunk_size = model.chunk_size
+    assert torch.equal(again(hu, LENGTHS).logits, model(hu, LENGTHS).logits)
+
+
+def test_what_changes_while_it_runs_is_in_the_configuration(tmp_path: Path) -> None:
+    model = make()
+    assert (model.config.freeze_bn, model.config.channels_last) == (False, False)
+    assert model.live_batch_norms()
+    model.train()
+    model.freeze_batch_norm(True)
+    assert not model.live_batch_norms()
+    assert not any(norm.training for norm in model.backbone.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+    model.use_channels_last(True)
+    assert model.backbone.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
+    model.save(tmp_path)
+    assert Model.load(tmp_path).config == model.config
+
+
+def test_a_model_is_loaded_from_its_folder_or_one_of_its_files(tmp_path: Path) -> None:
+    make().save(tmp_path / "joint" / "fold0")
+    for path in ("joint/fold0", "joint/fold0/model.json", "joint/fold0/weights.safetensors"):
+        assert Model.load(tmp_path / path, device="cpu").device == torch.device("cpu")
+    assert Model.load(tmp_path / "joint" / "fold0").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(RunError, match=r"no model there .*; train one"):
+        Model.load(tmp_path / "joint")
+    with pytest.raises(RunError, match=r"no model there .*; inside it are .*fold0"):
+        Model.load(tmp_path)
+    description = json.loads((tmp_path / "joint/fold0/model.json").read_text())
+    description["config"]["crop"] = "head"
+    (tmp_path / "joint/fold0/model.json").write_text(json.dumps(description))
+    with pytest.raises(RunError, match=r"does not describe a model of this version: model\.crop is 'head'"):
+        Model.load(tmp_path / "joint/fold0")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
+    make().save(tmp_path)
+    with pytest.raises(ConfigError, match="device is 'cuda', and there is no GPU; leave it at auto"):
+        Model.load(tmp_path, device="cuda")
