@@ -11,6 +11,7 @@ from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.errors import ConfigError
+from ichseq.geometry import NO_SLICE_HU
 from ichseq.windows import AIR_HU, DEFAULT_WINDOWS, WINDOWS
 
 LENGTHS = torch.tensor([3, 1, 2])
@@ -109,6 +110,17 @@ def by_hand(hu: Tensor, lengths: Tensor, n: int) -> Tensor:
     return torch.cat(stacks)
 
 
+def between_neighbours(hu: Tensor, lengths: Tensor, n: int) -> Tensor:
+    """The same as batches have it, where there is no slice beyond the ends of a series."""
+    stack, row = by_hand(hu, lengths, n), 0
+    for count in lengths.tolist():
+        for k in range(count):
+            there = [0 <= k + step < count for step in range(-n, n + 1)]
+            stack[row, ~torch.tensor(there)] = NO_SLICE_HU
+            row += 1
+    return stack
+
+
 @pytest.mark.parametrize("window_first", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_channels_are_those_of_the_neighbouring_slices(hu: Tensor, n: int, window_first: bool) -> None:
@@ -137,7 +149,7 @@ def test_neighbours_are_the_same_in_any_chunk_batch_or_shape(
         model.chunk_size = chunk
         torch.testing.assert_close(images(model, hu, boxes=boxes, warp=matrices), whole, atol=1e-4, rtol=1e-4)
     # The shape in which batches of slices come: each of them with its neighbours.
-    stack, series = by_hand(hu, LENGTHS, 1), torch.tensor([0, 0, 0, 1, 2, 2])
+    stack, series = between_neighbours(hu, LENGTHS, 1), torch.tensor([0, 0, 0, 1, 2, 2])
     boxes = boxes if crop == "slice" else boxes[series]
     matrices = matrices if matrices is None or per == "slice" else matrices[series]
     for rows in ([0, 1, 2, 3, 4, 5], [4, 0], [2], [5, 3, 1]):

@@ -15,7 +15,7 @@ from torch import Tensor
 from ichseq.data.index import Index
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
-from ichseq.geometry import rows_around
+from ichseq.geometry import NO_SLICE_HU, rows_around
 from ichseq.seeds import derive_seed
 from ichseq.windows import AIR_HU
 
@@ -43,7 +43,8 @@ class Batch:
     Attributes:
         items: the series (and slice) that each length stands for.
         hu: int16 (S, H, W) in HU, smaller series padded with air at the bottom and right; (S, 2n + 1, H, W), each
-            slice between its neighbours, where these were asked for and an item is not a whole series.
+            slice between its neighbours, where these were asked for and an item is not a whole series; beyond the ends
+            of a series NO_SLICE_HU.
         lengths: int64 (P,), slices of each item; they add up to S.
         sizes: true (rows, columns) of each item.
         labels: float32 (S, 6), NaN where unknown.
@@ -199,8 +200,10 @@ def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_arr
         path, whole = index.store_path(i), (int(index.lengths[i]), h, w)
         if between:
             low, high = max(start - neighbours, 0), min(start + n + neighbours, whole[0])
-            rows = rows_around(start, start + n, 0, whole[0], neighbours).numpy() - low
-            hu[row : row + n, :, :h, :w] = read_slices(path, low, high, expected=whole)[rows]
+            rows, there = (one.numpy() for one in rows_around(start, start + n, 0, whole[0], neighbours))
+            seen = read_slices(path, low, high, expected=whole)[rows - low]
+            seen[~there] = NO_SLICE_HU
+            hu[row : row + n, :, :h, :w] = seen
         elif same:
             read_slices(path, start, start + n, out=hu[row : row + n], expected=whole)
         else:

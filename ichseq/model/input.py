@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ichseq.config import InputConfig
 from ichseq.errors import ConfigError
-from ichseq.geometry import rows_around
+from ichseq.geometry import NO_SLICE_HU, rows_around
 from ichseq.model.stack import Span, series_spans, slice_spans
 from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
 
@@ -152,13 +152,12 @@ class NetworkInput(nn.Module):
         single = all(span.slices == 1 for span in spans)
         device = hu.device if single else self.offset.device
         groups = [list(group) for _, group in groupby(spans, key=lambda span: span.series)]
-        rows = torch.cat([
-            rows_around(part[0].first, part[-1].stop, part[0].series_first, part[0].series_stop, reach, device=device)
-            for part in groups
-        ])  # fmt: skip
+        found = [rows_around(part[0].first, part[-1].stop, *part[0].series, reach, device=device) for part in groups]
+        rows, there = (torch.cat(parts) for parts in zip(*found, strict=True))
         if single:  # each with a box and a warp of its own, which are its neighbours' too
-            return self.forward(hu[rows], [span._replace(first=k, stop=k + 1) for k, span in enumerate(spans)], boxes,
-                                warp)  # fmt: skip
+            stack = hu[rows].masked_fill_(~there[:, :, None, None], NO_SLICE_HU)
+            alone = [span._replace(first=k, stop=k + 1) for k, span in enumerate(spans)]
+            return self.forward(stack, alone, boxes, warp)
         # The slices of a series are cropped and warped alike, so that each is resampled once, for all that see it.
         wide = [
             span._replace(
@@ -168,6 +167,12 @@ class NetworkInput(nn.Module):
         ]
         seen = self.forward(hu[:, None], wide, boxes, warp)
         return seen[rows - wide[0].first].flatten(1, 2)
+
+    def _with_ends(self, slices: Tensor) -> Tensor:
+        """Slices (n, K, H, W), each between its neighbours, with what is seen beyond the ends of a series."""
+        first, stop = (place[:, None].long() for place in _extent(slices[:, :, 0, 0] != NO_SLICE_HU))
+        places = torch.arange(slices.shape[1], device=slices.device).clamp(first, stop - 1)  # (n, K)
+        return slices[torch.arange(len(slices), device=slices.device)[:, None], places]
 
     def _windowed(self, values: Tensor) -> Tensor:
         """(n, K, H, W) -> (n, K, C, H, W), window and normalisation in one multiplication and one clamp."""
@@ -183,6 +188,7 @@ class NetworkInput(nn.Module):
         rows, columns = spans[0].size
         slices = hu[spans[0].first : spans[-1].stop, ..., :rows, :columns].to(self.offset.device)
         slices = slices[:, None] if slices.ndim == 3 else slices
+        slices = self._with_ends(slices) if slices.shape[1] > 1 else slices
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.config.window_first:
