@@ -317,9 +317,9 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path) -> No
 
 OTHER = {
     "backbone": "test_resnet2", "pool": "max", "cross_slice": [8], "image_size": 64, "windows": ["brain", "subdural"],
-    "neighbours": 2, "normalise": False, "crop": "none", "window_first": True, "views": ["flip"], "sequence": "gru",
-    "hidden_size": 4, "sequence_inputs": ["position"], "dropout": 0.5, "channel_dropout": 0.5, "pretrained": False,
-    "freeze_bn": True, "channels_last": False,
+    "neighbours": 2, "edge": "zero", "normalise": False, "crop": "none", "window_first": True, "views": ["flip"],
+    "sequence": "gru", "hidden_size": 4, "sequence_inputs": ["position"], "dropout": 0.5, "channel_dropout": 0.5,
+    "pretrained": False, "freeze_bn": True, "channels_last": False,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU
-from ichseq.windows import AIR_HU, DEFAULT_WINDOWS, WINDOWS
+from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
 
 LENGTHS = torch.tensor([3, 1, 2])
 
@@ -121,6 +121,23 @@ def between_neighbours(hu: Tensor, lengths: Tensor, n: int) -> Tensor:
     return stack
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("window_first", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_beyond_the_ends_is_a_slice_of_zeros_if_asked_for(
+    hu: Tensor, n: int, window_first: bool, normalise: bool
+) -> None:
+    settings = {"window_first": window_first, "normalise": normalise}
+    alone = images(make(**settings), hu)
+    black = [-CHANNEL_MEAN[name] / CHANNEL_STD[name] if normalise else 0.0 for name in DEFAULT_WINDOWS]
+    there = between_neighbours(torch.zeros_like(hu), LENGTHS, n)[:, :, 0, 0] != NO_SLICE_HU
+    expected = by_hand(alone, LENGTHS, n)  # (S, 2n + 1, C, size, size)
+    expected[~there] = torch.tensor(black)[:, None, None]
+    assert (~there).any()
+    found = images(make(neighbours=n, edge="zero", **settings), hu)
+    torch.testing.assert_close(found, expected.flatten(1, 2), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("window_first", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_channels_are_those_of_the_neighbouring_slices(hu: Tensor, n: int, window_first: bool) -> None:
@@ -136,10 +153,11 @@ def test_channels_are_those_of_the_neighbouring_slices(hu: Tensor, n: int, windo
 @pytest.mark.parametrize("window_first", [False, True])
 @pytest.mark.parametrize("crop", ["series", "slice", "none"])
 @pytest.mark.parametrize("per", ["series", "slice", None])
+@pytest.mark.parametrize("edge", ["repeat", "zero"])
 def test_neighbours_are_the_same_in_any_chunk_batch_or_shape(
-    hu: Tensor, crop: str, window_first: bool, per: str | None
+    hu: Tensor, crop: str, window_first: bool, per: str | None, edge: str
 ) -> None:
-    model = make(crop=crop, window_first=window_first, neighbours=1)
+    model = make(crop=crop, window_first=window_first, neighbours=1, edge=edge)
     boxes = model.crop_boxes(hu, LENGTHS)
     matrices = (
         None if per is None else warps(AugmentConfig(affine=1.0), [(0, i) for i in range(6 if per == "slice" else 3)])

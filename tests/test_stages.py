@@ -91,11 +91,12 @@ def test_the_backbone_is_left_alone_for_the_first_epochs(prepared: Path, tmp_pat
     assert steps == {4.0, 8.0}  # the backbone's count begins when it is let go: 4 steps an epoch
 
 
+@pytest.mark.parametrize("edge", ["repeat", "zero"])
 @pytest.mark.parametrize("crop", ["series", "slice", "none"])
-def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: str) -> None:
+def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: str, edge: str) -> None:
     index = Index.load(prepared)
     torch.manual_seed(0)
-    model = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
+    model = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, edge=edge, crop=crop).eval()
     series = np.array([2, 5])
     reader = StageReader(index, series_boxes(model, index, series, 1, StopRequest()), neighbours=2)
     with torch.no_grad():

@@ -53,8 +53,12 @@ class InputConfig:
 
     neighbours: AtLeast0 = 0
     """Slices on each side that the backbone reads with a slice, each in every window, as further input channels in the
-    order of the slices; beyond the ends of a series its last slice is repeated. A start with fewer (--init,
-    pretrained) is widened: its weights stand at the middle slices' channels, zeros at the others'."""
+    order of the slices. A start with fewer (--init, pretrained) is widened: its weights stand at the middle slices'
+    channels, zeros at the others'."""
+
+    edge: Literal["repeat", "zero"] = "repeat"
+    """Neighbours beyond the ends of a series: its last slice again; or a slice that is 0, black, in every window scaled
+    to 0..1, and normalised as any other."""
 
     normalise: Switch = True
     """Subtract the published mean of each window and divide by its standard deviation."""

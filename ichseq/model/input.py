@@ -15,7 +15,7 @@ from ichseq.config import InputConfig
 from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU, rows_around
 from ichseq.model.stack import Span, series_spans, slice_spans
-from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
+from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
 
 BODY_HU: Final = -100
 """Above it: head, table and head rest; below: air and noise in air."""
@@ -166,11 +166,17 @@ class NetworkInput(nn.Module):
             for span in spans
         ]
         seen = self.forward(hu[:, None], wide, boxes, warp)
-        return seen[rows - wide[0].first].flatten(1, 2)
+        seen = seen[rows - wide[0].first]  # (n, K, C, size, size)
+        if self.config.edge == "zero":
+            seen = torch.where(there[:, :, None, None, None], seen, self.least)
+        return seen.flatten(1, 2)
 
     def _with_ends(self, slices: Tensor) -> Tensor:
         """Slices (n, K, H, W), each between its neighbours, with what is seen beyond the ends of a series."""
-        first, stop = (place[:, None].long() for place in _extent(slices[:, :, 0, 0] != NO_SLICE_HU))
+        there = slices[:, :, 0, 0] != NO_SLICE_HU  # (n, K)
+        if self.config.edge == "zero":
+            return slices.masked_fill(~there[:, :, None, None], AIR_HU)  # which is black in every window
+        first, stop = (place[:, None].long() for place in _extent(there))
         places = torch.arange(slices.shape[1], device=slices.device).clamp(first, stop - 1)  # (n, K)
         return slices[torch.arange(len(slices), device=slices.device)[:, None], places]
 
