@@ -1,4 +1,4 @@
-"""What is said of settings: all of it stands at the setting, and the documents and the command say the same."""
+"""All that is written of a setting stands with the setting, and the documents and the command are made from it."""
 
 import inspect
 import subprocess

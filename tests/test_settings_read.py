@@ -1,4 +1,4 @@
-"""The marks of the settings are true: a stage's weights do not depend on what it is said to ignore."""
+"""The marks of the settings are true: a stage's weights do not depend on what it ignores by them."""
 
 import dataclasses
 import shutil

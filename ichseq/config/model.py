@@ -53,8 +53,8 @@ class InputConfig:
 
     neighbours: AtLeast0 = 0
     """Slices on each side that the backbone reads with a slice, each in every window, as further input channels in the
-    order of the slices. A start with fewer (--init, pretrained) is widened: its weights stand at the middle slices'
-    channels, zeros at the others'."""
+    order of the slices. A start with fewer (--init, pretrained) gets more channels: its weights stand at the middle
+    slices' channels, zeros at the others'."""
 
     edge: Literal["repeat", "zero"] = "repeat"
     """Neighbours beyond the ends of a series: its last slice again; or a slice that is 0, black, in every window scaled

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from ichseq.config import STAGES, Config, load_config, read_section, read_yaml, settings_ignored_by
-from ichseq.config.fields import STRICT, AtLeast1, Several, Stage
+from ichseq.config.fields import STRICT, AtLeast1, Setting, Several, Stage, settings_of
 from ichseq.data.index import ALL_PATIENTS
 from ichseq.errors import ConfigError, counted
 from ichseq.labels import CLIP_PROBABILITY
@@ -31,6 +31,10 @@ FIRST: Final = STAGES[0]
 
 def _listed(value: object) -> object:
     return value if isinstance(value, list | tuple) else [value]
+
+
+class ByFold:
+    """A mark: the setting has one number, or one for each of the folds."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,10 +51,10 @@ class Plan:
     """Folds that are held out in turn: numbers, all, or all-patients: every patient is trained on, so that no one is
     left for a score."""
 
-    slice_epochs: Several[AtLeast1] = ()
+    slice_epochs: Annotated[Several[AtLeast1], ByFold()] = ()
     """Epochs of the slice stage by fold, in the order of folds; none: slice.epochs for each."""
 
-    slice_bag: AtLeast1 | Several[AtLeast1] = 1
+    slice_bag: Annotated[AtLeast1 | Several[AtLeast1], ByFold()] = 1
     """The last n epochs of the slice stage, each with later stages of its own; the mean of their answers. One n, or one
     for each of folds."""
 
@@ -79,6 +83,11 @@ class Plan:
         if stage == FIRST:
             return self.slice_bags[place % len(self.slice_bags)]
         return self.bag if stage == self.stages[-1] else 1
+
+
+def by_fold() -> list[Setting]:
+    """The settings of a plan that may have a number for each fold."""
+    return [setting for setting in settings_of(Plan) if setting.mark(ByFold)]
 
 
 @plain_dataclass(frozen=True)
@@ -146,9 +155,11 @@ class Spec:
         if len(set(plan.folds)) < len(plan.folds) or (len(plan.folds) > 1 and {"all", "all-patients"} & {*plan.folds}):
             raise ConfigError(f"{self.path}: experiment.folds is {list(plan.folds)}; each fold once, or all, or "
                               "all-patients alone")  # fmt: skip
-        for name, values in (("slice_epochs", plan.slice_epochs or (0,)), ("slice_bag", plan.slice_bags)):
-            if len(values) not in (1, len(plan.folds)):
-                raise ConfigError(f"{self.path}: experiment.{name} has {len(values)} numbers for "
+        for setting in by_fold():
+            values = getattr(plan, setting.name)
+            count = 1 if isinstance(values, int) else len(values)
+            if values != setting.default and count not in (1, len(plan.folds)):
+                raise ConfigError(f"{self.path}: experiment.{setting.name} has {count} numbers for "
                                   f"{counted(len(plan.folds), 'fold')}; one for each")  # fmt: skip
         for place, stage in ((p, s) for s in plan.stages for p in range(len(plan.folds))):
             bag, name = plan.bag_of(stage, place), "slice_bag" if stage == FIRST else "bag"
@@ -202,8 +213,8 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
         slice_bag = min(*plan.slice_bags, *limits.slice_bags)  # one for all folds, as the epochs
         plan = replace(plan, slice_bag=slice_bag, bag=min(plan.bag, limits.bag), slice_epochs=())
     if folds:
-        by_fold = {name: _of_folds(plan, name, folds, path) for name in ("slice_epochs", "slice_bag")}
-        plan = replace(plan, folds=folds, **by_fold)
+        chosen = {setting.name: _of_folds(plan, setting.name, folds, path) for setting in by_fold()}
+        plan = replace(plan, folds=folds, **chosen)
     if path.resolve() in above:
         raise ConfigError(f"{path}: stands on itself, by start or blend")
     above = (*above, path.resolve())
@@ -217,7 +228,7 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
 
 
 def _of_folds(plan: Plan, name: str, folds: tuple[int | str, ...], path: Path) -> Any:
-    """`slice_epochs` or `slice_bag` for other folds than the file's: each by its place among those."""
+    """A setting by fold for other folds than the file's: each by its place among those."""
     values = getattr(plan, name)
     if isinstance(values, int) or len(values) < 2:
         return values

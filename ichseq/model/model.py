@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,22 +25,11 @@ from ichseq.model.batch_norm import batch_norms, copied_statistics, put_back
 from ichseq.model.chunks import Checkpointing, Chunks, OfChunks
 from ichseq.model.cross_slice import add_cross_slice
 from ichseq.model.input import NetworkInput
+from ichseq.model.output import Output
 from ichseq.model.saved import DESCRIPTION, WEIGHTS, damage_explained, read_model, write_model
 from ichseq.model.sequence.inputs import drop_channels, with_inputs
 from ichseq.model.sequence.parts import make_sequence
 from ichseq.model.stack import Span
-
-
-class Output(NamedTuple):
-    """What the network says of the slices of a batch; labels in the order of `ichseq.labels.LABELS`.
-
-    Attributes:
-        logits: (S, 6) of the slices in their order.
-        slice_logits: (S, 6) of the slice head, of each slice by itself; the same without a sequence part.
-    """
-
-    logits: Tensor
-    slice_logits: Tensor
 
 
 class Model(nn.Module):
@@ -139,6 +128,9 @@ class Model(nn.Module):
         of_slices = self.slice_logits(embeddings)
         in_order = self.sequence_logits(embeddings, lengths, positions_mm) if self.sequence is not None else of_slices
         return Output(in_order, of_slices)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def embed(
         self,
