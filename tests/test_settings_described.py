@@ -96,6 +96,8 @@ def test_a_wrong_keyword_of_the_model_is_named() -> None:
         Model("test_resnet", crop="head")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="too many positional arguments"):
         Model("test_resnet", 32)  # type: ignore[call-arg, arg-type, misc]
+    with pytest.raises(TypeError, match="multiple values for argument 'backbone'"):
+        Model("test_resnet", backbone="resnet18")  # type: ignore[call-arg, misc]
 
 
 def test_settings_are_read_without_torch() -> None:

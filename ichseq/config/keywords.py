@@ -35,9 +35,10 @@ def takes_fields_of(
 
         @functools.wraps(init)
         def wrapped(self: S, *args: P.args, **kwargs: P.kwargs) -> None:
-            positional = signature.bind_partial(self, *args).arguments
-            given = {key: value for key, value in positional.items() if key in types} | kwargs
-            init(self, read_section(kind, given, name))
+            known = {key: value for key, value in kwargs.items() if key in types}
+            bound = signature.bind_partial(self, *args, **known).arguments  # refuses a value given twice
+            values = {key: value for key, value in bound.items() if key in types}
+            init(self, read_section(kind, values | kwargs, name))
 
         meanings = [f"    {setting.name}: {setting.meaning}" for setting in settings_of(kind)]
         wrapped.__doc__ = "\n".join([f"{(init.__doc__ or '').strip()}\n\nArgs:", *meanings])
