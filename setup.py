@@ -38,6 +38,7 @@ setup(
         "pandas>=2.2",
         "psutil>=5.9",
         "pyarrow>=15.0",
+        "pydantic>=2.8",
         "pydicom>=3.0.2",
         "pyyaml>=6.0",
         "safetensors>=0.4.3",

@@ -10,7 +10,7 @@ from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
-from ichseq.model.input import chunks, series_spans
+from ichseq.model.stack import in_chunks, series_spans
 from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
 
 CHUNK = 32
@@ -32,7 +32,7 @@ def main() -> None:
             lengths = torch.tensor([len(hu)])
             boxes = model.crop_boxes(hu, lengths)
             warp = warps(AugmentConfig(), [(number,)]).to(device)
-            for spans in chunks(series_spans(hu, lengths, None), len(hu), CHUNK):
+            for spans in in_chunks(series_spans(hu, lengths, None), CHUNK):
                 model.network_input(hu, spans, boxes, warp)
         _wait(device)
 

@@ -15,7 +15,7 @@ from ichseq.data.augment import warps
 from ichseq.data.batches import Allocate, Item, SliceBatch, plan_epoch, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
-from ichseq.model.input import chunks, series_spans
+from ichseq.model.stack import in_chunks, series_spans
 
 THREADS = 2
 
@@ -79,7 +79,7 @@ def seen(model: Model, index: Index, device: torch.device) -> Iterator[torch.Ten
     for batch in batches(index, device):
         boxes = model.crop_boxes(batch.hu, batch.lengths)
         warp = warps(config, [(0, i) for i, _, _ in batch.items]).to(device)
-        for spans in chunks(series_spans(batch.hu, batch.lengths, None), len(batch.hu), model.chunk_size):
+        for spans in in_chunks(series_spans(batch.hu, batch.lengths, None), model.chunk_size):
             yield model.network_input(batch.hu, spans, boxes, warp)
 
 

@@ -21,7 +21,7 @@ from ichseq.config import load_config
 from ichseq.data.batches import SliceBatch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
-from ichseq.model.input import chunks, series_spans
+from ichseq.model.stack import in_chunks, series_spans
 from ichseq.training.loop import Training
 from ichseq.training.losses import weighted_bce_sum
 from ichseq.training.train import start_training
@@ -84,8 +84,8 @@ class Measured:
         self.reader = training.read_ahead()
         plan = self.setup.plan(0)
         self.plan = [plan[k % max(len(plan) - 1, 1)] for k in range(count)]  # the last step may be smaller
-        size, channels = self.setup.model.settings["image_size"], self.setup.model.input_channels
-        kind = torch.channels_last if self.setup.model.settings["channels_last"] else torch.contiguous_format
+        size, channels = self.setup.model.config.image_size, self.setup.model.input_channels
+        kind = torch.channels_last if self.setup.model.config.channels_last else torch.contiguous_format
         images = torch.randn(self.setup.model.chunk_size, channels, size, size, device=self.setup.processes.device)
         self.images = images.contiguous(memory_format=kind)
         if torch.cuda.is_available():
@@ -163,7 +163,7 @@ class Measured:
     def _warp(self, batch: SliceBatch) -> None:
         model = self.setup.model
         boxes = model.crop_boxes(batch.hu, batch.lengths)
-        for spans in chunks(series_spans(batch.hu, batch.lengths, None), len(batch.hu), model.chunk_size):
+        for spans in in_chunks(series_spans(batch.hu, batch.lengths, None), model.chunk_size):
             model.network_input(batch.hu, spans, boxes, batch.warp)
 
     def _sequence(self, batch: SliceBatch) -> None:

@@ -1,4 +1,4 @@
-"""Memory of a device: what is free, and what running out of it looks like."""
+"""Devices: which one is taken, what memory is free on it, and what running out of it looks like."""
 
 import gc
 from typing import Final
@@ -6,8 +6,10 @@ from typing import Final
 import psutil
 import torch
 
+from ichseq.errors import ConfigError
+
 USABLE: Final = 0.8
-"""Share of the free memory that is planned with; the rest is for what nobody counted."""
+"""Share of the free memory that is planned with; the rest is for what is not counted."""
 
 
 _WORDS: Final = (
@@ -18,6 +20,19 @@ _WORDS: Final = (
     "CUDA error: out of memory",  # outside torch's own allocator, as are the libraries' below
     "_STATUS_ALLOC_FAILED",
 )
+
+
+def choose_device(asked: str | torch.device = "auto") -> torch.device:
+    """The device of that name; "auto" is a GPU if there is one, and else the CPU.
+
+    Raises:
+        ConfigError: a GPU is asked for, and there is none.
+    """
+    there = torch.cuda.is_available()
+    device = torch.device(("cuda" if there else "cpu") if asked == "auto" else asked)
+    if device.type == "cuda" and not there:
+        raise ConfigError(f"device is {str(asked)!r}, and there is no GPU; leave it at auto, or set cpu")
+    return device
 
 
 def with_index(device: torch.device) -> torch.device:

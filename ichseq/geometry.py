@@ -14,6 +14,10 @@ VIEWS: Final = {
 }
 """Other views of the same slice, as warps from output to input coordinates."""
 
+NO_SLICE_HU: Final = -32768
+"""In every pixel of a slice beyond the ends of a series, where slices come between their neighbours; int16's least.
+What is seen there is the model's to decide."""
+
 
 def check_views(names: Sequence[str], where: str) -> None:
     """See that views exist.
@@ -28,10 +32,13 @@ def check_views(names: Sequence[str], where: str) -> None:
 
 def rows_around(
     first: int, stop: int, low: int, high: int, reach: int, *, device: torch.device | str = "cpu"
-) -> Tensor:
-    """(stop - first, 2 reach + 1): the slices first to stop - 1, each between its neighbours.
+) -> tuple[Tensor, Tensor]:
+    """The slices first to stop - 1, each between its neighbours, as rows (stop - first, 2 reach + 1).
 
-    What would lie outside of low to high - 1, the slices of the series, is its first or its last slice again.
+    Returns:
+        int64, the rows; of what would lie outside of low to high - 1, the slices of the series, its first or last one.
+        bool, whether a row is there and not outside.
     """
     steps = torch.arange(-reach, reach + 1, device=device)
-    return (torch.arange(first, stop, device=device)[:, None] + steps).clamp_(low, high - 1)
+    rows = torch.arange(first, stop, device=device)[:, None] + steps
+    return rows.clamp(low, high - 1), (rows >= low) & (rows < high)

@@ -9,6 +9,7 @@ from torch import Tensor
 from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
+from ichseq.model.stack import series_spans
 from ichseq.seeds import derive_seed
 
 NONE = AugmentConfig(flip=0, transpose=0, affine=0)
@@ -30,7 +31,7 @@ def picture() -> Tensor:
 
 def seen(model: Model, hu: Tensor, warp: Tensor | None) -> Tensor:
     boxes = model.crop_boxes(hu, torch.tensor([len(hu)]))
-    return model.network_input(hu, [(0, 0, len(hu), hu.shape[1], hu.shape[2])], boxes, warp)
+    return model.network_input(hu, series_spans(hu, torch.tensor([len(hu)]), None), boxes, warp)
 
 
 def drawn(config: AugmentConfig) -> Tensor:

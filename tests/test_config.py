@@ -5,7 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from ichseq.config import STAGE_DEFAULTS, STAGES, load_config, save_config
+from ichseq.config import (
+    SECTIONS,
+    STAGES,
+    Config,
+    ModelConfig,
+    TrainConfig,
+    differing_from_start,
+    load_config,
+    resolved,
+    save_config,
+    settings_ignored_by,
+    settings_without_effect,
+)
+from ichseq.config.fields import ByStage, read_section, settings_of
 from ichseq.errors import ConfigError
 
 
@@ -22,7 +35,7 @@ from ichseq.errors import ConfigError
         ("train.weight_decay=heavy", ["train.weight_decay", "'heavy'", "float"]),
         ("model.normalise=3", ["model.normalise", "3", "bool"]),
         ("model.windows=brain", ["model.windows", "'brain'"]),
-        ("model.windows=[brain, 4]", ["model.windows", "4", "str"]),
+        ("model.windows=[brain, 4]", ["model.windows", "4", "brain, subdural, soft_tissue"]),
         ("model.crop=head", ["model.crop", "'head'", "series, slice, none"]),
         ("model.sequence=lstm", ["model.sequence", "'lstm'", "lstm2_delta, logits", "none"]),
         ("model.sequence_inputs=[age]", ["model.sequence_inputs", "'age'", "position, spacing"]),
@@ -91,14 +104,19 @@ def test_later_settings_win(tmp_path: Path) -> None:
     assert (train.epochs, train.seed, train.accumulate, train.workers) == (1, 3, 7, 9)
 
 
+def stage_defaults(stage: str) -> dict[str, object]:
+    marks = {setting.name: setting.mark(ByStage) for setting in settings_of(TrainConfig)}
+    return {name: mark.of(stage) for name, mark in marks.items() if mark is not None}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_fills_what_was_not_said(stage: str) -> None:
-    for key, value in STAGE_DEFAULTS[stage].items():
+def test_a_stage_fills_what_was_not_set(stage: str) -> None:
+    for key, value in stage_defaults(stage).items():
         assert getattr(load_config(stage).train, key) == value
         assert getattr(load_config(stage, None, [f"train.{key}=null"]).train, key) == value
     other = load_config(stage, None, ["train.epochs=11"]).train
     assert other.epochs == 11
-    assert other.sequence_lr == STAGE_DEFAULTS[stage]["sequence_lr"]
+    assert other.sequence_lr == stage_defaults(stage)["sequence_lr"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -122,7 +140,7 @@ def test_saved_and_loaded_is_the_same(stage: str, tmp_path: Path) -> None:
         (b"train: 3\n", "train has to hold keys"),
         (b"\xff\xfe\xfa", "can't be read"),
         (b"train:\n  1: 2\n", "train.1"),
-        (b"train:\n  seed: 2001-99-99\n", "not valid YAML"),
+        (b"train:\n  seed: 2001-99-99\n", "train.seed is '2001-99-99'; it has to be int"),
     ],
 )
 def test_a_file_that_is_no_configuration(content: bytes, words: str, tmp_path: Path) -> None:
@@ -151,7 +169,7 @@ def test_a_stage_has_settings_of_its_own(tmp_path: Path) -> None:
     assert load_config("slice", file).train.epochs == 3
     assert load_config("slice", file).train.backbone_lr == 0.003
     assert load_config("joint", file).train.epochs == 4
-    assert load_config("joint", file).train.backbone_lr == STAGE_DEFAULTS["joint"]["backbone_lr"]
+    assert load_config("joint", file).train.backbone_lr == stage_defaults("joint")["backbone_lr"]
     assert load_config("frozen", file).train.epochs == 9
     assert load_config("frozen", file).train.seed == load_config("slice", file).train.seed == 5
     assert load_config("slice", file, ["joint.epochs=7", "slice.epochs=8"]).train.epochs == 8
@@ -163,3 +181,85 @@ def test_settings_of_another_stage_are_checked_too(stage: str) -> None:
         load_config(stage, None, ["slice.epoch=3"])
     with pytest.raises(ConfigError, match=r"joint\.epochs is 'many'"):
         load_config(stage, None, ["joint.epochs=many"])
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_default_fits_its_own_range(name: str) -> None:
+    defaults = {setting.name: setting.default for setting in settings_of(SECTIONS[name])}
+    assert read_section(SECTIONS[name], defaults, name) == SECTIONS[name]()
+
+
+def test_where_a_wrong_value_stood_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("train: {epochs: 0}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: train\.epochs is 0; it has to be at least 1"):
+        load_config("joint", tmp_path / "run.yaml", ["train.epochs=3"])
+    with pytest.raises(ConfigError, match=r"--set model\.crop=head: model\.crop is 'head'; choose one of series"):
+        load_config("joint", None, ["train.epochs=3", "model.crop=head"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.window=1", "train.window is 1; a window has at least 2 slices, and 0 reads whole series"),
+        ("train.chunk_size=0", "train.chunk_size is 0; it has to be at least 1"),
+        ("train.chunk_size=some", "train.chunk_size is 'some'; it has to be int or auto"),
+        ("model.windows=[]", "model.windows is []; name at least one"),
+        ("model.windows=[bone]", "model.windows has 'bone'; choose one of brain, subdural, soft_tissue"),
+        ("model.cross_slice=[4, 4]", "model.cross_slice is [4, 4]; name each once"),
+        ("train.ema=1", "train.ema is 1; it has to be between 0 and 1 (1 excluded)"),
+    ],
+)
+def test_what_is_wanted_is_named(setting: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words) + "$"):
+        load_config("joint", None, [setting])
+
+
+def test_weights_are_fetched_by_a_run_and_by_nothing_else() -> None:
+    assert ModelConfig().pretrained == "auto"
+    assert resolved(ModelConfig()).pretrained is False
+    assert resolved(ModelConfig()).freeze_bn is False
+    assert resolved(ModelConfig(pretrained="weights.pth")).freeze_bn is True
+    assert resolved(ModelConfig(pretrained=True, freeze_bn=False)).freeze_bn is False
+    assert load_config("joint").model.pretrained is True
+    assert load_config("joint", None, ["model.pretrained=no"]).model.pretrained is False
+
+
+def test_a_configuration_does_not_change() -> None:
+    config = ModelConfig(windows=["brain"])
+    assert config.windows == ("brain",)
+    with pytest.raises(AttributeError):
+        config.image_size = 64  # type: ignore[misc]
+    assert hash(config) == hash(ModelConfig(windows=("brain",)))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_ignores_stands_at_a_value_that_fits(stage: str) -> None:
+    ignored = settings_ignored_by(stage)
+    config = load_config(stage, base=ignored).to_dict()
+    for section, values in ignored.items():
+        for key, value in values.items():
+            assert config[section][key] == (list(value) if isinstance(value, tuple) else value)
+    assert ("mixup" in ignored["train"]) == (stage != "slice")
+    assert ("model" in ignored) == (stage == "slice")
+
+
+def test_the_chunk_has_no_effect_unless_batch_norm_learns() -> None:
+    assert settings_without_effect(live_batch_norm=False) - settings_without_effect() == {("train", "chunk_size")}
+    assert ("train", "workers") in settings_without_effect()
+    known = {(name, setting.name) for name, section in SECTIONS.items() for setting in settings_of(section)}
+    assert settings_without_effect(live_batch_norm=False) < known
+
+
+def test_a_start_needs_the_same_backbone_windows_and_cross_slice() -> None:
+    start = ModelConfig("resnet18", windows=["brain"], hidden_size=8, image_size=64)
+    assert differing_from_start(ModelConfig("resnet18", windows=["brain"], cross_slice=[4]), start) is None
+    assert differing_from_start(ModelConfig("resnet34", windows=["brain"]), start) == "backbone"
+    assert differing_from_start(ModelConfig("resnet18"), start) == "windows"
+    crossed = ModelConfig("resnet18", windows=["brain"], cross_slice=[8])
+    assert differing_from_start(ModelConfig("resnet18", windows=["brain"], cross_slice=[4]), crossed) == "cross_slice"
+
+
+def test_a_whole_configuration_is_plain() -> None:
+    plain = Config(model=ModelConfig(cross_slice=[4, 8])).to_dict()
+    assert plain["model"]["cross_slice"] == [4, 8]
+    assert list(plain) == list(SECTIONS)

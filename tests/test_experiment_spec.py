@@ -41,7 +41,8 @@ def test_a_file_goes_over_its_bases_key_by_key(base: Path, tmp_path: Path) -> No
         2,
     )
     config = spec.config("frozen")
-    assert (config.model.image_size, config.model.hidden_size, config.augment.transpose) == (96, 16, 0)
+    assert (config.model.image_size, config.model.hidden_size) == (96, 16)
+    assert spec.config("slice").augment.transpose == 0
     assert (config.train.epochs, config.train.keep_epochs) == (6, 2)
     assert spec.config("slice").train.backbone_lr == 1e-3
 
@@ -135,7 +136,7 @@ def test_folds_by_name_and_number(base: Path) -> None:
         ("base: base.yaml\nexperiment: {slice_bag: many}", "slice_bag is 'many'; it has to be int or list"),
         ("base: base.yaml\nexperiment: {slice_bag: []}", "slice_bag has 0 numbers for 2 folds"),
         ("base: base.yaml\nexperiment: {slice_bag: [3, 6]}", "experiment.slice_bag is 6, and slice.epochs 5"),
-        ("base: base.yaml\nexperiment: {slice_bag: [3, 0]}", "experiment.slice_bag is 0; it has to be at least 1"),
+        ("base: base.yaml\nexperiment: {slice_bag: [3, 0]}", "experiment.slice_bag has 0; it has to be at least 1"),
         ("base: base.yaml\nexperiment: {bag: 0}", "experiment.bag is 0; it has to be at least 1"),
         ("base: base.yaml\nmodle: {image_size: 96}", "no section 'modle'; did you mean 'model'?"),
         ("base: base.yaml\nmodel: {sequence: lstm3}", "model.sequence is 'lstm3'"),

@@ -8,19 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
+from ichseq.config import ModelConfig, embedding_settings
+from ichseq.config.fields import settings_of
 from ichseq.errors import ConfigError, RunError
+from ichseq.model.stack import Span
 from ichseq.windows import AIR_HU
 
 LENGTHS = torch.tensor([7, 12, 3, 8])
 
 
 def make(**settings: object) -> Model:
-    torch.manual_seed(0)
-    options: dict = {"image_size": 32, "hidden_size": 8, "chunk_size": 8, "checkpointing": "off"} | settings
-    return Model("test_resnet", **options)
+    return small_model(chunk_size=8, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -36,24 +38,27 @@ def hu() -> Tensor:
 def gradients(model: Model, hu: Tensor, checkpointing: str) -> tuple[Tensor, Tensor]:
     model.checkpointing = checkpointing
     model.zero_grad()
-    logits, aux = model(hu, LENGTHS, return_aux=True)
+    logits, aux = model(hu, LENGTHS)
     loss = logits.square().mean() + aux.square().mean()
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
 def test_shapes(hu: Tensor) -> None:
-    logits, aux = make().eval()(hu, LENGTHS, return_aux=True)
-    assert logits.shape == aux.shape == (30, 6)
-    assert make(sequence="none").eval()(hu, LENGTHS).shape == (30, 6)
+    found = make().eval()(hu, LENGTHS)
+    assert found.logits.shape == found.slice_logits.shape == (30, 6)
+    assert not torch.allclose(found.logits, found.slice_logits)
+    single = make(sequence="none").eval()(hu, LENGTHS)
+    assert single.logits.shape == (30, 6)
+    assert torch.equal(single.logits, single.slice_logits)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_series_alone_gives_what_it_gives_in_a_batch(hu: Tensor, training: bool) -> None:
     model = make(freeze_bn=True).train(training)
-    together = model(hu, LENGTHS)
+    together = model(hu, LENGTHS).logits
     for first, n in zip([0, 7, 19, 22], LENGTHS.tolist(), strict=True):
-        alone = model(hu[first : first + n], torch.tensor([n]))
+        alone = model(hu[first : first + n], torch.tensor([n])).logits
         assert torch.allclose(alone, together[first : first + n], atol=1e-5)
     assert together.std(dim=0).min() > 1e-4  # they are no constants
 
@@ -63,13 +68,13 @@ def test_padding_to_a_larger_neighbour_changes_nothing(hu: Tensor) -> None:
     padded = torch.full((30, 80, 96), AIR_HU, dtype=torch.int16)
     padded[:, :64, :64] = hu
     sizes = [(64, 64)] * 4
-    assert torch.allclose(model(padded, LENGTHS, sizes=sizes), model(hu, LENGTHS), atol=1e-6)
+    assert torch.allclose(model(padded, LENGTHS, sizes=sizes).logits, model(hu, LENGTHS).logits, atol=1e-6)
 
 
 def test_order_of_the_slices_matters(hu: Tensor) -> None:
     model = make().eval()
     one = torch.tensor([30])
-    assert not torch.allclose(model(hu, one), model(hu.flip(0), one).flip(0), atol=1e-5)
+    assert not torch.allclose(model(hu, one).logits, model(hu.flip(0), one).logits.flip(0), atol=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [4, 8, 32])
@@ -116,7 +121,7 @@ def test_freeze_backbone(hu: Tensor) -> None:
     model = make()
     model.freeze_backbone()
     model.train()
-    model(hu, LENGTHS).sum().backward()
+    model(hu, LENGTHS).logits.sum().backward()
     assert all(p.grad is None for p in model.backbone.parameters())
     assert model.sequence.head.weight.grad is not None
     assert not model.backbone.training
@@ -127,7 +132,7 @@ def test_windows_stand_for_their_hounsfield_units() -> None:
     for hu, brain in ((0, 0.0), (40, 0.5), (80, 1.0), (3000, 1.0), (-1000, 0.0)):
         flat = torch.full((1, 64, 64), hu, dtype=torch.int16)
         boxes = model.crop_boxes(flat, torch.tensor([1]))
-        image = model.network_input(flat, [(0, 0, 1, 64, 64)], boxes, None)
+        image = model.network_input(flat, [Span(0, 0, 1, 0, 1, 64, 64)], boxes)
         assert image.shape == (1, 3, 32, 32)
         assert image[0, 0, 16, 16] == pytest.approx(brain, abs=1e-6)
 
@@ -148,8 +153,9 @@ def test_saved_and_loaded_gives_the_same(hu: Tensor, tmp_path: Path) -> None:
     again = Model.load(tmp_path)
     assert not again.training
     assert again.trained_on == {"phantom": True}
-    assert again.settings["neighbours"] == 1
-    assert torch.allclose(again(hu, LENGTHS), model(hu, LENGTHS), atol=1e-6)
+    assert again.config == model.config
+    assert again.config.neighbours == 1
+    assert torch.allclose(again(hu, LENGTHS).logits, model(hu, LENGTHS).logits, atol=1e-6)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "weights.safetensors"]
 
 
@@ -163,7 +169,7 @@ def test_weights_from_a_local_file(tmp_path: Path) -> None:
         model = Model("test_resnet", pretrained=str(tmp_path / name), image_size=32, hidden_size=8)
         for key, tensor in source.backbone.state_dict().items():
             assert torch.equal(model.backbone.state_dict()[key], tensor)
-        assert model.settings["freeze_bn"] is True  # auto: the backbone starts from trained weights
+        assert model.config.freeze_bn is True  # auto: the backbone starts from trained weights
     two = Model("test_resnet", pretrained=str(tmp_path / "timm.pth"), windows=["brain", "subdural"], image_size=32)
     assert two.backbone.conv1[0].weight.shape[1] == 2
 
@@ -178,7 +184,7 @@ def test_weights_that_know_no_neighbours_begin_as_the_same_function(
     save_file(source.backbone.state_dict(), tmp_path / "timm.safetensors")
 
     def start(model: Model, pretrained: bool | str, n: int) -> Tensor:
-        return make(neighbours=n, windows=model.settings["windows"], pretrained=pretrained).eval().embed(hu, LENGTHS)
+        return make(neighbours=n, windows=model.config.windows, pretrained=pretrained).eval().embed(hu, LENGTHS)
 
     for n in (0, 1, 2):
         for name in ("ichseq/weights.safetensors", "timm.safetensors"):
@@ -208,7 +214,7 @@ def test_weights_that_know_no_neighbours_begin_as_the_same_function(
 def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"resnet81.*did you mean"):
         Model("resnet81")
-    with pytest.raises(ConfigError, match="no window 'bone'"):
+    with pytest.raises(ConfigError, match=r"model\.windows has 'bone'; choose one of brain, subdural, soft_tissue"):
         make(windows=["bone"])
     with pytest.raises(ConfigError, match=r"no file .*nowhere"):
         make(pretrained=str(tmp_path / "nowhere.pth"))
@@ -248,11 +254,11 @@ def test_neighbours_change_no_way_of_computing(hu: Tensor, crop: str) -> None:
         other_loss, other = gradients(model, hu, "on")
         assert abs(other_loss - loss) <= 1e-5 * loss
         assert (other - reference).norm() <= 1e-5 * reference.norm()
-    together = model.eval()(hu, LENGTHS)
-    assert torch.allclose(model(hu[7:19], torch.tensor([12])), together[7:19], atol=1e-5)
-    model.backbone_slices = 0
+    together = model.eval()(hu, LENGTHS).logits
+    assert torch.allclose(model(hu[7:19], torch.tensor([12])).logits, together[7:19], atol=1e-5)
+    before = model.backbone_slices
     embeddings = model.embed(hu, LENGTHS)
-    assert model.backbone_slices == 30
+    assert model.backbone_slices == before + 30
     moved = hu.clone()
     moved[8] = hu[25]  # the second slice of the second series
     boxes = model.crop_boxes(hu, LENGTHS)
@@ -280,10 +286,10 @@ def test_the_sequence_part_works_in_full_precision(hu: Tensor) -> None:
 
 
 def test_fresh_heads_answer_near_the_prevalence() -> None:
-    model = Model("test_resnet", image_size=32, hidden_size=8).eval()
+    model = small_model().eval()
     prevalence = [0.01, 0.05, 0.03, None, 0.06, 0.15]
-    model.start_at(prevalence)
-    logits, aux = model(torch.randint(-100, 200, (6, 32, 32)), torch.tensor([2, 4]), return_aux=True)
+    model.set_prior(prevalence)
+    logits, aux = model(torch.randint(-100, 200, (6, 32, 32)), torch.tensor([2, 4]))
     expected = torch.logit(torch.tensor([p or 0.5 for p in prevalence]))
     for answer in (logits, aux):
         assert (answer.mean(0) - expected).abs().max() < 1.0
@@ -304,4 +310,71 @@ def test_weights_that_cannot_be_written_leave_the_old_ones(tmp_path: Path) -> No
         signal.signal(signal.SIGXFSZ, handler)
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model.json", "weights.safetensors"]
-    assert Model.load(tmp_path / "run").settings["hidden_size"] == 8
+    assert Model.load(tmp_path / "run").config.hidden_size == 8
+
+
+# ---- which settings decide what ------------------------------------------------------------------------------------
+
+OTHER = {
+    "backbone": "test_resnet2", "pool": "max", "cross_slice": [8], "image_size": 64, "windows": ["brain", "subdural"],
+    "neighbours": 2, "edge": "zero", "normalise": False, "crop": "none", "window_first": True, "views": ["flip"],
+    "sequence": "gru", "hidden_size": 4, "sequence_inputs": ["position"], "dropout": 0.5, "channel_dropout": 0.5,
+    "pretrained": False, "freeze_bn": True, "channels_last": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in settings_of(ModelConfig) if setting.name != "backbone"])
+def test_what_decides_an_embedding_is_in_its_section(hu: Tensor, name: str) -> None:
+    same = {"image_size": 96, "neighbours": 1}
+    plain, other = make(**same).eval(), make(**same | {name: OTHER[name]}).eval()
+    decides = embedding_settings(plain.config) != embedding_settings(other.config)
+    for weights in getattr(other.backbone, "cross_slice", plain).parameters() if name == "cross_slice" else []:
+        weights.data.fill_(0.5)
+    found, seen = other.embed(hu, LENGTHS), plain.embed(hu, LENGTHS)
+    assert (found.shape != seen.shape or not torch.equal(found, seen)) == decides
+
+
+def test_a_model_is_made_again_from_its_configuration(hu: Tensor) -> None:
+    model = make(neighbours=1, sequence="gru", freeze_bn=True).eval()
+    again = Model.from_config(model.config).eval()
+    assert again.config == model.config
+    again.load_state_dict(model.state_dict())
+    again.chunk_size = model.chunk_size
+    assert torch.equal(again(hu, LENGTHS).logits, model(hu, LENGTHS).logits)
+
+
+def test_what_changes_while_it_runs_is_in_the_configuration(tmp_path: Path) -> None:
+    model = make()
+    assert (model.config.freeze_bn, model.config.channels_last) == (False, False)
+    assert model.live_batch_norms()
+    model.train()
+    model.freeze_batch_norm(True)
+    assert not model.live_batch_norms()
+    assert not any(norm.training for norm in model.backbone.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+    model.use_channels_last(True)
+    assert model.backbone.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
+    model.save(tmp_path)
+    assert Model.load(tmp_path).config == model.config
+
+
+def test_a_model_is_loaded_from_its_folder_or_one_of_its_files(tmp_path: Path) -> None:
+    make().save(tmp_path / "joint" / "fold0")
+    for path in ("joint/fold0", "joint/fold0/model.json", "joint/fold0/weights.safetensors"):
+        assert Model.load(tmp_path / path, device="cpu").device == torch.device("cpu")
+    assert Model.load(tmp_path / "joint" / "fold0").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(RunError, match=r"no model there .*; train one"):
+        Model.load(tmp_path / "joint")
+    with pytest.raises(RunError, match=r"no model there .*; inside it are .*fold0"):
+        Model.load(tmp_path)
+    description = json.loads((tmp_path / "joint/fold0/model.json").read_text())
+    description["config"]["crop"] = "head"
+    (tmp_path / "joint/fold0/model.json").write_text(json.dumps(description))
+    with pytest.raises(RunError, match=r"does not describe a model of this version: model\.crop is 'head'"):
+        Model.load(tmp_path / "joint/fold0")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
+    make().save(tmp_path)
+    with pytest.raises(ConfigError, match="device is 'cuda', and there is no GPU; leave it at auto"):
+        Model.load(tmp_path, device="cuda")

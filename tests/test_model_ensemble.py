@@ -43,7 +43,7 @@ def test_the_mean_over_models_and_views(hu: torch.Tensor) -> None:
     assert np.allclose(answers(ModelEnsemble([one, other], ["flip", "transpose"]), hu), by_hand, atol=1e-5)
     assert not np.allclose(answers(ModelEnsemble([one, other]), hu), by_hand, atol=1e-3)
     with torch.no_grad():
-        assert np.allclose(answers(ModelEnsemble(one), hu), torch.sigmoid(one.eval()(hu, LENGTHS)), atol=1e-6)
+        assert np.allclose(answers(ModelEnsemble(one), hu), torch.sigmoid(one.eval()(hu, LENGTHS).logits), atol=1e-6)
 
 
 def test_a_models_views_are_averaged_before_the_sequence_part(hu: torch.Tensor) -> None:
@@ -73,7 +73,7 @@ def test_a_backbone_that_models_share_reads_a_slice_once(hu: torch.Tensor) -> No
 def test_an_unknown_view_is_named() -> None:
     with pytest.raises(ConfigError, match="--tta: no view 'mirror'; there are flip, transpose"):
         ModelEnsemble(make(), ["mirror"])
-    with pytest.raises(ConfigError, match=r"model\.views: no view 'mirror'"):
+    with pytest.raises(ConfigError, match=r"model\.views has 'mirror'; choose one of flip, transpose"):
         make(views=["mirror"])
 
 

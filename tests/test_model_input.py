@@ -4,21 +4,21 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.errors import ConfigError
-from ichseq.windows import AIR_HU, DEFAULT_WINDOWS, WINDOWS
+from ichseq.geometry import NO_SLICE_HU
+from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
 
 LENGTHS = torch.tensor([3, 1, 2])
 
 
 def make(**settings: object) -> Model:
-    torch.manual_seed(0)
-    options: dict = {"image_size": 48, "hidden_size": 8, "checkpointing": "off", "freeze_bn": True} | settings
-    return Model("test_resnet", **options).eval()
+    return small_model(**{"image_size": 48, "freeze_bn": True} | settings).eval()
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +110,34 @@ def by_hand(hu: Tensor, lengths: Tensor, n: int) -> Tensor:
     return torch.cat(stacks)
 
 
+def between_neighbours(hu: Tensor, lengths: Tensor, n: int) -> Tensor:
+    """The same as batches have it, where there is no slice beyond the ends of a series."""
+    stack, row = by_hand(hu, lengths, n), 0
+    for count in lengths.tolist():
+        for k in range(count):
+            there = [0 <= k + step < count for step in range(-n, n + 1)]
+            stack[row, ~torch.tensor(there)] = NO_SLICE_HU
+            row += 1
+    return stack
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("window_first", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_beyond_the_ends_is_a_slice_of_zeros_if_asked_for(
+    hu: Tensor, n: int, window_first: bool, normalise: bool
+) -> None:
+    settings = {"window_first": window_first, "normalise": normalise}
+    alone = images(make(**settings), hu)
+    black = [-CHANNEL_MEAN[name] / CHANNEL_STD[name] if normalise else 0.0 for name in DEFAULT_WINDOWS]
+    there = between_neighbours(torch.zeros_like(hu), LENGTHS, n)[:, :, 0, 0] != NO_SLICE_HU
+    expected = by_hand(alone, LENGTHS, n)  # (S, 2n + 1, C, size, size)
+    expected[~there] = torch.tensor(black)[:, None, None]
+    assert (~there).any()
+    found = images(make(neighbours=n, edge="zero", **settings), hu)
+    torch.testing.assert_close(found, expected.flatten(1, 2), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("window_first", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_channels_are_those_of_the_neighbouring_slices(hu: Tensor, n: int, window_first: bool) -> None:
@@ -125,10 +153,11 @@ def test_channels_are_those_of_the_neighbouring_slices(hu: Tensor, n: int, windo
 @pytest.mark.parametrize("window_first", [False, True])
 @pytest.mark.parametrize("crop", ["series", "slice", "none"])
 @pytest.mark.parametrize("per", ["series", "slice", None])
+@pytest.mark.parametrize("edge", ["repeat", "zero"])
 def test_neighbours_are_the_same_in_any_chunk_batch_or_shape(
-    hu: Tensor, crop: str, window_first: bool, per: str | None
+    hu: Tensor, crop: str, window_first: bool, per: str | None, edge: str
 ) -> None:
-    model = make(crop=crop, window_first=window_first, neighbours=1)
+    model = make(crop=crop, window_first=window_first, neighbours=1, edge=edge)
     boxes = model.crop_boxes(hu, LENGTHS)
     matrices = (
         None if per is None else warps(AugmentConfig(affine=1.0), [(0, i) for i in range(6 if per == "slice" else 3)])
@@ -138,7 +167,7 @@ def test_neighbours_are_the_same_in_any_chunk_batch_or_shape(
         model.chunk_size = chunk
         torch.testing.assert_close(images(model, hu, boxes=boxes, warp=matrices), whole, atol=1e-4, rtol=1e-4)
     # The shape in which batches of slices come: each of them with its neighbours.
-    stack, series = by_hand(hu, LENGTHS, 1), torch.tensor([0, 0, 0, 1, 2, 2])
+    stack, series = between_neighbours(hu, LENGTHS, 1), torch.tensor([0, 0, 0, 1, 2, 2])
     boxes = boxes if crop == "slice" else boxes[series]
     matrices = matrices if matrices is None or per == "slice" else matrices[series]
     for rows in ([0, 1, 2, 3, 4, 5], [4, 0], [2], [5, 3, 1]):

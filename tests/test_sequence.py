@@ -9,12 +9,14 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file
+from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
 from ichseq.config import ModelConfig
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, RunError
+from ichseq.geometry import VIEWS
 from ichseq.model.sequence.inputs import INPUTS, drop_channels, relative_mm, with_differences, with_inputs
 from ichseq.model.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
 from ichseq.training.stage_loss import StageLoss
@@ -52,6 +54,7 @@ def test_the_settings_offer_what_there_is() -> None:
     hints = typing.get_type_hints(ModelConfig)
     assert list(typing.get_args(hints["sequence"])) == [*PARTS, "none"]
     assert list(typing.get_args(typing.get_args(hints["sequence_inputs"])[0])) == list(INPUTS)
+    assert set(typing.get_args(typing.get_args(hints["views"])[0])) == set(VIEWS)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +121,15 @@ def test_gradients_reach_every_parameter(name: str, hidden_size: int, counts: li
 @pytest.mark.parametrize("name", [*NAMES, "none"])
 def test_save_and_load(name: str, tmp_path: Path) -> None:
     settings: dict[str, typing.Any] = {"sequence_inputs": ["spacing", "position"], "channel_dropout": 0.25}
-    model = Model("test_resnet", image_size=32, hidden_size=8, sequence=name, **settings).eval()
+    model = small_model(sequence=name, **settings).eval()
     model.save(tmp_path)
     same = Model.load(tmp_path)
-    assert {key: same.settings[key] for key in settings} == settings
+    assert same.config == model.config
+    assert list(same.config.sequence_inputs) == settings["sequence_inputs"]
+    assert same.config.channel_dropout == settings["channel_dropout"]
     hu, lengths, places = torch.zeros(5, 40, 40), torch.tensor([2, 3]), torch.tensor([0.0, 5, 0, 3, 6])
     hu[:, 5:30, 5:30] = torch.randn(5, 25, 25) * 100
-    assert torch.equal(same(hu, lengths, positions_mm=places), model(hu, lengths, positions_mm=places))
+    assert torch.equal(same(hu, lengths, positions_mm=places).logits, model(hu, lengths, positions_mm=places).logits)
 
 
 def test_weights_of_the_first_version_still_load(tmp_path: Path) -> None:
@@ -137,7 +142,7 @@ def test_weights_of_the_first_version_still_load(tmp_path: Path) -> None:
     model.save(tmp_path)
     description = json.loads((tmp_path / "model.json").read_text())
     for key in ("sequence_inputs", "channel_dropout", "neighbours"):
-        del description["settings"][key]
+        del description["config"][key]
     (tmp_path / "model.json").write_text(json.dumps(description))
     embeddings, lengths = torch.randn(5, model.features), torch.tensor([3, 2])
     loaded = Model.load(tmp_path)
@@ -210,8 +215,7 @@ def test_channels_are_dropped_for_a_whole_series() -> None:
 
 @pytest.mark.parametrize("name", ["lstm1", "logits"])
 def test_channel_dropout_is_for_training(name: str) -> None:
-    torch.manual_seed(0)
-    model = Model("test_resnet", image_size=32, hidden_size=8, sequence=name, channel_dropout=0.5)
+    model = small_model(sequence=name, channel_dropout=0.5)
     embeddings, lengths = torch.randn(6, model.features), torch.tensor([4, 2])
     model.eval()
     assert torch.equal(model.sequence_logits(embeddings, lengths), model.sequence_logits(embeddings, lengths))
@@ -223,8 +227,7 @@ def test_channel_dropout_is_for_training(name: str) -> None:
 
 
 def make_model(**settings: typing.Any) -> Model:
-    torch.manual_seed(0)
-    return Model("test_resnet", image_size=32, hidden_size=8, **settings).eval()
+    return small_model(**settings).eval()
 
 
 @pytest.mark.parametrize(
@@ -275,7 +278,7 @@ def test_a_run_trains_every_part_and_nothing_else(name: str, stage: str, own_set
         return
     index = Index.load(own_set)
     before = build_model(config, stage, index, 0)
-    before.start_at([None if p != p else float(p) for p in index.prevalence(index.training_series(0))])
+    before.set_prior([None if p != p else float(p) for p in index.prevalence(index.training_series(0))])
     leaf = train_stage(config, stage, data=own_set, fold=0, out=tmp_path, progress=False)
     after = load_file(sorted((leaf / "last").glob("step-*"))[-1] / "state.safetensors")
     parts = STAGE_CLASSES[stage].parts
@@ -302,7 +305,7 @@ def test_a_start_without_neighbours_begins_as_the_same_function(prepared: Path, 
         words = start_from(model, tmp_path)
         assert words == f"weights from {tmp_path}; first convolution extended to {3 * (2 * mine + 1)} channels"
         assert torch.allclose(model.embed(hu, lengths), other.embed(hu, lengths), atol=1e-5)
-        assert torch.allclose(model(hu, lengths), other(hu, lengths), atol=1e-5)
+        assert torch.allclose(model(hu, lengths).logits, other(hu, lengths).logits, atol=1e-5)
     model = build_model(tiny("joint"), "joint", Index.load(prepared), 0, init=tmp_path)
     with pytest.raises(RunError, match=r"model.neighbours is 1, this run's 0"):
         start_from(model, tmp_path)

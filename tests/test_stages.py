@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import tiny
 from safetensors.torch import load_file
+from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
@@ -33,7 +34,7 @@ def batch(prepared: Path) -> SliceBatch:
 
 def network(stage: str = "slice", *settings: str) -> StageLoss:
     torch.manual_seed(0)
-    model = Model("test_resnet", image_size=32, hidden_size=8, freeze_bn=True, chunk_size=3, checkpointing="on")
+    model = small_model(freeze_bn=True, chunk_size=3, checkpointing="on")
     return StageLoss(model, make_stage(stage, tiny(stage, "train.aux_weight=1", *settings))).train()
 
 
@@ -139,11 +140,12 @@ def test_the_backbone_is_left_alone_for_the_first_epochs(prepared: Path, tmp_pat
     assert steps == {4.0, 8.0}  # the backbone's count begins when it is let go: 4 steps an epoch
 
 
+@pytest.mark.parametrize("edge", ["repeat", "zero"])
 @pytest.mark.parametrize("crop", ["series", "slice", "none"])
-def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: str) -> None:
+def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: str, edge: str) -> None:
     index = Index.load(prepared)
     torch.manual_seed(0)
-    model = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
+    model = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, edge=edge, crop=crop).eval()
     series = np.array([2, 5])
     read = SliceReader(index, series_boxes(model, index, series, 1, StopRequest()), neighbours=2).training(0)
     with torch.no_grad():

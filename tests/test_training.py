@@ -167,7 +167,7 @@ def test_slice_then_frozen_then_joint(prepared: Path, tmp_path: Path) -> None:
     assert not torch.equal(one["sequence.head.weight"], two["sequence.head.weight"])
     third = train_stage(tiny("joint"), "joint", data=prepared, fold=0, out=out, init=second, progress=False)
     three = Model.load(third)
-    assert three.settings["freeze_bn"] is True  # auto: it starts from trained weights
+    assert three.config.freeze_bn is True  # auto: it starts from trained weights
     means = [key for key in two if key.endswith("running_mean")]
     assert all(torch.equal(two[key], three.state_dict()[key]) for key in means)
     assert any(not torch.equal(two[key], tensor) for key, tensor in three.state_dict().items())
@@ -181,7 +181,7 @@ def test_slice_then_frozen_then_joint_with_neighbours(prepared: Path, tmp_path: 
         config = tiny(stage, "train.epochs=1", "model.neighbours=1")
         start = train_stage(config, stage, data=prepared, fold=0, out=out, init=start, progress=False)
         assert ("extended to 9 channels" in (start / "log.txt").read_text()) == (stage == "slice")
-        assert Model.load(start).settings["neighbours"] == 1
+        assert Model.load(start).config.neighbours == 1
     assert np.isfinite(pd.read_csv(start / "history.csv")["valid_loss"]).all()
     with pytest.raises(RunError, match=r"its model.neighbours is 1, this run's 0"):
         train_stage(tiny("joint"), "joint", data=prepared, fold=0, out=tmp_path / "r", init=start, progress=False)

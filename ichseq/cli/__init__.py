@@ -7,6 +7,7 @@ from ichseq.cli.experiments import experiment
 from ichseq.cli.group import Group
 from ichseq.cli.networks import evaluate, predict, train
 from ichseq.cli.scans import demo, phantom, prepare
+from ichseq.cli.settings import settings
 from ichseq.cli.tables import ensemble, submit
 
 
@@ -17,5 +18,5 @@ def main(debug: bool) -> None:
     """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
 
 
-for command in (demo, phantom, prepare, train, evaluate, predict, ensemble, submit, experiment):
+for command in (demo, phantom, prepare, train, evaluate, predict, ensemble, submit, experiment, settings):
     main.add_command(command)

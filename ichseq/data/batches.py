@@ -15,7 +15,7 @@ from torch import Tensor
 from ichseq.data.index import Index
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
-from ichseq.geometry import rows_around
+from ichseq.geometry import NO_SLICE_HU, rows_around
 from ichseq.seeds import derive_seed
 from ichseq.windows import AIR_HU
 
@@ -234,8 +234,10 @@ def read_batch(
         path, whole = index.store_path(i), (int(index.lengths[i]), h, w)
         if between:
             low, high = max(start - neighbours, 0), min(start + n + neighbours, whole[0])
-            rows = rows_around(start, start + n, 0, whole[0], neighbours).numpy() - low
-            hu[row : row + n, :, :h, :w] = read_slices(path, low, high, expected=whole)[rows]
+            rows, there = (one.numpy() for one in rows_around(start, start + n, 0, whole[0], neighbours))
+            seen = read_slices(path, low, high, expected=whole)[rows - low]
+            seen[~there] = NO_SLICE_HU
+            hu[row : row + n, :, :h, :w] = seen
         elif same:
             read_slices(path, start, start + n, out=hu[row : row + n], expected=whole)
         else:

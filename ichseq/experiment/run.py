@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 import ichseq
-from ichseq.config import Config
+from ichseq.config import Config, settings_without_effect
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError, counted
 from ichseq.evaluation.score import score
@@ -34,7 +34,7 @@ from ichseq.runs.experiments import results_folder, write_description
 from ichseq.runs.folders import bag_of, checkpoints_of, leaf_of
 from ichseq.runs.names import fold_name
 from ichseq.runs.records import read_history, read_run, write_scored
-from ichseq.training.checkpoint import MAY_CHANGE, has_checkpoint
+from ichseq.training.checkpoint import has_checkpoint
 from ichseq.training.stages import STAGE_CLASSES
 from ichseq.training.train import train_stage
 
@@ -195,7 +195,7 @@ class Runner:
 def _deciding(config: Config) -> dict[str, Any]:
     """The settings that decide a training's result, and for a file of weights its content."""
     settings = config.to_dict()
-    for section, key in MAY_CHANGE:
+    for section, key in settings_without_effect():
         del settings[section][key]
     weights = config.model.pretrained
     if isinstance(weights, str) and Path(weights).is_file():

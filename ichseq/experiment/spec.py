@@ -8,53 +8,89 @@ A file has the sections of a configuration (`ichseq.config`), and beside them
 
 import hashlib
 import json
-import typing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, field, replace
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from ichseq.config import Config, ModelConfig, TrainConfig, did_you_mean, fit_value, load_config, read_yaml
+from pydantic import BeforeValidator, Field
+from pydantic.dataclasses import dataclass
+
+from ichseq.config import STAGES, Config, load_config, read_section, read_yaml, settings_ignored_by
+from ichseq.config.fields import STRICT, AtLeast1, Setting, Several, Stage, settings_of
 from ichseq.data.index import ALL_PATIENTS
 from ichseq.errors import ConfigError, counted
 from ichseq.labels import CLIP_PROBABILITY
 
 QUICK = "quick.yaml"
 
-# What decides nothing of the slice stage's weights.
-_UNREAD_MODEL = ("views", "cross_slice", "sequence_inputs", "hidden_size", "channel_dropout")
-_UNREAD_TRAIN = ("cross_slice_lr", "patients_per_batch", "aux_weight", "window", "freeze_epochs", "embeddings")
+FIRST: Final = STAGES[0]
+"""The stage that can only come first, and of which slice_epochs and slice_bag speak."""
 
 
-@dataclass(frozen=True)
+def _listed(value: object) -> object:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+class ByFold:
+    """A mark: the setting has one number, or one for each of the folds."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Plan:
     """What is done with a configuration."""
 
-    start: str = ""  # file of another experiment, whose models the first stage starts from; none: its own weights
-    stages: tuple[Literal["slice", "frozen", "joint"], ...] = ()  # in order, each from the one before
-    folds: tuple[int | str, ...] = (0,)  # held out in turn; or all, or all-patients
-    slice_epochs: tuple[int, ...] = ()  # of the slice stage, a number for each fold; none: slice.epochs
-    # Last epochs of the slice stage, each with later stages of its own, averaged; a number for all folds, or one each.
-    slice_bag: int | tuple[int, ...] = 1
-    bag: int = 1  # last epochs of the last stage, averaged
-    tta: tuple[Literal["flip", "transpose"], ...] = ()  # views averaged with the slices as they are
-    smooth: Literal["none", "mean", "weighted"] = "none"  # over 3 neighbouring slices
-    clip: float = CLIP_PROBABILITY
-    blend: tuple[str, ...] = ()  # files of other experiments, whose tables are averaged, instead of stages
+    start: str = ""
+    """Another file, whose last models the first stage starts from."""
+
+    stages: Several[Stage] = ()
+    """Stages in order, each from the weights of the one before."""
+
+    folds: Annotated[Several[int | str], BeforeValidator(_listed)] = (0,)
+    """Folds that are held out in turn: numbers, all, or all-patients: every patient is trained on, so that no one is
+    left for a score."""
+
+    slice_epochs: Annotated[Several[AtLeast1], ByFold()] = ()
+    """Epochs of the slice stage by fold, in the order of folds; none: slice.epochs for each."""
+
+    slice_bag: Annotated[AtLeast1 | Several[AtLeast1], ByFold()] = 1
+    """The last n epochs of the slice stage, each with later stages of its own; the mean of their answers. One n, or one
+    for each of folds."""
+
+    bag: AtLeast1 = 1
+    """The last n epochs of the last stage after the slice stage; the mean of their answers."""
+
+    tta: Several[Literal["flip", "transpose"]] = ()
+    """Views that are averaged with the slices as they are."""
+
+    smooth: Literal["none", "mean", "weighted"] = "none"
+    """Smoothing over 3 neighbouring slices: their mean, or weighted, 0.6, 1.8, 0.6 divided by 3."""
+
+    clip: Annotated[float, Field(ge=0, lt=0.5)] = CLIP_PROBABILITY
+    """Probabilities are kept this far from 0 and from 1."""
+
+    blend: Several[str] = ()
+    """Instead of stages: files of other experiments, whose answers are averaged."""
 
     @property
     def slice_bags(self) -> tuple[int, ...]:
         """`slice_bag` as one number for all folds, or one for each."""
-        return (self.slice_bag,) if isinstance(self.slice_bag, int) else self.slice_bag
+        return (self.slice_bag,) if isinstance(self.slice_bag, int) else tuple(self.slice_bag)
 
     def bag_of(self, stage: str, place: int) -> int:
         """How many of a stage's last epochs go on, on the fold at a place of `folds`."""
-        if stage == "slice":
+        if stage == FIRST:
             return self.slice_bags[place % len(self.slice_bags)]
         return self.bag if stage == self.stages[-1] else 1
 
 
-@dataclass(frozen=True)
+def by_fold() -> list[Setting]:
+    """The settings of a plan that may have a number for each fold."""
+    return [setting for setting in settings_of(Plan) if setting.mark(ByFold)]
+
+
+@plain_dataclass(frozen=True)
 class Spec:
     """An experiment file, its bases merged into it.
 
@@ -95,19 +131,14 @@ class Spec:
         The epochs that the plan needs are kept.
         """
         sections = {name: dict(values) for name, values in self.sections.items()}
-        if stage == "slice" and self.plan.slice_epochs:
-            sections.setdefault("slice", {})["epochs"] = self.plan.slice_epochs[place % len(self.plan.slice_epochs)]
+        if stage == FIRST and self.plan.slice_epochs:
+            sections.setdefault(stage, {})["epochs"] = self.plan.slice_epochs[place % len(self.plan.slice_epochs)]
         config = load_config(stage, base=sections)
-        if stage != "slice":
-            return replace(config, train=replace(config.train, keep_epochs=self.plan.bag))
-        unread_model: dict[str, Any] = {name: getattr(ModelConfig, name) for name in _UNREAD_MODEL}
-        unread_train: dict[str, Any] = {name: getattr(TrainConfig, name) for name in _UNREAD_TRAIN}
-        unread_train["keep_epochs"] = config.train.epochs  # any of them may be asked for by some experiment
-        return replace(
-            config,
-            model=replace(config.model, **unread_model | {"sequence": "none"}),
-            train=replace(config.train, **unread_train),
-        )
+        stated = settings_ignored_by(stage)
+        # Of the first stage, any epoch may be asked for by some experiment.
+        stated["train"]["keep_epochs"] = config.train.epochs if stage == FIRST else self.plan.bag
+        changed: dict[str, Any] = {name: replace(getattr(config, name), **values) for name, values in stated.items()}
+        return replace(config, **changed)
 
     def check(self) -> None:
         """See that the plan can be carried out.
@@ -118,23 +149,20 @@ class Spec:
         plan = self.plan
         if bool(plan.stages) == bool(plan.blend):
             raise ConfigError(f"{self.path}: experiment needs stages, or a blend of other experiments")
-        if len(set(plan.stages)) < len(plan.stages) or "slice" in plan.stages[1:]:
-            raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, slice before the "
-                              "others")  # fmt: skip
-        if not 0 <= plan.clip < 0.5:
-            raise ConfigError(f"{self.path}: experiment.clip is {plan.clip}; it has to be between 0 and 0.5")
+        if len(set(plan.stages)) < len(plan.stages) or FIRST in plan.stages[1:]:
+            raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, {FIRST} before "
+                              "the others")  # fmt: skip
         if len(set(plan.folds)) < len(plan.folds) or (len(plan.folds) > 1 and {"all", "all-patients"} & {*plan.folds}):
             raise ConfigError(f"{self.path}: experiment.folds is {list(plan.folds)}; each fold once, or all, or "
                               "all-patients alone")  # fmt: skip
-        for name, values in (("slice_epochs", plan.slice_epochs or (0,)), ("slice_bag", plan.slice_bags)):
-            if len(values) not in (1, len(plan.folds)):
-                raise ConfigError(f"{self.path}: experiment.{name} has {len(values)} numbers for "
+        for setting in by_fold():
+            values = getattr(plan, setting.name)
+            count = 1 if isinstance(values, int) else len(values)
+            if values != setting.default and count not in (1, len(plan.folds)):
+                raise ConfigError(f"{self.path}: experiment.{setting.name} has {count} numbers for "
                                   f"{counted(len(plan.folds), 'fold')}; one for each")  # fmt: skip
-        for name, bags in (("slice_bag", plan.slice_bags), ("bag", (plan.bag,))):
-            if min(bags) < 1:
-                raise ConfigError(f"{self.path}: experiment.{name} is {min(bags)}; it has to be at least 1")
         for place, stage in ((p, s) for s in plan.stages for p in range(len(plan.folds))):
-            bag, name = plan.bag_of(stage, place), "slice_bag" if stage == "slice" else "bag"
+            bag, name = plan.bag_of(stage, place), "slice_bag" if stage == FIRST else "bag"
             epochs = self.config(stage, place).train.epochs or 1
             if bag > epochs:
                 raise ConfigError(f"{self.path}: experiment.{name} is {bag}, and {stage}.epochs {epochs}: a bag can't "
@@ -177,16 +205,16 @@ def load_spec(path: Path, *, quick: bool = False, folds: Sequence[int | str] = (
 
 def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | None, above: tuple[Path, ...]) -> Spec:
     content = _merged(path, ())
-    plan = _plan(content.pop("experiment", {}), f"{path}")
+    plan = _plan(content, path)
     if quick:
         over = _merged(path.parent / QUICK, ())
-        limits = _plan(over.pop("experiment", {}), str(path.parent / QUICK))
+        limits = _plan(over, path.parent / QUICK)
         _put_over(content, over)
         slice_bag = min(*plan.slice_bags, *limits.slice_bags)  # one for all folds, as the epochs
         plan = replace(plan, slice_bag=slice_bag, bag=min(plan.bag, limits.bag), slice_epochs=())
     if folds:
-        by_fold = {name: _of_folds(plan, name, folds, path) for name in ("slice_epochs", "slice_bag")}
-        plan = replace(plan, folds=folds, **by_fold)
+        chosen = {setting.name: _of_folds(plan, setting.name, folds, path) for setting in by_fold()}
+        plan = replace(plan, folds=folds, **chosen)
     if path.resolve() in above:
         raise ConfigError(f"{path}: stands on itself, by start or blend")
     above = (*above, path.resolve())
@@ -195,12 +223,12 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
             values.pop("seed", None)  # also of a stage
         _put_over(content, {"train": {"seed": seed}})
     parts = [_load(path.parent / part, quick, folds, seed, above) for part in plan.blend]
-    start = _load(path.parent / plan.start, quick, plan.folds, seed, above) if plan.start else None
+    start = _load(path.parent / plan.start, quick, tuple(plan.folds), seed, above) if plan.start else None
     return Spec(path, plan, content, parts, start, seed)
 
 
 def _of_folds(plan: Plan, name: str, folds: tuple[int | str, ...], path: Path) -> Any:
-    """`slice_epochs` or `slice_bag` for other folds than the file's: each by its place among those."""
+    """A setting by fold for other folds than the file's: each by its place among those."""
     values = getattr(plan, name)
     if isinstance(values, int) or len(values) < 2:
         return values
@@ -232,12 +260,6 @@ def _put_over(below: dict[str, dict[str, Any]], above: dict[str, dict[str, Any]]
     return below
 
 
-def _plan(values: dict[str, Any], where: str) -> Plan:
-    hints = typing.get_type_hints(Plan)
-    known = [item.name for item in fields(Plan)]
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: no key experiment.{key}; {did_you_mean(str(key), known)}")
-    wrapped = {key: [value] if key == "folds" and not isinstance(value, list) else value
-               for key, value in values.items()}  # fmt: skip
-    return Plan(**{key: fit_value(value, hints[key], f"{where}: experiment.{key}") for key, value in wrapped.items()})
+def _plan(content: dict[str, dict[str, Any]], path: Path) -> Plan:
+    """Take the plan out of a file's sections."""
+    return read_section(Plan, content.pop("experiment", {}), "experiment", str(path))

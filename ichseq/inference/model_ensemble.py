@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ichseq.config import embedding_settings
+from ichseq.devices import choose_device
 from ichseq.geometry import VIEWS, check_views
 from ichseq.model import Model
 
@@ -48,13 +49,13 @@ class ModelEnsemble:
             model.eval()
 
     @classmethod
-    def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str | None = None) -> "ModelEnsemble":
-        """The models of some folders, on a device (None: a GPU if there is one); a shared backbone is there once."""
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        ensemble = cls([Model.load(folder) for folder in folders], tta)
+    def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str = "auto") -> "ModelEnsemble":
+        """The models of some folders, on a device (auto: a GPU if there is one); a shared backbone is there once."""
+        place = choose_device(device)
+        ensemble = cls([Model.load(folder, device="cpu") for folder in folders], tta)
         for model, embedder in zip(ensemble.models, ensemble._embedder_of, strict=True):
             model.backbone = ensemble.models[embedder].backbone
-            model.to(device)
+            model.to(place)
         ensemble.device = ensemble.models[0].device
         return ensemble
 
@@ -75,7 +76,7 @@ class ModelEnsemble:
     def crop_boxes(self, bodies: list[Tensor]) -> list[Tensor | None]:
         """Crop box (1, 4) of a series for each backbone; None where it crops each slice by itself."""
         inputs = [self.models[k].network_input for k in self._embedders]
-        return [None if one.crop == "slice" else one.box_of(body)[None] for one, body in
+        return [None if one.config.crop == "slice" else one.box_of(body)[None] for one, body in
                 zip(inputs, bodies, strict=True)]  # fmt: skip
 
     @torch.inference_mode()
@@ -139,14 +140,11 @@ def _same_embeddings(one: Model, other: Model) -> bool:
     """Whether two models see a slice alike and have the same backbone, weights and all."""
     if one is other:
         return True
-    precision = [model.trained_on.get("precision") for model in (one, other)]
-    if _embedding_settings(one) != _embedding_settings(other) or precision[0] != precision[1]:
+    views = [
+        (embedding_settings(model.config), model.config.channels_last, model.trained_on.get("precision"))
+        for model in (one, other)
+    ]
+    if views[0] != views[1]:
         return False
     weights = (one.backbone.state_dict(), other.backbone.state_dict())
     return all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
-
-
-def _embedding_settings(model: Model) -> dict[str, Any]:
-    """The settings that embeddings depend on, weights aside."""
-    of_the_rest = ("sequence", "hidden_size", "sequence_inputs", "dropout", "channel_dropout", "freeze_bn")
-    return {name: value for name, value in model.settings.items() if name not in of_the_rest}

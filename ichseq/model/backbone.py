@@ -17,39 +17,45 @@ from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ichseq.config import InputConfig, ModelConfig
 from ichseq.errors import ConfigError
+from ichseq.model.saved import DESCRIPTION, WEIGHTS
 
 
-def make_backbone(
-    name: str, pretrained: bool | str, windows: int, image_size: int, pool: str = "avg", neighbours: int = 0
-) -> nn.Module:
-    """A timm model without its classifier; arguments as those of `ichseq.Model`, of the windows their number.
+def make_backbone(config: ModelConfig) -> nn.Module:
+    """A timm model without its classifier, with the weights that it starts from.
 
     Raises:
         ConfigError: an unknown name, weights that can't be had, or an image size that the network can't take.
     """
+    name, windows = config.backbone, len(config.windows)
     if name.split(".")[0] not in timm.list_models():
         close = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else "; timm.list_models() lists them"
         raise ConfigError(f"model.backbone: timm has no {name!r}{hint}")
-    channels = windows * (1 + 2 * neighbours)
-    options: dict[str, Any] = {"in_chans": channels, "num_classes": 0}
-    if pool != "avg":
-        options["global_pool"] = pool
+    options: dict[str, Any] = {"in_chans": input_channels(config), "num_classes": 0}
+    if config.pool != "avg":
+        options["global_pool"] = config.pool
     try:
-        fetched = _fetch(name, options | {"in_chans": windows}) if pretrained is True else None
-        backbone = fetched if fetched is not None and not neighbours else timm.create_model(name, **options)
-        if isinstance(pretrained, str):
-            _load_local(backbone, Path(pretrained), windows)
-        elif fetched is not None and neighbours:
+        fetched = _fetch(name, options | {"in_chans": windows}) if config.pretrained is True else None
+        backbone = fetched if fetched is not None and not config.neighbours else timm.create_model(name, **options)
+        if isinstance(config.pretrained, str) and config.pretrained != "auto":
+            _load_local(backbone, Path(config.pretrained), windows)
+        elif fetched is not None and config.neighbours:
             weights = fetched.state_dict()
-            backbone.load_state_dict(weights | widened_input(weights, backbone.state_dict()))
+            backbone.load_state_dict(weights | with_channels_of_neighbours(weights, backbone.state_dict()))
         with torch.no_grad(), _evaluating(backbone):
-            backbone(torch.zeros(1, channels, image_size, image_size))
+            backbone(torch.zeros(1, options["in_chans"], config.image_size, config.image_size))
     except (AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"model.backbone {name} does not work at model.image_size {image_size}: {reason}") from None
+        raise ConfigError(f"model.backbone {name} does not work at model.image_size {config.image_size}: {reason}"
+                          ) from None  # fmt: skip
     return backbone
+
+
+def input_channels(config: InputConfig) -> int:
+    """Channels that the backbone reads: every window of a slice and of its neighbours."""
+    return len(config.windows) * (1 + 2 * config.neighbours)
 
 
 @contextmanager
@@ -88,7 +94,7 @@ def _offline_without_network() -> Iterator[None]:
         hub_constants.HF_HUB_OFFLINE = was
 
 
-def widened_input(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_channels_of_neighbours(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The first layer's weights, by name, for a network that reads more neighbours than these were made for.
 
     They stand at the middle slices' channels and zeros at the others', so that it begins as the same function. Empty
@@ -108,10 +114,10 @@ def widened_input(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
 
 def _neighbours_of(path: Path) -> int:
     """Neighbours that a file's first layer was made for: what ichseq says of its own, none in any other."""
-    description = path.parent / "model.json"
-    if path.name != "weights.safetensors" or not description.is_file():
+    description = path.parent / DESCRIPTION
+    if path.name != WEIGHTS or not description.is_file():
         return 0
-    return int(json.loads(description.read_text(encoding="utf-8"))["settings"].get("neighbours", 0))
+    return int(json.loads(description.read_text(encoding="utf-8"))["config"].get("neighbours", 0))
 
 
 def _load_local(backbone: nn.Module, path: Path, windows: int) -> None:
@@ -133,7 +139,7 @@ def _load_local(backbone: nn.Module, path: Path, windows: int) -> None:
         if alone and isinstance(first, str) and key in weights and weights[key].shape[1] != windows:
             weights[key] = timm.models.adapt_input_conv(windows, weights[key])
         wanted = backbone.state_dict()
-        weights |= widened_input(weights, wanted)
+        weights |= with_channels_of_neighbours(weights, wanted)
         missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
         if missing:
             raise ConfigError(f"model.pretrained: {path} is of another network; it lacks {len(missing)} weights, the "

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ichseq.config import BackboneConfig
 from ichseq.errors import ConfigError
 
 
@@ -30,7 +31,7 @@ class CrossSlice(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(nn.Parameter(torch.zeros(2, count)) for count in channels)
-        self._inner: tuple[Tensor, Tensor] | None = None  # which slices have one before and one after; None: nobody
+        self._inner: tuple[Tensor, Tensor] | None = None  # which slices have one before, and after; None: unknown
 
     @property
     def reach(self) -> int:
@@ -61,26 +62,24 @@ class CrossSlice(nn.Module):
             self._inner = None
 
 
-def add_cross_slice(backbone: nn.Module, strides: Sequence[int], read: Callable[[], Any], where: str) -> CrossSlice:
-    """Convolutions across slices after the stages of a timm backbone that leave maps of these strides.
+def add_cross_slice(backbone: nn.Module, config: BackboneConfig, read: Callable[[], Any]) -> CrossSlice:
+    """Convolutions across slices after the stages of a timm backbone that leave maps of the strides asked for.
 
     They become a part of the backbone, `backbone.cross_slice`.
 
     Args:
         backbone: from `make_backbone`.
-        strides: of feature maps, such as 4, 8, 16: their side is the image's divided by it.
+        config: names the strides of feature maps: their side is the image's divided by it.
         read: has the backbone read some image, to see its maps.
-        where: name of the backbone, for the error.
 
     Raises:
         ConfigError: no stage has that stride, or its maps are not (n, C, H, W).
     """
+    strides, where = config.cross_slice, config.backbone
     stages = {info["reduction"]: info for info in getattr(backbone, "feature_info", [])}
     if any(stride not in stages for stride in strides):
         known = ", ".join(map(str, stages)) or "none"
         raise ConfigError(f"model.cross_slice is {list(strides)}; the maps of {where} have strides {known}")
-    if len(set(strides)) < len(strides):
-        raise ConfigError(f"model.cross_slice is {list(strides)}; name each stride once")
     modules = [backbone.get_submodule(stages[stride]["module"]) for stride in strides]
     shapes: dict[int, tuple[int, ...]] = {}
 

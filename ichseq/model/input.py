@@ -3,41 +3,42 @@
 Windows and normalisation are buffers and settings of the model, so that training, prediction and other code agree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ichseq.config import InputConfig
 from ichseq.errors import ConfigError
-from ichseq.geometry import rows_around
-from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
+from ichseq.geometry import NO_SLICE_HU, rows_around
+from ichseq.model.stack import Span, series_spans, slice_spans
+from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
 
 BODY_HU: Final = -100
 """Above it: head, table and head rest; below: air and noise in air."""
 
 _AT_ONCE: Final = 32  # slices compared with BODY_HU at a time, so that a long series takes no more memory
 
-Span = tuple[int, int, int, int, int]
-"""Series, first slice, last slice + 1 (both counted through the stack), the series' rows, its columns."""
+
+class Arranged(NamedTuple):
+    """The slices of a batch as they are read: spans, and by their numbers crop boxes (P, 4) and warps (P, 3, 3)."""
+
+    spans: list[Span]
+    boxes: Tensor
+    warp: Tensor | None
 
 
 class NetworkInput(nn.Module):
     """Crops, warps, resizes and windows slices.
 
-    Args:
-        windows: names of `ichseq.windows.WINDOWS`, a channel each.
-        normalise: subtract the published mean of each window and divide by its standard deviation.
-        crop: "series", "slice" or "none".
-        image_size: side in pixels of the result.
-        window_first: window before the resampling, as the published pipeline did, and not after it.
-        neighbours: slices on each side that are seen with a slice; beyond the ends of a series its last slice is
-            repeated.
+    Attributes:
+        config: what the backbone sees.
 
     Raises:
-        ConfigError: an unknown window or crop, a window that reaches beyond the stored range, or a number below 0.
+        ConfigError: a window that reaches beyond the stored range.
     """
 
     scale: Tensor  # (1, C, 1, 1) each
@@ -45,25 +46,14 @@ class NetworkInput(nn.Module):
     least: Tensor
     most: Tensor
 
-    def __init__(
-        self,
-        windows: Sequence[str],
-        normalise: bool,
-        crop: str,
-        image_size: int,
-        window_first: bool = False,
-        neighbours: int = 0,
-    ) -> None:
+    def __init__(self, config: InputConfig) -> None:
         super().__init__()
-        if crop not in ("series", "slice", "none"):
-            raise ConfigError(f"model.crop is {crop!r}; choose series, slice or none")
-        if neighbours < 0:
-            raise ConfigError(f"model.neighbours is {neighbours}; it has to be a number of at least 0")
-        self.crop, self.image_size, self.window_first, self.neighbours = crop, image_size, window_first, neighbours
-        for name, values in zip(("scale", "offset", "least", "most"), _channels(windows, normalise), strict=True):
+        self.config = config
+        channels = _channels(config.windows, config.normalise)
+        for name, values in zip(("scale", "offset", "least", "most"), channels, strict=True):
             self.register_buffer(name, values, persistent=False)
         # What is black in every window; the published crop cut away what was.
-        self.black = min(WINDOWS[name][0] - WINDOWS[name][1] / 2 for name in windows)
+        self.black = min(WINDOWS[name][0] - WINDOWS[name][1] / 2 for name in config.windows)
 
     @torch.no_grad()
     def body_of(self, hu: Tensor) -> Tensor:
@@ -72,7 +62,7 @@ class NetworkInput(nn.Module):
         For a series that is read in pieces: the pieces' answers joined by `|` are the whole's, and `box_of` takes them.
         """
         body = torch.zeros(hu.shape[1:], dtype=torch.bool, device=hu.device)
-        if self.crop == "series":
+        if self.config.crop == "series":
             for part in hu.split(_AT_ONCE):
                 body |= (part > BODY_HU).any(0)
         return body
@@ -104,14 +94,39 @@ class NetworkInput(nn.Module):
         half = torch.maximum(right - left, bottom - top) / 2
         return torch.stack([left + half, top + half, half, half], dim=1)
 
-    def forward(
+    def crop_boxes(self, hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] | None) -> Tensor:
+        """A crop box for each series, or for each slice; see `ichseq.Model.crop_boxes`."""
+        hu = hu[:, hu.shape[1] // 2] if hu.ndim == 4 else hu
+        spans = series_spans(hu, lengths, sizes)
+        if self.config.crop == "slice":
+            return self.slice_boxes(hu, torch.tensor([span.size for span in slice_spans(spans)]))
+        bodies = [self.body_of(hu[span.first : span.stop, : span.rows, : span.columns]) for span in spans]
+        return torch.stack([self.box_of(body) for body in bodies])
+
+    def arrange(
         self,
         hu: Tensor,
-        spans: Sequence[Span],
-        boxes: Tensor,
-        warp: Tensor | None = None,
-        borders: Sequence[tuple[int, int]] = (),
-    ) -> Tensor:
+        lengths: Tensor,
+        sizes: Sequence[tuple[int, int]] | None,
+        boxes: Tensor | None,
+        warp: Tensor | None,
+    ) -> Arranged:
+        """The slices of a batch, given as to `ichseq.Model`, for `forward`.
+
+        A span is a series; or a slice, where each has a crop box or a warp of its own.
+        """
+        if hu.ndim == 4 and hu.shape[1] != 1 + 2 * self.config.neighbours:
+            raise ValueError(f"hu has {hu.shape[1]} slices seen together; model.neighbours is {self.config.neighbours}")
+        spans = series_spans(hu, lengths, sizes)
+        if boxes is None:
+            boxes = self.crop_boxes(hu, lengths, sizes)
+        if len(boxes) > len(spans) or (warp is not None and len(warp) > len(spans)):
+            boxes = _for_each_slice(boxes, spans)
+            warp = None if warp is None else _for_each_slice(warp, spans)
+            spans = slice_spans(spans)
+        return Arranged(spans, boxes.to(self.offset.device), warp)
+
+    def forward(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None = None) -> Tensor:
         """What the backbone sees of the slices of `spans`: (n, C, size, size), windowed and normalised.
 
         With neighbours, every slice has the channels of all slices seen with it, in their order.
@@ -119,46 +134,51 @@ class NetworkInput(nn.Module):
         Args:
             hu: (S, H, W) in HU, all slices of a batch, or (S, 2 neighbours + 1, H, W), each slice between its
                 neighbours; may stay on the CPU.
-            spans: parts of neighbouring series.
-            boxes: (P, 4) from `box_of`, one a series of the batch.
+            spans: that follow each other.
+            boxes: (P, 4) from `box_of` or `slice_boxes`, by the spans' numbers.
             warp: (P, 3, 3), from output to input coordinates, both -1..1 over the cropped square.
-            borders: first slice and last slice + 1 of the whole series that each number in `spans` stands for; with
-                neighbours, what (S, H, W) needs.
         """
-        if self.neighbours and hu.ndim == 3:
-            return self._between_neighbours(hu, spans, boxes, warp, borders)
-        same_size = (list(group) for _, group in groupby(spans, key=lambda span: span[3:]))
+        if self.config.neighbours and hu.ndim == 3:
+            return self._between_neighbours(hu, spans, boxes, warp)
+        same_size = (list(group) for _, group in groupby(spans, key=lambda span: span.size))
         squares = [self._squares(hu, group, boxes, warp) for group in same_size]
-        if self.window_first:
+        if self.config.window_first:
             return torch.cat(squares).unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
         return self._windowed(torch.cat(squares)).flatten(1, 2)
 
-    def _between_neighbours(
-        self,
-        hu: Tensor,
-        spans: Sequence[Span],
-        boxes: Tensor,
-        warp: Tensor | None,
-        borders: Sequence[tuple[int, int]],
-    ) -> Tensor:
+    def _between_neighbours(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
         """`forward` where the neighbours are still to be found in the stack, in the chunk or beyond it."""
-        reach = self.neighbours
-        alone = all(stop - first == 1 for _, first, stop, _, _ in spans)
-        rows = [
-            rows_around(part[0][1], part[-1][2], *of_series, reach, device=hu.device if alone else self.offset.device)
-            for of_series, group in groupby(spans, key=lambda span: borders[span[0]])
-            for part in [list(group)]
-        ]
-        if alone:  # each with a box and a warp of its own, which are its neighbours' too
-            spans = [(i, k, k + 1, h, w) for k, (i, _, _, h, w) in enumerate(spans)]
-            return self.forward(hu[torch.cat(rows)], spans, boxes, warp)
+        reach = self.config.neighbours
+        single = all(span.slices == 1 for span in spans)
+        device = hu.device if single else self.offset.device
+        groups = [list(group) for _, group in groupby(spans, key=lambda span: span.series)]
+        found = [rows_around(part[0].first, part[-1].stop, *part[0].series, reach, device=device) for part in groups]
+        rows, there = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if single:  # each with a box and a warp of its own, which are its neighbours' too
+            stack = hu[rows].masked_fill_(~there[:, :, None, None], NO_SLICE_HU)
+            alone = [span._replace(first=k, stop=k + 1) for k, span in enumerate(spans)]
+            return self.forward(stack, alone, boxes, warp)
         # The slices of a series are cropped and warped alike, so that each is resampled once, for all that see it.
         wide = [
-            (i, max(first - reach, borders[i][0]), min(stop + reach, borders[i][1]), h, w)
-            for i, first, stop, h, w in spans
+            span._replace(
+                first=max(span.first - reach, span.series_first), stop=min(span.stop + reach, span.series_stop)
+            )
+            for span in spans
         ]
         seen = self.forward(hu[:, None], wide, boxes, warp)
-        return seen[torch.cat(rows) - wide[0][1]].flatten(1, 2)
+        seen = seen[rows - wide[0].first]  # (n, K, C, size, size)
+        if self.config.edge == "zero":
+            seen = torch.where(there[:, :, None, None, None], seen, self.least)
+        return seen.flatten(1, 2)
+
+    def _with_ends(self, slices: Tensor) -> Tensor:
+        """Slices (n, K, H, W), each between its neighbours, with what is seen beyond the ends of a series."""
+        there = slices[:, :, 0, 0] != NO_SLICE_HU  # (n, K)
+        if self.config.edge == "zero":
+            return slices.masked_fill(~there[:, :, None, None], AIR_HU)  # which is black in every window
+        first, stop = (place[:, None].long() for place in _extent(there))
+        places = torch.arange(slices.shape[1], device=slices.device).clamp(first, stop - 1)  # (n, K)
+        return slices[torch.arange(len(slices), device=slices.device)[:, None], places]
 
     def _windowed(self, values: Tensor) -> Tensor:
         """(n, K, H, W) -> (n, K, C, H, W), window and normalisation in one multiplication and one clamp."""
@@ -170,33 +190,36 @@ class NetworkInput(nn.Module):
         K is 1, or for hu (S, K, H, W) the slices seen together. 0 is the range's lower end, so what lies outside the
         image is air. With the windows first, (n, K x C, size, size) above black.
         """
-        low, high = HU_RANGE
-        rows, columns = spans[0][3:]
-        slices = hu[spans[0][1] : spans[-1][2], ..., :rows, :columns].to(self.offset.device)
+        (low, high), side = HU_RANGE, self.config.image_size
+        rows, columns = spans[0].size
+        slices = hu[spans[0].first : spans[-1].stop, ..., :rows, :columns].to(self.offset.device)
         slices = slices[:, None] if slices.ndim == 3 else slices
+        slices = self._with_ends(slices) if slices.shape[1] > 1 else slices
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
-        if self.window_first:
+        if self.config.window_first:
             slices = self._windowed(slices).sub_(self.least).flatten(1, 2)
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
-        factor = max(1, int(0.7 * max(rows, columns) / self.image_size))
+        factor = max(1, int(0.7 * max(rows, columns) / side))
         if factor > 1:
             slices = F.pad(slices, (0, -columns % factor, 0, -rows % factor))
             slices = F.avg_pool2d(slices, factor)
-        series = slice(spans[0][0], spans[-1][0] + 1)
-        centre_x, centre_y = boxes[series, 0], boxes[series, 1]
-        half = boxes[series, 2:].amax(1)
+        numbers = slice(spans[0].number, spans[-1].number + 1)
+        centre_x, centre_y = boxes[numbers, 0], boxes[numbers, 1]
+        half = boxes[numbers, 2:].amax(1)
         if warp is None:
             matrix = torch.eye(2, 3, device=boxes.device).expand(len(spans), 2, 3)
         else:
-            matrix = warp[series, :2].to(boxes)
+            matrix = warp[numbers, :2].to(boxes)
         # output square (-1..1) -> cropped square (-1..1) -> pixels -> -1..1 over the image
         per_x, per_y = 2 / (slices.shape[-1] * factor), 2 / (slices.shape[-2] * factor)
         scale = torch.stack([half * per_x, half * per_y], dim=1)[:, :, None]
         shift = torch.stack([centre_x * per_x - 1, centre_y * per_y - 1], dim=1)[:, :, None]
         matrix = torch.cat([matrix[:, :, :2] * scale, matrix[:, :, 2:] * scale + shift], dim=2)
-        grids = F.affine_grid(matrix, [len(spans), 1, self.image_size, self.image_size], align_corners=False)
-        counts = [stop - first for _, first, stop, _, _ in spans]
+        grids = F.affine_grid(
+            matrix, [len(spans), 1, self.config.image_size, self.config.image_size], align_corners=False
+        )
+        counts = [span.slices for span in spans]
         if max(counts) == 1:
             return F.grid_sample(slices, grids, padding_mode="zeros", align_corners=False)
         # The slices of a series share a grid: as channels of one image they are sampled at once.
@@ -215,12 +238,8 @@ def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
 
     clamp(value x scale + offset, least, most) is the window scaled to 0..1, clipped, and normalised.
     """
-    if not windows:
-        raise ConfigError("model.windows is empty; name at least one of " + ", ".join(WINDOWS))
     rows = []
     for name in windows:
-        if name not in WINDOWS:
-            raise ConfigError(f"model.windows: no window {name!r}; there are {', '.join(WINDOWS)}")
         centre, width = WINDOWS[name]
         low = centre - width / 2
         if low < HU_RANGE[0] or centre + width / 2 > HU_RANGE[1]:
@@ -231,50 +250,18 @@ def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
 
 
 def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last + 1 true place along the last dimension, the whole of it where none is true; waits for nobody."""
+    """First and last + 1 true place along the last dimension, the whole of it where none is true.
+
+    Without asking the GPU for an answer.
+    """
     last = inside.shape[-1] - inside.flip(-1).int().argmax(-1)
     return inside.int().argmax(-1).float(), last.float()
 
 
-def series_spans(hu: Tensor, lengths: Tensor, sizes: Sequence[tuple[int, int]] | None) -> list[Span]:
-    if hu.ndim not in (3, 4):
-        raise ValueError(f"hu has shape {tuple(hu.shape)}; it has to be (slices, rows, columns), or with neighbours "
-                         "(slices, seen with each, rows, columns)")  # fmt: skip
-    if lengths.ndim != 1 or int(lengths.sum()) != len(hu) or int(lengths.min()) < 1:
-        raise ValueError(f"lengths {lengths.tolist()} do not add up to the {len(hu)} slices of hu")
-    if sizes is None:
-        sizes = [(hu.shape[-2], hu.shape[-1])] * len(lengths)
-    stops = lengths.cumsum(0).tolist()
-    return [(i, stop - n, stop, *sizes[i]) for i, (n, stop) in enumerate(zip(lengths.tolist(), stops, strict=True))]
-
-
-def chunks(series: list[Span], slices: int, chunk_size: int) -> Iterator[list[Span]]:
-    """The same slices in chunks of about equal size, at most chunk_size; a chunk may hold parts of several series."""
-    count = -(-slices // chunk_size)
-    for k in range(count):
-        low, high = k * slices // count, (k + 1) * slices // count
-        yield within(series, low, high)
-
-
-def within(series: Sequence[Span], low: int, high: int) -> list[Span]:
-    """The parts of the series between two places of the stack."""
-    return [(i, max(a, low), min(b, high), h, w) for i, a, b, h, w in series if a < high and b > low]
-
-
-def widened(
-    spans: Sequence[Span], every: Sequence[Span], borders: Sequence[tuple[int, int]], by: int
-) -> tuple[list[Span], list[int]]:
-    """Neighbouring spans with so many slices more to each side, none of another series; and the slices of each series.
-
-    Args:
-        spans: some of `every`, or parts of them.
-        every: all spans.
-        borders: first slice and last slice + 1 of each whole series, in order.
-        by: how many slices.
-    """
-    low, high = spans[0][1], spans[-1][2]
-    first = next(start for start, stop in borders if low < stop)
-    last = next(stop for _, stop in borders if high <= stop)
-    low, high = max(low - by, first), min(high + by, last)
-    counts = [min(stop, high) - max(start, low) for start, stop in borders if start < high and stop > low]
-    return within(every, low, high), counts
+def _for_each_slice(given: Tensor, series: Sequence[Span]) -> Tensor:
+    """What was given for each series, or for each slice already, for each slice."""
+    slices = series[-1].stop
+    if len(given) == slices:
+        return given
+    counts = torch.tensor([span.slices for span in series], device=given.device)
+    return given.repeat_interleave(counts, dim=0, output_size=slices)

@@ -6,140 +6,96 @@ S is the number of slices of all series of a batch, stacked in order; no padding
 owns geometry, windows and normalisation, so that training, prediction and other code can't disagree on them.
 """
 
-import json
-import os
+import dataclasses
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Self
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ichseq.config import ModelConfig
-from ichseq.errors import RunError
-from ichseq.files import flush
-from ichseq.geometry import VIEWS, check_views
+from ichseq.config import ModelConfig, resolved, takes_fields_of
+from ichseq.devices import choose_device
+from ichseq.geometry import VIEWS
 from ichseq.labels import LABELS
-from ichseq.model.backbone import feature_count, make_backbone
-from ichseq.model.chunks import ChunkedBackbone
+from ichseq.model.backbone import feature_count, input_channels, make_backbone
+from ichseq.model.batch_norm import batch_norms, copied_statistics, put_back
+from ichseq.model.chunks import Checkpointing, Chunks, OfChunks, device_of, reach
 from ichseq.model.cross_slice import add_cross_slice
-from ichseq.model.input import NetworkInput, Span, series_spans
+from ichseq.model.input import NetworkInput
+from ichseq.model.output import Output
+from ichseq.model.saved import DESCRIPTION, WEIGHTS, damage_explained, read_model, write_model
 from ichseq.model.sequence.inputs import drop_channels, with_inputs
 from ichseq.model.sequence.parts import make_sequence
-from ichseq.windows import DEFAULT_WINDOWS
-
-FORMAT = 1
+from ichseq.model.stack import Span
 
 
-class Model(ChunkedBackbone):
+class Model(nn.Module):
     """One network over whole series: a timm backbone reads every slice, a sequence part reads the slices in order.
 
-    Args:
-        backbone: any timm model by name.
-        pretrained: True fetches timm's weights, False starts from random ones, a path loads a local file
-            (.safetensors, or a .pth/.pt/.bin that holds nothing but tensors).
-        image_size: side in pixels of what the backbone sees.
-        windows: names of `ichseq.windows.WINDOWS`, an input channel each.
-        neighbours: slices on each side that the backbone reads with a slice, each in every window, as further input
-            channels in the order of the slices; beyond the ends of a series its last slice is repeated.
-        normalise: subtract the published mean of each window and divide by its standard deviation.
-        crop: "series" cuts the air around the head, one box for all slices of a series; "slice" cuts each slice by
-            itself, as the published pipeline did; "none" keeps the image.
-        window_first: window before the resampling, as the published pipeline did.
-        views: names of `ichseq.geometry.VIEWS`; outside training, and for the embeddings that the frozen stage
-            keeps, a slice's embedding is the mean over the slice as it is and these views of it.
-        pool: how the backbone's last feature map becomes one vector: "avg", "max", or both ("catavgmax"; D doubles).
-        cross_slice: strides of the backbone's feature maps, such as 4, 8, 16, after which a convolution across three
-            slices runs, see `ichseq.model.cross_slice`.
-        sequence: a name of `ichseq.model.sequence.parts.PARTS`, or "none" (each slice by itself).
-        hidden_size: units of each direction of an LSTM or GRU; width of the other parts.
-        sequence_inputs: names of `ichseq.model.sequence.inputs.INPUTS`, appended to what the sequence part reads.
-        dropout: on the embedding, in training.
-        channel_dropout: share of embedding channels that the sequence part misses, in training; drawn for each series.
-        freeze_bn: keep the backbone's batch-norm statistics fixed in training; "auto": if its weights are trained ones.
-        channels_last: memory format of the backbone; "auto" is false here, and for training the faster one.
-        checkpointing: "on" recomputes the backbone in the backward pass, "auto" when a step would not fit the memory.
+    The keywords are the fields of `ichseq.config.ModelConfig`; `ichseq settings model` lists them.
+
+    Attributes:
+        config: all settings, resolved: without "auto", and with pretrained false, since the weights are there.
+        trained_on: where the weights come from; travels with them.
+        network_input: Hounsfield units to what the backbone sees.
+        backbone: images (n, C, size, size) to embeddings (n, D).
+        chunks: sends slices through the backbone.
         chunk_size: slices that the backbone reads at once. With live batch norm, part of the computation.
+        checkpointing: "on" recomputes the backbone in the backward pass, "auto" when a step would not fit the memory.
+        backbone_slices: how many slices the backbone has read so far.
+        features: D.
+        slice_head: embeddings to logits, each slice by itself.
+        sequence: embeddings to logits, in their order; None: there is no sequence part.
 
     Raises:
-        ConfigError: an unknown backbone, window, sequence part or weights file, or weights that can't be fetched.
+        ConfigError: a setting or weights file that does not work, or weights that can't be fetched.
     """
 
-    def __init__(
-        self,
-        backbone: str = ModelConfig.backbone,
-        *,
-        pretrained: bool | str = False,
-        image_size: int = 384,
-        windows: Sequence[str] = DEFAULT_WINDOWS,
-        neighbours: int = 0,
-        normalise: bool = True,
-        crop: Literal["series", "slice", "none"] = "series",
-        window_first: bool = False,
-        views: Sequence[str] = (),
-        pool: Literal["avg", "max", "catavgmax"] = "avg",
-        cross_slice: Sequence[int] = (),
-        sequence: str = "lstm2",
-        hidden_size: int = 256,
-        sequence_inputs: Sequence[str] = (),
-        dropout: float = 0.0,
-        channel_dropout: float = 0.0,
-        freeze_bn: bool | Literal["auto"] = "auto",
-        channels_last: bool | Literal["auto"] = False,
-        checkpointing: Literal["auto", "on", "off"] = "auto",
-        chunk_size: int = 32,
-    ) -> None:
+    chunk_size = OfChunks[int]("size")
+    checkpointing = OfChunks[Checkpointing]("checkpointing")
+    backbone_slices = OfChunks[int]("slices_read")
+
+    @takes_fields_of(ModelConfig, "model")
+    def __init__(self, config: ModelConfig) -> None:
+        """Make the network, with the weights that it starts from."""
         super().__init__()
-        self.settings: dict[str, Any] = {
-            "backbone": backbone,
-            "image_size": image_size,
-            "windows": list(windows),
-            "neighbours": neighbours,
-            "normalise": normalise,
-            "crop": crop,
-            "window_first": window_first,
-            "views": list(views),
-            "pool": pool,
-            "cross_slice": list(cross_slice),
-            "sequence": sequence,
-            "hidden_size": hidden_size,
-            "sequence_inputs": list(sequence_inputs),
-            "dropout": dropout,
-            "channel_dropout": channel_dropout,
-            "freeze_bn": bool(pretrained) if freeze_bn == "auto" else freeze_bn,
-            "channels_last": channels_last is True,
-        }
-        self.trained_on: dict[str, Any] = {}  # where the weights come from; travels with them
-        check_views(views, "model.views")
-        self.start_chunks(checkpointing, chunk_size)
-        self.network_input = NetworkInput(windows, normalise, crop, image_size, window_first, neighbours)
-        self.backbone = make_backbone(backbone, pretrained, len(windows), image_size, pool, neighbours)
-        self.use_channels_last(self.settings["channels_last"])
-        look = partial(feature_count, self.backbone, self.input_channels, image_size)
+        self.config = resolved(config)
+        self.trained_on: dict[str, Any] = {}
+        self._frozen_backbone = False
+        self.network_input = NetworkInput(self.config)
+        self.backbone = make_backbone(config)
+        self.use_channels_last(bool(self.config.channels_last))
+        look = partial(feature_count, self.backbone, self.input_channels, config.image_size)
         self.features = look()
-        if cross_slice:
-            add_cross_slice(self.backbone, cross_slice, look, backbone)
-        self.drop = nn.Dropout(dropout)
+        if config.cross_slice:
+            add_cross_slice(self.backbone, config, look)
+        self.chunks = Chunks((self.input_channels, config.image_size, config.image_size))
+        self.drop = nn.Dropout(config.dropout)
         self.slice_head = nn.Linear(self.features, len(LABELS))
-        self.sequence = make_sequence(sequence, self.features, hidden_size, sequence_inputs)
+        self.sequence = make_sequence(config.sequence, self.features, config.hidden_size, config.sequence_inputs)
 
-    @torch.no_grad()
-    def start_at(self, prevalence: Sequence[float | None]) -> None:
-        """Set the heads' biases so that fresh ones begin near the answer that knows only how frequent each label is.
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """The network of a configuration."""
+        return cls(**{item.name: getattr(config, item.name) for item in dataclasses.fields(config)})
 
-        Without it the first hundreds of steps go into learning that most slices are negative.
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return device_of(self.backbone)
 
-        Args:
-            prevalence: share of positive slices in the order of `ichseq.labels.LABELS`; None leaves a label at 0.5.
-        """
-        answer = torch.tensor([0.5 if p is None else p for p in prevalence]).clamp(1e-4, 1 - 1e-4)
-        heads = [self.slice_head] if self.sequence is None else [self.slice_head, self.sequence.head]
-        for head in heads:
-            head.bias.copy_(torch.logit(answer))
+    @property
+    def input_channels(self) -> int:
+        """Channels that the backbone reads: every window of a slice and of its neighbours."""
+        return input_channels(self.config)
+
+    @property
+    def reach(self) -> int:
+        """On how many slices to each side an embedding depends."""
+        return self.config.neighbours + reach(self.backbone)
 
     # ---- the way through -------------------------------------------------------------------------------------------
 
@@ -152,8 +108,7 @@ class Model(ChunkedBackbone):
         sizes: Sequence[tuple[int, int]] | None = None,
         boxes: Tensor | None = None,
         positions_mm: Tensor | None = None,
-        return_aux: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Output:
         """Logits of every slice; a series' logits do not depend on what else is in the batch.
 
         Args:
@@ -166,18 +121,17 @@ class Model(ChunkedBackbone):
             sizes: true (rows, columns) of each series where a batch of mixed sizes was padded; default all (H, W).
             boxes: (P, 4) crop boxes from `crop_boxes`, where a batch does not hold whole series.
             positions_mm: (S,) places of the slices along the scan's axis, see `sequence_logits`.
-            return_aux: also return the slice head's logits.
-
-        Returns:
-            logits (S, 6) in the order of `ichseq.labels.LABELS`; with return_aux, the pair (logits, slice logits).
 
         Raises:
             ValueError: the sequence part needs positions and gets None.
         """
         embeddings = self.embed(hu, lengths, warp=warp, sizes=sizes, boxes=boxes)
-        aux = self.slice_logits(embeddings)
-        logits = self.sequence_logits(embeddings, lengths, positions_mm) if self.sequence is not None else aux
-        return (logits, aux) if return_aux else logits
+        of_slices = self.slice_logits(embeddings)
+        in_order = self.sequence_logits(embeddings, lengths, positions_mm) if self.sequence is not None else of_slices
+        return Output(in_order, of_slices)
+
+    if TYPE_CHECKING:
+        __call__ = forward
 
     def embed(
         self,
@@ -189,15 +143,16 @@ class Model(ChunkedBackbone):
         boxes: Tensor | None = None,
     ) -> Tensor:
         """Pooled embedding of every slice, (S, D), out of training the mean over `views`; arguments as in `forward`."""
-        series, boxes, warp, borders = self._placed(hu, lengths, sizes, boxes, warp)
-        found = self.embed_chunks(series, lambda spans: self.network_input(hu, spans, boxes, warp, borders), borders)
-        views = () if self.training else self.settings["views"]
+        spans, boxes, warp = self.network_input.arrange(hu, lengths, sizes, boxes, warp)
+        embeddings = self.chunks.embed(self.backbone, spans, partial(self._seen, hu, boxes=boxes, warp=warp))
+        views = () if self.training else self.config.views
         for name in views:
-            seen = VIEWS[name].expand(len(boxes), 3, 3)
-            seen = seen if warp is None else warp.cpu() @ seen
-            read = partial(self.network_input, hu, boxes=boxes, warp=seen, borders=borders)
-            found = found + self.embed_chunks(series, read, borders)
-        return found / (1 + len(views)) if views else found
+            view = VIEWS[name].expand(len(boxes), 3, 3)
+            view = view if warp is None else warp.cpu() @ view
+            embeddings = embeddings + self.chunks.embed(
+                self.backbone, spans, partial(self._seen, hu, boxes=boxes, warp=view)
+            )
+        return embeddings / (1 + len(views)) if views else embeddings
 
     def images(
         self,
@@ -209,49 +164,33 @@ class Model(ChunkedBackbone):
         boxes: Tensor | None = None,
     ) -> Tensor:
         """What the backbone sees of every slice, (S, C, size, size), all at once; arguments as in `forward`."""
-        series, boxes, warp, borders = self._placed(hu, lengths, sizes, boxes, warp)
+        spans, boxes, warp = self.network_input.arrange(hu, lengths, sizes, boxes, warp)
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
-            return self.network_input(hu, series, boxes, warp, borders)
+            return self.network_input(hu, spans, boxes, warp)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Pooled embedding (S, D) of `images`, or of what became of them, each by itself."""
-        alone = [(k, k, k + 1, 0, 0) for k in range(len(images))]
-        return self.embed_chunks(alone, lambda spans: images[spans[0][1] : spans[-1][2]])
+        spans = [Span(k, k, k + 1, k, k + 1, *images.shape[2:]) for k in range(len(images))]
+        return self.chunks.embed(
+            self.backbone, spans, lambda chunk: self._laid_out(images[chunk[0].first : chunk[-1].stop])
+        )
 
-    def _placed(
-        self,
-        hu: Tensor,
-        lengths: Tensor,
-        sizes: Sequence[tuple[int, int]] | None,
-        boxes: Tensor | None,
-        warp: Tensor | None,
-    ) -> tuple[list[Span], Tensor, Tensor | None, list[tuple[int, int]]]:
-        """Spans of the series, with a crop box and perhaps a warp for each, and the borders of its series."""
-        if hu.ndim == 4 and hu.shape[1] != 1 + 2 * self.settings["neighbours"]:
-            raise ValueError(f"hu has {hu.shape[1]} slices seen together; model.neighbours is "
-                             f"{self.settings['neighbours']}")  # fmt: skip
-        series = series_spans(hu, lengths, sizes)
-        borders = [(first, stop) for _, first, stop, _, _ in series]
-        if boxes is None:
-            boxes = self.crop_boxes(hu, lengths, sizes=sizes)
-        if len(boxes) > len(series) or (warp is not None and len(warp) > len(series)):
-            # One box or warp for each slice: each is then a series of its own.
-            boxes = _a_slice(boxes, series, len(hu))
-            warp = None if warp is None else _a_slice(warp, series, len(hu))
-            series = [(k, k, k + 1, h, w) for _, first, stop, h, w in series for k in range(first, stop)]
-            borders = [border for border in borders for _ in range(*border)]
-        return series, boxes.to(self.device), warp, borders
+    def _seen(self, hu: Tensor, spans: list[Span], *, boxes: Tensor, warp: Tensor | None) -> Tensor:
+        return self._laid_out(self.network_input(hu, spans, boxes, warp))
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
         """Logits (S, 6) of each slice by itself."""
         return self.slice_head(self.drop(embeddings))
 
     def sequence_logits(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None) -> Tensor:
-        """Logits (S, 6) of the slices in their order; embeddings (S, D), lengths (P,) on the CPU.
+        """Logits (S, 6) of the slices in their order; those of `slice_logits` without a sequence part.
 
         Args:
-            embeddings: from `embed`.
-            lengths: slices of each series.
+            embeddings: (S, D) from `embed`.
+            lengths: (P,) slices of each series, on the CPU.
             positions_mm: (S,) places along the scan's axis; a series where one is NaN counts 5 mm a slice.
 
         Raises:
@@ -264,16 +203,13 @@ class Model(ChunkedBackbone):
         # In full precision: autocast makes a GPU's LSTM half precision even where bf16 is asked for, and in bf16 no
         # scaler keeps its gradients from vanishing. It is a small part of a step.
         with torch.autocast(self.device.type, enabled=False):
-            read = self._sequence_input(embeddings.float(), lengths, positions_mm)
+            read, counts = self.drop(embeddings.float()), lengths.tolist()
+            if self.training and self.config.channel_dropout > 0:
+                read = drop_channels(read, counts, self.config.channel_dropout)
+            if self.sequence.reads_logits:
+                read = self.slice_head(read)
+            read = with_inputs(read, counts, positions_mm, self.config.sequence_inputs)
             return self.sequence(read, lengths, positions_mm)
-
-    def _sequence_input(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None) -> Tensor:
-        read, counts, share = self.drop(embeddings), lengths.tolist(), self.settings["channel_dropout"]
-        if self.training and share > 0:
-            read = drop_channels(read, counts, share)
-        if self.sequence is not None and self.sequence.reads_logits:
-            read = self.slice_head(read)
-        return with_inputs(read, counts, positions_mm, self.settings["sequence_inputs"])
 
     def crop_boxes(self, hu: Tensor, lengths: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Tensor:
         """(P, 4) float: centre x, centre y, half width, half height of the head in pixels, one box a series.
@@ -281,17 +217,69 @@ class Model(ChunkedBackbone):
         The box holds every row and column in which some slice has body; the whole image where there is none. With
         crop "slice", (S, 4): a box for each slice. Neighbours that come with a slice do not count.
         """
-        hu = hu[:, hu.shape[1] // 2] if hu.ndim == 4 else hu
-        spans = series_spans(hu, lengths, sizes)
-        if self.network_input.crop == "slice":
-            true = torch.tensor([(h, w) for _, first, stop, h, w in spans for _ in range(first, stop)])
-            return self.network_input.slice_boxes(hu, true)
-        bodies = [
-            self.network_input.body_of(hu[first:stop, :rows, :columns]) for _, first, stop, rows, columns in spans
-        ]
-        return torch.stack([self.network_input.box_of(body) for body in bodies])
+        return self.network_input.crop_boxes(hu, lengths, sizes)
 
-    # ---- files -----------------------------------------------------------------------------------------------------
+    # ---- how it runs -------------------------------------------------------------------------------------------------
+
+    def activation_bytes(self) -> int:
+        """Bytes that the backbone keeps for the backward pass of one slice, measured once."""
+        return self.chunks.activation_bytes(self.backbone)
+
+    def use_channels_last(self, on: bool) -> None:
+        """Choose the memory format of the backbone; the results differ by rounding alone."""
+        self.config = dataclasses.replace(self.config, channels_last=on)
+        self.backbone.to(memory_format=torch.channels_last if on else torch.contiguous_format)
+
+    def freeze_batch_norm(self, frozen: bool) -> None:
+        """Choose whether training leaves the backbone's batch-norm statistics alone."""
+        self.config = dataclasses.replace(self.config, freeze_bn=frozen)
+        self.train(self.training)
+
+    def freeze_backbone(self, frozen: bool = True) -> None:
+        """Fix the backbone: no gradient, and evaluation mode whatever the model's mode."""
+        self._frozen_backbone = frozen
+        self.backbone.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """As nn.Module.train, but a frozen backbone and frozen batch norm stay in evaluation mode."""
+        super().train(mode)
+        if self._frozen_backbone:
+            self.backbone.eval()
+        elif self.config.freeze_bn:
+            for norm in batch_norms(self.backbone):
+                norm.eval()
+        return self
+
+    def live_batch_norms(self) -> list[_BatchNorm]:
+        """Batch norms of the backbone whose running statistics move in training."""
+        if self._frozen_backbone or self.config.freeze_bn:
+            return []
+        return [norm for norm in batch_norms(self.backbone) if norm.track_running_stats]
+
+    def running_statistics(self) -> list[Tensor]:
+        """A copy of what training moves in the live batch norms; `restore_statistics` puts it back."""
+        return copied_statistics(self.live_batch_norms())
+
+    def restore_statistics(self, kept: Sequence[Tensor]) -> None:
+        """Take back what the live batch norms have seen since `running_statistics`."""
+        put_back(self.live_batch_norms(), kept)
+
+    @torch.no_grad()
+    def set_prior(self, prevalence: Sequence[float | None]) -> None:
+        """Set the heads' biases so that fresh ones begin near the answer that knows only how frequent each label is.
+
+        Without it the first hundreds of steps go into learning that most slices are negative.
+
+        Args:
+            prevalence: share of positive slices in the order of `ichseq.labels.LABELS`; None leaves a label at 0.5.
+        """
+        answer = torch.tensor([0.5 if p is None else p for p in prevalence]).clamp(1e-4, 1 - 1e-4)
+        heads = [self.slice_head] if self.sequence is None else [self.slice_head, self.sequence.head]
+        for head in heads:
+            head.bias.copy_(torch.logit(answer))
+
+    # ---- files -------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
         """Write weights.safetensors and model.json into a folder, each beside and then renamed into place.
@@ -299,52 +287,25 @@ class Model(ChunkedBackbone):
         Raises:
             RunError: the file system refuses; what was there before is as it was.
         """
-        folder = Path(folder)
-        description = {"format": FORMAT, "settings": self.settings, "trained_on": self.trained_on}
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        names = ("weights.safetensors", "model.json")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(weights, folder / "weights.safetensors.part")
-            (folder / "model.json.part").write_text(json.dumps(description, indent=2), encoding="utf-8")
-            for name in names:
-                flush(folder / f"{name}.part")
-                os.replace(folder / f"{name}.part", folder / name)
-            flush(folder)
-        except (OSError, safetensors.SafetensorError) as error:
-            for name in names:
-                with suppress(OSError):
-                    (folder / f"{name}.part").unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or str(error)
-            raise RunError(f"{folder}: the weights can't be written ({reason}); make room, or choose another") from None
+        write_model(Path(folder), dataclasses.asdict(self.config), self.trained_on, self.state_dict())
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Model":
-        """The model of a folder written by `save`, such as runs/NAME/joint/fold0; on the CPU, in evaluation mode.
+    def load(cls, path: str | Path, device: str | torch.device = "auto") -> Self:
+        """The model of a folder written by `save`, such as runs/NAME/joint/fold0, in evaluation mode.
+
+        Args:
+            path: the folder, or one of its two files.
+            device: where it goes; auto: a GPU if there is one.
 
         Raises:
             RunError: no model there, a damaged one, or one of a newer version.
+            ConfigError: a GPU is asked for, and there is none.
         """
-        folder = Path(folder)
-        try:
-            description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            if description["format"] > FORMAT:
-                raise RunError(f"{folder}: written by a newer ichseq; update this one (pip install -U ichseq)")
-            model = cls(**description["settings"])
-            model.trained_on = description["trained_on"]
-            model.load_state_dict(load_file(folder / "weights.safetensors"))
-        except FileNotFoundError:
-            inside = sorted(p.parent for p in folder.glob("*/*/model.json"))
-            hint = f"; inside it are {', '.join(map(str, inside))}" if inside else "; train one with `ichseq train`"
-            raise RunError(f"{folder}: no model there (model.json and weights.safetensors){hint}") from None
-        except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            raise RunError(f"{folder}: its model is damaged ({type(error).__name__}); train it again") from None
-        return model.eval()
-
-
-def _a_slice(given: Tensor, series: Sequence[Span], slices: int) -> Tensor:
-    """What was given for each series, or for each slice already, for each slice."""
-    if len(given) == slices:
-        return given
-    counts = torch.tensor([stop - first for _, first, stop, _, _ in series], device=given.device)
-    return given.repeat_interleave(counts, dim=0, output_size=slices)
+        path, device = Path(path), choose_device(device)
+        folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else path
+        with damage_explained(folder):
+            saved = read_model(folder)
+            model = cls(**saved.config)
+            model.trained_on = saved.trained_on
+            model.load_state_dict(saved.weights)
+        return model.to(device).eval()

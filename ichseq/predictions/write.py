@@ -1,13 +1,13 @@
 """Prediction tables and tables of exams as files, Parquet or CSV, that appear whole."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final
 
 import pandas as pd
 
 from ichseq.errors import DataError
+from ichseq.files import replacing
 
 EXAMS: Final = "exams.csv"
 """The table of exams, beside that of the slices."""
@@ -21,11 +21,10 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file, such as -o {path / 'predictions.csv'}")
-    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.touch()
-        beside.unlink()
+        with TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
         raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None
 
@@ -44,27 +43,18 @@ def exams_beside(path: Path) -> Path:
     return exams
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet (.parquet) or CSV (anything else), beside and then renamed into place.
 
     Raises:
         DataError: the file can't be written.
     """
-    beside = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".parquet":
-            table.to_parquet(beside, index=False)
-        else:
-            table.to_csv(beside, index=False, float_format="%.7g")
-        os.replace(beside, path)
-    except BaseException as error:  # Ctrl-C too
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+        with replacing(path) as beside:
+            if path.suffix == ".parquet":
+                table.to_parquet(beside, index=False)
+            else:
+                table.to_csv(beside, index=False, float_format="%.7g")
+    except OSError as error:
         raise DataError(f"{path}: can't be written ({error.strerror}); choose another -o") from None

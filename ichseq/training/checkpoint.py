@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ichseq.config import Config
+from ichseq.config import Config, settings_without_effect
 from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.files import replacing
@@ -28,9 +28,6 @@ from ichseq.training.memory_plan import MemoryPlan
 
 FORMAT = 1
 KEPT = 2
-
-MAY_CHANGE = {("train", "workers"), ("train", "checkpoint_every"), ("train", "checkpointing")}
-_MAY_CHANGE_WITHOUT_LIVE_STATISTICS = {("train", "chunk_size")}  # live batch norm makes it part of the computation
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def check_same(saved: Checkpoint, config: Config, index: Index, leaf: Path) -> N
         raise RunError(f"{leaf}: was trained on another prepared set than {index.folder}; resume it with --data set to "
                        "that one")  # fmt: skip
     was = saved.state["config"]
-    free = MAY_CHANGE | (_MAY_CHANGE_WITHOUT_LIVE_STATISTICS if saved.state["freeze_bn"] else set())
+    free = settings_without_effect(live_batch_norm=not saved.state["freeze_bn"])
     for section, values in config.to_dict().items():
         for key, value in values.items():
             if value != was[section].get(key) and (section, key) not in free:
@@ -131,7 +128,7 @@ def check_same_machine(saved: Checkpoint, machine: dict[str, Any], leaf: Path) -
 def saved_plan(saved: Checkpoint, config: Config) -> MemoryPlan | None:
     """The plan that a resumed run followed; None if it is now asked for another recomputation or chunk."""
     was = saved.state["config"]["train"]
-    if any(was[name] != getattr(config.train, name) for name in ("checkpointing", "chunk_size")):
+    if (was["checkpointing"], was["chunk_size"]) != (config.train.checkpointing, config.train.chunk_size):
         return None
     return MemoryPlan(**saved.state["memory_plan"])
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ichseq.config import embedding_settings
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
@@ -32,13 +33,10 @@ from ichseq.training.stopping import StopRequest
 
 T = TypeVar("T")
 
-_SEEN_BY_THE_BACKBONE = ("backbone", "image_size", "windows", "neighbours", "normalise", "crop", "window_first",
-                         "views", "pool", "cross_slice")  # fmt: skip
-
 
 def embedding_key(model: Model, index: Index, dtype: str, precision: str) -> str:
     """Hash of everything that decides the embeddings."""
-    view = {name: model.settings[name] for name in _SEEN_BY_THE_BACKBONE}
+    view = embedding_settings(model.config)
     digest = hashlib.blake2b(json.dumps([view, index.key, dtype, precision]).encode(), digest_size=16)
     for name, tensor in sorted(model.backbone.state_dict().items()):
         digest.update(name.encode())

@@ -225,7 +225,7 @@ class Training:
             "data_key": s.index.key,
             "machine": s.machine,
             "memory_plan": asdict(MemoryPlan.of(s.model)),
-            "freeze_bn": bool(s.model.settings["freeze_bn"]),
+            "freeze_bn": bool(s.model.config.freeze_bn),
             "trained_on": s.model.trained_on,
         }
 

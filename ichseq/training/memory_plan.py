@@ -35,7 +35,7 @@ class MemoryPlan:
     @classmethod
     def of(cls, model: Model) -> "MemoryPlan":
         """The plan that a model follows now."""
-        return cls(model.settings["channels_last"], model.checkpointing == "on", model.chunk_size)
+        return cls(bool(model.config.channels_last), model.checkpointing == "on", model.chunk_size)
 
     def apply(self, models: Iterable[Model]) -> None:
         """Make models follow the plan."""
@@ -71,7 +71,7 @@ def plan_memory(model: Model, config: Config, largest: BatchSize, *, ahead: int 
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     waiting = ahead * largest.slices * largest.slice_bytes if device.type == "cuda" else 0
     free = free_bytes(device) * USABLE - 3 * trained - waiting
-    side, channels = model.settings["image_size"], model.input_channels
+    side, channels = model.config.image_size, model.input_channels
     one = model.activation_bytes() + 2 * 4 * channels * side**2  # what it keeps of a slice, and the slice itself
     recompute = train.checkpointing == "on" or (train.checkpointing == "auto" and largest.slices * one > free)
     chunk = train.chunk_size
@@ -125,7 +125,7 @@ def faster_channels_last(model: Model, slices: int = 16, rounds: int = 3) -> boo
 
 def _step_seconds(model: Model, slices: int, rounds: int, channels_last: bool) -> float:
     """Seconds of some forward and backward passes, after as many that warm up."""
-    side, channels = model.settings["image_size"], model.input_channels
+    side, channels = model.config.image_size, model.input_channels
     model.use_channels_last(channels_last)
     kind = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.zeros(slices, channels, side, side, device=model.device).contiguous(memory_format=kind)

@@ -146,7 +146,7 @@ def set_up(
     seen = _patients_of_the_start(config, index, fold, init) if saved is None else []
 
     model = build_model(config, stage_name, index, fold, init=init, saved=saved)
-    model.start_at(prevalence)
+    model.set_prior(prevalence)
     if init is not None and saved is None:
         log.note(start_from(model, init))
     loss = StageLoss(model, stage)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 import ichseq
-from ichseq.config import Config
+from ichseq.config import Config, differing_from_start, plain_value
 from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.model import Model
-from ichseq.model.backbone import widened_input
+from ichseq.model.backbone import with_channels_of_neighbours
 from ichseq.runs.names import MODEL
 from ichseq.seeds import derive_seed
 from ichseq.training.checkpoint import Checkpoint
@@ -37,14 +37,13 @@ def build_model(
         ConfigError: a backbone, window or weights file that does not work.
     """
     torch.manual_seed(derive_seed(config.train.seed, "weights"))
-    settings = dataclasses.asdict(config.model)
-    if init is not None or saved is not None:
-        settings["pretrained"] = False  # they need not be fetched
+    asked = config.model
+    freeze_bn = init is not None or bool(asked.pretrained) if asked.freeze_bn == "auto" else asked.freeze_bn
     if saved is not None:
-        settings["freeze_bn"] = saved.state["freeze_bn"]
-    elif settings["freeze_bn"] == "auto":
-        settings["freeze_bn"] = init is not None or bool(config.model.pretrained)
-    model = Model(**settings)
+        freeze_bn = saved.state["freeze_bn"]
+    # With a start or a checkpoint, no weights need be fetched.
+    pretrained = asked.pretrained if init is None and saved is None else False
+    model = Model.from_config(dataclasses.replace(asked, freeze_bn=freeze_bn, pretrained=pretrained))
     model.trained_on = _origin(config, stage, index, fold) if saved is None else dict(saved.state["trained_on"])
     return model
 
@@ -82,11 +81,11 @@ def start_from(model: Model, init: Path) -> str:
     Raises:
         RunError: `init` has another backbone, other windows or more neighbours.
     """
-    other = Model.load(init)
-    for key in ("backbone", "windows", *(["cross_slice"] if other.settings["cross_slice"] else [])):
-        if other.settings[key] != model.settings[key]:
-            raise RunError(f"{init}: its model.{key} is {other.settings[key]}, this run's {model.settings[key]}; "
-                           f"set model.{key} to the same, or choose another --init")  # fmt: skip
+    other = Model.load(init, device="cpu")
+    if key := differing_from_start(model.config, other.config):
+        was, asked = (plain_value(getattr(one.config, key)) for one in (other, model))
+        raise RunError(f"{init}: its model.{key} is {was}, this run's {asked}; set model.{key} to the same, or choose "
+                       "another --init")  # fmt: skip
     mine, theirs = model.state_dict(), other.state_dict()
     extended = _extended_input(model, other, init)
     theirs |= extended
@@ -108,10 +107,11 @@ def _extended_input(model: Model, other: Model, init: Path) -> dict[str, torch.T
     Raises:
         RunError: the start reads more neighbours, or its backbone has no such layer.
     """
-    mine, theirs = model.settings["neighbours"], other.settings["neighbours"]
+    mine, theirs = model.config.neighbours, other.config.neighbours
     if mine == theirs:
         return {}
-    weights = widened_input(other.backbone.state_dict(), model.backbone.state_dict()) if theirs < mine else {}
+    wanted = model.backbone.state_dict()
+    weights = with_channels_of_neighbours(other.backbone.state_dict(), wanted) if theirs < mine else {}
     if not weights:
         raise RunError(f"{init}: its model.neighbours is {theirs}, this run's {mine}, and its first layer can't be "
                        "taken; set model.neighbours to the same, or choose another --init")  # fmt: skip

@@ -130,7 +130,7 @@ class Transformer(SequencePart):
     """A transformer encoder of two pre-norm layers with four heads, without dropout of its own, and a linear head.
 
     Its width is hidden_size, rounded up to a multiple of four. Each slice carries a sinusoidal code of its position in
-    mm from the series' first slice, so that thin and thick slices are told apart; it needs positions. A series sees
+    mm from the series' first slice, so that thin and thick slices differ; it needs positions. A series sees
     neither padding nor other series.
     """
 

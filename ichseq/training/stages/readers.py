@@ -125,10 +125,10 @@ def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int, r
     Raises:
         InterruptedError: stopped, as asked for.
     """
-    if model.network_input.crop == "slice":
+    if model.config.crop == "slice":
         return None
     boxes = torch.full((index.n_series, 4), float("nan"))
-    if model.network_input.crop == "none":
+    if model.config.crop == "none":
         sides = torch.from_numpy(index.shapes[:, [1, 0]].astype(np.float32)) / 2
         return torch.cat([sides, sides], dim=1)
     tasks = [[Item(int(i))] for i in series]

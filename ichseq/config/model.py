@@ -1,0 +1,152 @@
+"""What the network is: the settings of `ichseq.Model`, in the sections that read them."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from ichseq.config.fields import (
+    NOT_EMPTY,
+    STRICT,
+    WORDS,
+    AtLeast0,
+    AtLeast1,
+    Distinct,
+    OneOf,
+    ReadBy,
+    SameAsStart,
+    Several,
+    ShareBelow1,
+    Switch,
+    settings_of,
+)
+from ichseq.windows import DEFAULT_WINDOWS, WINDOWS
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class BackboneConfig:
+    """The backbone, and how its maps become an embedding."""
+
+    backbone: Annotated[str, SameAsStart()] = Field(default="resnext101_32x8d.fb_wsl_ig1b_ft_in1k", kw_only=False)
+    """Any timm model by name."""
+
+    pool: Literal["avg", "max", "catavgmax"] = "avg"
+    """How the backbone's last feature map becomes one vector: the mean, the maximum, or both, which doubles its length;
+    small bleeds like the maximum."""
+
+    cross_slice: Annotated[Distinct[int], ReadBy("frozen", "joint"), SameAsStart()] = ()
+    """Strides of the backbone's feature maps, such as 4, 8, 16, after which a depthwise convolution across three slices
+    runs: what lies at one place is seen at that place of the neighbours. It begins as if it were not there and is
+    trained in the joint stage; a frozen stage after that one needs the same."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class InputConfig:
+    """What the backbone sees of a slice."""
+
+    image_size: Annotated[int, Field(ge=32)] = 384
+    """Side in pixels of what the backbone sees, a square."""
+
+    windows: Annotated[Several[Annotated[str, OneOf(WINDOWS)]], NOT_EMPTY, SameAsStart()] = DEFAULT_WINDOWS
+    """Windows by name, an input channel each."""
+
+    neighbours: AtLeast0 = 0
+    """Slices on each side that the backbone reads with a slice, each in every window, as further input channels in the
+    order of the slices. A start with fewer (--init, pretrained) gets more channels: its weights stand at the middle
+    slices' channels, zeros at the others'."""
+
+    edge: Literal["repeat", "zero"] = "repeat"
+    """Neighbours beyond the ends of a series: its last slice again; or a slice that is 0, black, in every window scaled
+    to 0..1, and normalised as any other."""
+
+    normalise: Switch = True
+    """Subtract the published mean of each window and divide by its standard deviation."""
+
+    crop: Literal["series", "slice", "none"] = "series"
+    """Cut the air around the head: one box for all slices of a series; or each slice by itself, as the published
+    pipeline did; or keep the whole image."""
+
+    window_first: Switch = False
+    """Window before the resampling, as the published pipeline did, and not after it."""
+
+    views: Annotated[Several[Literal["flip", "transpose"]], ReadBy("frozen", "joint")] = ()
+    """Outside training, and in the embeddings that the frozen stage keeps, a slice's embedding is the mean over the
+    slice as it is and these views of it."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class EmbeddingConfig(InputConfig, BackboneConfig):
+    """All that decides a slice's embedding, the weights apart."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SequenceConfig:
+    """How the embeddings of a series are read."""
+
+    sequence: Annotated[
+        Literal["lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv", "none"],
+        ReadBy("frozen", "joint", otherwise="none"),
+    ] = "lstm2"
+    """The sequence part by name; none: each slice by itself."""
+
+    hidden_size: Annotated[AtLeast1, ReadBy("frozen", "joint")] = 256
+    """Units of each direction of an LSTM or GRU; width of transformer (rounded up to a multiple of 4) and conv."""
+
+    sequence_inputs: Annotated[Distinct[Literal["position", "spacing"]], ReadBy("frozen", "joint")] = ()
+    """What is appended to each slice's embedding for the sequence part."""
+
+    dropout: ShareBelow1 = 0.0
+    """Dropout on the embedding, in training."""
+
+    channel_dropout: Annotated[ShareBelow1, ReadBy("frozen", "joint")] = 0.0
+    """Share of the embedding's channels that the sequence part misses, in training; the same ones for all slices of a
+    series, drawn for each series and step."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class StartConfig:
+    """How the network starts and runs."""
+
+    pretrained: Annotated[Literal["auto"] | bool | str, WORDS] = "auto"
+    """Weights that the backbone starts from. true: timm's, fetched from its hub; false: random ones; text: the path of
+    a local file (.safetensors, or a .pth, .pt or .bin that holds nothing but tensors); auto: a training run fetches
+    timm's, and a Model made in Python starts from random ones."""
+
+    freeze_bn: Annotated[bool | Literal["auto"], WORDS] = "auto"
+    """Fix the backbone's batch-norm statistics in training; auto: where it starts from trained weights."""
+
+    channels_last: Annotated[bool | Literal["auto"], WORDS] = "auto"
+    """Memory format of the backbone, which changes results by rounding alone; auto: a training run on a GPU takes the
+    faster one, measured at its start, and all else false."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelConfig(StartConfig, SequenceConfig, EmbeddingConfig):
+    """What the network is; every field is a keyword of `ichseq.Model`."""
+
+
+def embedding_settings(config: EmbeddingConfig) -> dict[str, Any]:
+    """What decides a slice's embedding, the weights apart, by name; as JSON takes it."""
+    values = {setting.name: getattr(config, setting.name) for setting in settings_of(EmbeddingConfig)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def differing_from_start(config: ModelConfig, start: ModelConfig) -> str | None:
+    """The first setting that keeps a model from starting from another's weights; None: there is none."""
+    for setting in settings_of(ModelConfig):
+        asked, found = getattr(config, setting.name), getattr(start, setting.name)
+        if setting.mark(SameAsStart) and found not in ((), asked):
+            return setting.name
+    return None
+
+
+def resolved(config: ModelConfig) -> ModelConfig:
+    """The same without "auto", as a network is that has its weights: nothing is left to fetch."""
+    trained = config.pretrained not in (False, "auto")
+    return dataclasses.replace(
+        config,
+        pretrained=False,
+        freeze_bn=trained if config.freeze_bn == "auto" else config.freeze_bn,
+        channels_last=config.channels_last is True,
+    )
