@@ -22,6 +22,7 @@ import pyarrow as pa
 from ichseq.ct.archive import FileList, LeftOut
 from ichseq.ct.scan import Headers, group_headers, scan_headers
 from ichseq.ct.series import list_files, nothing_usable
+from ichseq.data import DEFAULT_FOLDS
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
 from ichseq.data.index import SERIES_SCHEMA, SLICES_SCHEMA, Index, patients_of, write_index
 from ichseq.data.label_table import LabelTable, read_labels
@@ -31,6 +32,7 @@ from ichseq.data.store import write_whole
 from ichseq.data.summary import LabelCounts, Summary
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.seeds import DEFAULT_SEED
 
 Progress = Callable[[int, int], None]
 TRAIN_CSV: Final = "stage_2_train.csv"
@@ -42,11 +44,11 @@ _SLICES_AT_ONCE: Final = 300
 
 def prepare(
     source: str | Path | Sequence[str | Path],
-    out: str | Path = "data/prepared",
+    out: str | Path,
     *,
     labels: str | Path | None = None,
-    folds: int = 5,
-    seed: int = 0,
+    folds: int = DEFAULT_FOLDS,
+    seed: int = DEFAULT_SEED,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Summary:

@@ -1,6 +1,5 @@
 """Predictions from DICOM series or from a prepared set, by one model or the mean of several."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,41 +20,12 @@ from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
 from ichseq.inference.panel import Panel
 from ichseq.inference.sources import EXPECTED, load_sources
-from ichseq.labels import PREDICTION_COLUMNS
 from ichseq.model import Model
 from ichseq.predictions.write import exam_row, slice_table
 
 PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their answers mean nothing on real ones"
 
 _PIECE = 64  # slices of a series that are read and embedded at a time
-
-
-def predict(
-    model: Model | Sequence[Model], series: Series | Iterable[Series], *, tta: Iterable[str] = ()
-) -> pd.DataFrame:
-    """Probabilities for every slice of one or more series.
-
-    Args:
-        model: an `ichseq.Model`, or several, whose probabilities are averaged.
-        series: what `ichseq.load_series` gives, or one element of it.
-        tta: views ("flip", "transpose") whose answers are averaged with that on the slices as they are.
-
-    Returns:
-        The columns of `ichseq.labels.PREDICTION_COLUMNS`, slices in order from feet to head; the true_ columns are
-        empty. Weights trained on phantoms say so in a warning and in `.attrs["note"]`.
-
-    Raises:
-        ScanError: a slice can't be decoded; the message names its file.
-    """
-    panel = Panel(model, tta)
-    every = [series] if isinstance(series, Series) else series
-    tables = [predict_series(panel, one).table_of_all() for one in every]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(PREDICTION_COLUMNS))
-    note = phantom_note(panel.models)
-    if note:
-        table.attrs["note"] = note
-        warnings.warn(note, stacklevel=2)
-    return table
 
 
 def phantom_note(models: Iterable[Model]) -> str | None:
@@ -76,16 +46,6 @@ class SeriesPrediction:
     table: pd.DataFrame | None
     warnings: list[str]
     unread: list[LeftOut]
-
-    def table_of_all(self) -> pd.DataFrame:
-        """The table, if every slice could be read.
-
-        Raises:
-            ScanError: one could not.
-        """
-        if self.unread or self.table is None:
-            raise ScanError(f"{self.unread[0].file}: {self.unread[0].reason}")
-        return self.table
 
 
 def predict_series(panel: Panel, series: Series) -> SeriesPrediction:
@@ -240,18 +200,45 @@ def predict_sources(
         note = note or phantom_note(panel.models)
         predicting = predict_here(panel)
     found, failed = load_sources(sources, order=order)
-    left_out = list(found.left_out)
+    failed += [item for item in found.left_out if not item.reason.startswith(EXPECTED)]
+    return predict_found(predicting, found, note=note, left_out=found.left_out, failed=failed, progress=progress)
+
+
+def predict_found(
+    predicting: Predicting,
+    found: Sequence[Series],
+    *,
+    note: str | None = None,
+    left_out: Sequence[LeftOut] = (),
+    failed: Sequence[LeftOut] = (),
+    progress: Callable[[int, int], object] | None = None,
+) -> Predictions:
+    """Predict series that are loaded, going on past slices that can't be read.
+
+    Args:
+        predicting: as for `predict_sources`.
+        found: the series.
+        note: what has to be said of all predictions.
+        left_out: files that were left out already, with reasons.
+        failed: those of them that should be in a series, and sources that gave none.
+        progress: called with (series done, series in all).
+
+    Raises:
+        ScanError: not one series could be predicted.
+    """
     tables, exams, odd = [], [], []
+    unread: list[LeftOut] = []
     for done, outcome in enumerate(predicting(found), 1):
-        left_out += outcome.unread
+        unread += outcome.unread
         if outcome.table is not None:
             tables.append(outcome.table)
             odd.append(outcome.warnings)
             exams.append(exam_row(outcome.table, [*outcome.warnings, *([note] if note else [])]))
         if progress is not None:
             progress(done, len(found))
-    failed += [item for item in left_out if not item.reason.startswith(EXPECTED)]
+    failed = [*failed, *(item for item in unread if not item.reason.startswith(EXPECTED))]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError(f"no series could be predicted: {first}")
-    return Predictions(pd.concat(tables, ignore_index=True), pd.DataFrame(exams), left_out, failed, odd, note)
+    slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
+    return Predictions(slices, pd.DataFrame(exams), every, failed, odd, note)
