@@ -67,6 +67,12 @@ class Model(ChunkedBackbone):
 
     Raises:
         ConfigError: an unknown backbone, window, sequence part or weights file, or weights that can't be fetched.
+
+    Example:
+        >>> import ichseq
+        >>> model = ichseq.Model.load("runs/first/joint/fold0")
+        >>> model.trained_on["stage"]
+        'joint'
     """
 
     def __init__(
