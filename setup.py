@@ -28,6 +28,7 @@ setup(
         "accelerate>=1.0",
         "blosc2>=3.0",
         "click>=8.1",
+        "filelock>=3.13",
         "joblib>=1.4",
         "kornia>=0.7.3",
         "huggingface_hub>=0.23",

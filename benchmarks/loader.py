@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
-from ichseq.data.batches import Allocate, Batch, Item, plan_epoch, read_batch
+from ichseq.data.batches import Allocate, Item, SliceBatch, plan_epoch, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.model.input import chunks, series_spans
@@ -60,10 +60,10 @@ def run(items: Iterator[object]) -> None:
         pass
 
 
-def batches(index: Index, device: torch.device) -> Iterator[Batch]:
+def batches(index: Index, device: torch.device) -> Iterator[SliceBatch]:
     config = AugmentConfig()
 
-    def read(items: list[Item], allocate: Allocate) -> Batch:
+    def read(items: list[Item], allocate: Allocate) -> SliceBatch:
         return read_batch(index, items, allocate)
 
     plan = plan_epoch(index, index.training_series(0), batch=4, accumulate=1, processes=1, key=(0, 0))

@@ -16,9 +16,9 @@ from scipy.special import expit, logit
 
 from ichseq.errors import DataError
 from ichseq.evaluation.bootstrap import clipped_probability
-from ichseq.evaluation.metrics import read_columns
 from ichseq.labels import LABEL_WEIGHTS
-from ichseq.predictions.ensemble import read_table
+from ichseq.predictions.check import check_scorable
+from ichseq.predictions.read import read_table
 
 HEAD = ["table", "weighted log loss", "at the best temperature", "next to a change", "missed inside", "raised beside",
         "series without the label"]  # fmt: skip
@@ -40,7 +40,7 @@ def main() -> None:
 def shares(table: pd.DataFrame) -> list[str]:
     """The cells of a table's row."""
     table = table.sort_values(["series_uid", "slice_index"], ignore_index=True)
-    probability, truth = read_columns(table)
+    probability, truth = check_scorable(table)
     if np.isnan(truth).any():
         raise DataError("a table holds slices whose labels are not known; give tables of labelled ones")
     probability = clipped_probability(probability)

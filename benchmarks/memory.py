@@ -67,9 +67,7 @@ def train(slices: int, settings: list[str]) -> dict[str, float]:
     from ichseq.data.batches import new_array
     from ichseq.data.index import Index
     from ichseq.data.prepare import prepare
-    from ichseq.training.engine import Trainer
-    from ichseq.training.session import Session
-    from ichseq.training.stopping import StopRequest
+    from ichseq.training.train import start_training
 
     with tempfile.TemporaryDirectory() as folder:
         source = long_series(slices)
@@ -80,15 +78,14 @@ def train(slices: int, settings: list[str]) -> dict[str, float]:
         prepare([source, long_series(8, "other")], Path(folder) / "set", labels=labels, folds=2, workers=1)
         index = Index.load(Path(folder) / "set")
         fold = next(k for k in (0, 1) if index.lengths[index.training_series(k)].sum() == slices)
-        session = Session(load_config("joint", None, settings), "joint", index, fold, Path(folder) / "leaf", False)
-        session.prepare()
-        trainer = Trainer(session, StopRequest())
-        step = session.plan(0)[0]
-        batch = session.reader(step[0][0], new_array)
-        session.network.train()
-        peak = Peak(session.device)
+        config = load_config("joint", None, settings)
+        training = start_training(config, "joint", index, fold, Path(folder) / "leaf")
+        step = training.setup.plan(0)[0]
+        batch = training.read_ahead().validation()(step[0][0], new_array)
+        training.begin_epoch()
+        peak = Peak(training.setup.processes.device)
         with peak:
-            trainer._step(step, iter([batch]))
+            training.step(step, iter([batch]))
     return {"input": batch.hu.nbytes, "peak": peak.bytes}
 
 
@@ -96,7 +93,7 @@ def predict(slices: int, settings: list[str]) -> dict[str, float]:
     from ichseq import Model
     from ichseq.config import load_config
     from ichseq.ct.series import KEPT_BYTES, load_series
-    from ichseq.inference.panel import Panel
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import predict_series
 
     config = load_config("joint", None, settings).model
@@ -107,7 +104,7 @@ def predict(slices: int, settings: list[str]) -> dict[str, float]:
     kept = kept if kept <= KEPT_BYTES else 0
     peak = Peak(torch.device(device))
     with peak:
-        predict_series(Panel(model), series)
+        predict_series(ModelEnsemble(model), series)
     return {"input": kept, "peak": peak.bytes - (kept if device == "cpu" else 0)}
 
 

@@ -10,7 +10,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,14 +18,13 @@ from common import parser, prepared, report
 from torch.utils.checkpoint import checkpoint
 
 from ichseq.config import load_config
-from ichseq.data.batches import Batch
+from ichseq.data.batches import SliceBatch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.model.input import chunks, series_spans
-from ichseq.training.engine import Trainer
+from ichseq.training.loop import Training
 from ichseq.training.losses import weighted_bce_sum
-from ichseq.training.session import Session
-from ichseq.training.stopping import StopRequest
+from ichseq.training.train import start_training
 
 T = TypeVar("T")
 
@@ -61,9 +59,9 @@ def measure(index: Index, backbone: str, size: int, checkpointing: str, asked: A
                 "model.freeze_bn=true", f"train.checkpointing={checkpointing}", "train.warmup_steps=0",
                 f"train.patients_per_batch={asked.patients_per_batch}", "train.epochs=1"]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(load_config("joint", None, settings), "joint", index, 0, Path(folder) / "leaf", False)
-        session.prepare()
-        measured = Measured(session, asked.steps + 2)
+        config = load_config("joint", None, settings)
+        training = start_training(config, "joint", index, 0, Path(folder) / "leaf")
+        measured = Measured(training, asked.steps + 2)
         times, counted = measured.steps()
         predicted, predicted_counted = measured.prediction()
     middle = {name: statistics.median(found[2:]) for name, found in times.items()}
@@ -79,32 +77,30 @@ def measure(index: Index, backbone: str, size: int, checkpointing: str, asked: A
 
 
 class Measured:
-    """Steps of a session, each beside a bare step of as many slices."""
+    """Steps of a training, each beside a bare step of as many slices."""
 
-    def __init__(self, session: Session, count: int) -> None:
-        self.session, self.count = session, count
-        plan = session.plan(0)
+    def __init__(self, training: Training, count: int) -> None:
+        self.training, self.setup, self.count = training, training.setup, count
+        self.reader = training.read_ahead()
+        plan = self.setup.plan(0)
         self.plan = [plan[k % max(len(plan) - 1, 1)] for k in range(count)]  # the last step may be smaller
-        self.trainer = Trainer(session, StopRequest())
-        size, channels = session.model.settings["image_size"], session.model.input_channels
-        kind = torch.channels_last if session.model.settings["channels_last"] else torch.contiguous_format
-        images = torch.randn(session.model.chunk_size, channels, size, size, device=session.device)
+        size, channels = self.setup.model.settings["image_size"], self.setup.model.input_channels
+        kind = torch.channels_last if self.setup.model.settings["channels_last"] else torch.contiguous_format
+        images = torch.randn(self.setup.model.chunk_size, channels, size, size, device=self.setup.processes.device)
         self.images = images.contiguous(memory_format=kind)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     def steps(self) -> tuple[dict[str, list[float]], float]:
-        s, times = self.session, defaultdict(list)
-        tasks = [items for step in self.plan for items in step[0]]
-        reader = replace(s.reader, augment=s.config.augment)
-        waiting = Waiting(feed(tasks, reader, threads=s.config.train.workers, device=s.device))
-        s.network.train()
-        bare_optimizer = torch.optim.AdamW(s.model.backbone.parameters(), fused=s.device.type == "cuda")
+        model, times = self.setup.model, defaultdict(list)
+        waiting = Waiting(self.training.batches(self.reader.training(0), self.plan))
+        self.training.begin_epoch()
+        bare_optimizer = torch.optim.AdamW(model.backbone.parameters(), fused=model.device.type == "cuda")
         passed = real = 0
         for step in self.plan:
             waiting.seconds = 0.0
             with self._counting():
-                seconds, slices = self._timed(self.trainer._step, step, waiting)
+                seconds, slices = self._timed(self.training.step, step, waiting)
             passed, real = passed + self.passed, real + slices
             batch = waiting.last
             assert batch is not None
@@ -114,7 +110,7 @@ class Measured:
             times["bare"].append(self._timed(self._bare, slices, bare_optimizer)[0])
             times["warp"].append(self._timed(self._warp, batch)[0])
             times["sequence"].append(self._timed(self._sequence, batch)[0])
-            self.trainer._look_at_losses()
+            self.training.read_losses()
         return times, passed / real
 
     @contextmanager
@@ -128,8 +124,8 @@ class Measured:
         def count(_module: object, inputs: tuple[torch.Tensor, ...], _output: object) -> None:
             self.passed += 0 if over[0] else len(inputs[0])
 
-        hooks = [self.session.model.backbone.register_forward_hook(count),
-                 self.session.network.register_forward_hook(lambda *_: over.__setitem__(0, True))]  # fmt: skip
+        hooks = [self.setup.model.backbone.register_forward_hook(count),
+                 self.setup.loss.register_forward_hook(lambda *_: over.__setitem__(0, True))]  # fmt: skip
         try:
             yield
         finally:
@@ -144,11 +140,11 @@ class Measured:
         return time.perf_counter() - started, result
 
     def _wait(self) -> None:
-        if self.session.device.type == "cuda":
+        if self.setup.processes.device.type == "cuda":
             torch.cuda.synchronize()
 
     def _bare(self, slices: int, optimizer: torch.optim.Optimizer) -> None:
-        s = self.session
+        s = self.setup
         count = -(-slices // s.model.chunk_size)
         parts = []
         for k in range(count):
@@ -164,15 +160,15 @@ class Measured:
         optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def _warp(self, batch: Batch) -> None:
-        model = self.session.model
+    def _warp(self, batch: SliceBatch) -> None:
+        model = self.setup.model
         boxes = model.crop_boxes(batch.hu, batch.lengths)
         for spans in chunks(series_spans(batch.hu, batch.lengths, None), len(batch.hu), model.chunk_size):
             model.network_input(batch.hu, spans, boxes, batch.warp)
 
-    def _sequence(self, batch: Batch) -> None:
-        s = self.session
-        embeddings = torch.randn(len(batch.hu), s.model.features, device=s.device, requires_grad=True)
+    def _sequence(self, batch: SliceBatch) -> None:
+        s = self.setup
+        embeddings = torch.randn(len(batch.hu), s.model.features, device=s.model.device, requires_grad=True)
         with s.accelerator.autocast():
             logits = s.model.sequence_logits(embeddings, batch.lengths, batch.positions_mm)
         (weighted_bce_sum(logits, batch.labels) / len(batch.hu)).backward()
@@ -181,13 +177,13 @@ class Measured:
     @torch.inference_mode()
     def prediction(self) -> tuple[float, float]:
         """Slices a second of plain prediction from the store, and slices passed over real ones."""
-        s = self.session
+        s = self.setup
         s.model.eval()
-        tasks = [step[0][0] for step in self.plan]
+        tasks, read = [step[0][0] for step in self.plan], self.reader.validation()
 
         def run() -> int:
             real = 0
-            for batch in feed(tasks, s.reader, threads=s.config.train.workers, device=s.device):
+            for batch in feed(tasks, read, threads=s.config.train.workers, device=s.model.device):
                 with s.accelerator.autocast():
                     s.model(batch.hu, batch.lengths, positions_mm=batch.positions_mm)
                 real += len(batch.hu)
@@ -202,14 +198,14 @@ class Measured:
 class Waiting:
     """An iterator that counts the seconds spent in waiting for it."""
 
-    def __init__(self, batches: Iterator[Batch]) -> None:
+    def __init__(self, batches: Iterator[SliceBatch]) -> None:
         self.batches, self.seconds = batches, 0.0
-        self.last: Batch | None = None
+        self.last: SliceBatch | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[SliceBatch]:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> SliceBatch:
         started = time.perf_counter()
         self.last = next(self.batches)
         self.seconds += time.perf_counter() - started

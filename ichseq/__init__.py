@@ -3,7 +3,7 @@
     series = ichseq.load_series("my_scan")         # DICOM to ordered slices in Hounsfield units
     ichseq.prepare("scans")                        # a set to train on
     run = ichseq.train("joint", fold=0)            # the network over whole series
-    ichseq.evaluate(run, fold=0)                   # scored on the patients held out
+    ichseq.evaluate(run, fold=0)                   # scored on patients kept for validation
     table = ichseq.predict(run, "my_scan")         # probabilities, a row a slice
 
 The command line has the same words: `ichseq --help`. Research software, not a medical device.

@@ -33,7 +33,7 @@ def run_demo(
     fold: int = 0,
     config: Path = SMALL,
 ) -> None:
-    """Make phantoms, prepare them, train, evaluate, and predict one held-out exam that bleeds.
+    """Make phantoms, prepare them, train, evaluate, and predict one validation exam that bleeds.
 
     The joint stage is trained from a short slice stage, since the small network starts from random weights.
 
@@ -43,7 +43,7 @@ def run_demo(
         echo: prints a line.
         patients: how many are made up.
         size: rows and columns of their slices.
-        fold: the fold that is held out.
+        fold: the fold that is kept for validation.
         config: YAML with the settings.
 
     Raises:
@@ -98,7 +98,7 @@ def _next_steps(settings: Path, data: Path, run: Path, index: Index, fold: int) 
 
 
 def _show_exam(run: Path, index: Index, fold: int, out: Path) -> None:
-    """Predict one held-out exam that bleeds from its DICOM files, as a new scan would be, and draw it."""
+    """Predict one validation exam that bleeds from its DICOM files, as a new scan would be, and draw it."""
     chosen = bleeding_exam(index, index.validation_series(fold))
     outcome = predict_scans(run, index.files(chosen), progress=False)
     table = outcome.slices
@@ -108,7 +108,9 @@ def _show_exam(run: Path, index: Index, fold: int, out: Path) -> None:
     write_table(table, out / "predictions.csv")
     write_table(outcome.exams, out / "exams.csv")
     (series,) = load_series(index.files(chosen))
-    plot_montage(series.hu, table, out / "montage.png", title="A held-out phantom, feet to head", note=PHANTOM_NOTE)
+    plot_montage(
+        series.hu, table, out / "montage.png", title="A phantom kept for validation, feet to head", note=PHANTOM_NOTE
+    )
 
 
 def bleeding_exam(index: Index, series: np.ndarray) -> int:

@@ -14,7 +14,19 @@ class IchseqError(Exception):
 
 
 class ScanError(IchseqError):
-    """A DICOM file or series cannot be read, or cannot be read safely."""
+    """A DICOM file or series cannot be read, or cannot be read safely; printed as "<file>: <reason>".
+
+    Attributes:
+        file: the file as the user knows it; "" where no single file is at fault.
+        reason: what is wrong and what to do.
+    """
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(file, reason)
+        self.file, self.reason = file, reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}" if self.file else self.reason
 
 
 class ConfigError(IchseqError):

@@ -1,15 +1,22 @@
-"""Files that last, and folders that one process holds."""
+"""Files and folders that appear whole, and locks between processes."""
 
+import errno
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from secrets import token_hex
+from typing import Final
 
-try:
-    import fcntl
-except ImportError:  # Windows, where two runs are not told apart
-    fcntl = None  # type: ignore[assignment]
+from filelock import FileLock, Timeout
+
+PART: Final = ".part"
+"""Ends the name of what is being written; a process that is killed may leave it behind."""
+
+_NO_LOCKS: Final = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+_ASK_EVERY: Final = 0.5  # seconds
 
 
 def flush(path: Path) -> None:
@@ -26,46 +33,87 @@ def flush(path: Path) -> None:
             os.close(handle)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file beside and rename it into place: it appears whole, or what was there before stays.
+@contextmanager
+def replacing(path: Path, *, several_writers: bool = False) -> Iterator[Path]:
+    """Write a file or a folder so that it appears whole, or what was there before stays.
+
+        with replacing(path) as beside:
+            beside.write_bytes(content)
+
+    What the block has made is flushed to disk and renamed into place. If anything is raised, Ctrl-C too, it is removed.
+
+    Args:
+        path: the file or folder to make; its parent is there.
+        several_writers: whether others may write the same path at the same time. The file beside then has a name of
+            its own each time; else always the same one, so that what a killed process left is written over.
+
+    Yields:
+        A path in the same folder where nothing stands. The block makes a file or a folder there.
 
     Raises:
         OSError: it can't be written.
     """
-    beside = path.with_name(path.name + ".part")
+    own = f".{token_hex(4)}" if several_writers else ""
+    beside = path.with_name(f".{path.name}{own}{PART}")
     try:
-        beside.write_text(text, encoding="utf-8")
+        _remove(beside)
+        yield beside
+        for one in [*beside.rglob("*"), beside] if beside.is_dir() else [beside]:
+            flush(one)
+        if beside.is_dir() and path.is_dir():
+            shutil.rmtree(path)  # a folder is renamed onto an empty one at most
         os.replace(beside, path)
-    except BaseException:  # Ctrl-C too
+        flush(path.parent)
+    except BaseException:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            _remove(beside)
         raise
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, as `replacing` does.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
 @contextmanager
-def held(folder: Path, give_up: Callable[[], bool]) -> Iterator[None]:
-    """Hold a folder; whoever holds it already is waited for. A process that is killed lets go of it.
+def locked(path: Path, give_up: Callable[[], bool]) -> Iterator[None]:
+    """Hold a lock that one process, and in it one thread, has at a time; a process that is killed lets go of it.
 
     Args:
-        folder: made if need be.
-        give_up: asked twice a second while it waits.
+        path: the lock's file; it is made, with its folder, and may stay.
+        give_up: asked twice a second while another one has the lock.
 
     Raises:
         InterruptedError: given up.
+        OSError: the file can't be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(blocking=False)
+            break
+        except Timeout:
+            if give_up():
+                raise InterruptedError from None
+            time.sleep(_ASK_EVERY)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            break  # a file system without locks: better no lock than no work
     try:
-        while fcntl is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if give_up():
-                    raise InterruptedError from None
-                time.sleep(0.5)
-            except OSError:  # a file system without locks: better no lock than no work
-                break
         yield
     finally:
-        os.close(handle)
+        lock.release()

@@ -10,16 +10,3 @@ LABEL_WEIGHTS: Final = (1.0, 1.0, 1.0, 1.0, 1.0, 2.0)
 
 CLIP_PROBABILITY: Final = 1e-5
 """Probabilities are clipped to [1e-5, 1 - 1e-5] before the log loss (the competition's metric)."""
-
-PREDICTION_COLUMNS: Final = (
-    "patient_id",
-    "study_uid",
-    "series_uid",
-    "sop_uid",
-    "file",
-    "slice_index",
-    "position_mm",
-    *LABELS,
-    *(f"true_{label}" for label in LABELS),
-)
-"""Columns of every prediction table, a row a slice, in this order; true_<label> is empty where the truth is unknown."""

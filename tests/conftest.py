@@ -1,4 +1,4 @@
-"""A small prepared set of phantoms and a small trained run, made once for all tests that need them."""
+"""A small prepared set of phantoms and a small trained run, made once for all tests that need them; a real scan."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ from ichseq.data.prepare import prepare
 from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.phantom import write_phantoms
 from ichseq.runs.folders import find_leaves
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 torch.set_num_threads(1)  # sums then come in one order, so that equal runs are equal to the bit
 
@@ -31,6 +31,11 @@ TINY = (
     "train.warmup_steps=2",
     "train.workers=1",
 )
+
+
+_ROOT = Path(__file__).parents[1]
+_HEAD_CT = (_ROOT / "data" / "dcm_qa_ct" / "In" / "GE", _ROOT.parent / "shared" / "data" / "head_ct_ge")
+_NO_HEAD_CT = "no real head CT is there; git clone https://github.com/neurolabusc/dcm_qa_ct data/dcm_qa_ct"
 
 
 def tiny(stage: str = "joint", *more: str) -> Config:
@@ -68,7 +73,7 @@ def prepared(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A joint run on fold 0, with dropout and a moving average, two epochs; not to be changed."""
     out = tmp_path_factory.mktemp("runs") / "joint"
-    train(tiny(), "joint", data=prepared, fold=0, out=out, progress=False)
+    train_stage(tiny(), "joint", data=prepared, fold=0, out=out, progress=False)
     return out
 
 
@@ -76,7 +81,7 @@ def run(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scored(run: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run with fold 1 besides, both folds evaluated; not to be changed."""
     out = Path(shutil.copytree(run, tmp_path_factory.mktemp("scored") / "joint"))
-    train(tiny(), "joint", data=prepared, fold=1, out=out, progress=False)
+    train_stage(tiny(), "joint", data=prepared, fold=1, out=out, progress=False)
     for leaf in find_leaves(out):
         evaluate_fold(leaf, Index.load(prepared))
     return out
@@ -86,3 +91,19 @@ def scored(run: Path, prepared: Path, tmp_path_factory: pytest.TempPathFactory) 
 def run_copy(run: Path, tmp_path: Path) -> Path:
     """The same run, free to be changed."""
     return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def head_ct() -> Path:
+    """A real head CT, 01.dcm to 28.dcm (GE HiSpeed Dual, tilted, padded); not to be changed. BSD 2-clause."""
+    for folder in _HEAD_CT:
+        if (folder / "28.dcm").is_file():
+            return folder
+    pytest.skip(_NO_HEAD_CT)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what is missing once, at the end, and not for each test."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if _NO_HEAD_CT in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests skipped: {_NO_HEAD_CT}")

@@ -1,9 +1,8 @@
-"""Real DICOM bytes for tests, with the bare headers of the RSNA 2019 slices unless told otherwise.
+"""Real DICOM bytes for tests, with the bare headers of the RSNA 2019 slices unless asked for others.
 
 ct_dataset(...)     a pydicom data set of one slice; any tag can be changed, or removed with None
 dicom_bytes(...)    a data set as the bytes of a file, in any transfer syntax that pydicom can write
 write_series(...)   a folder of slices, one per position
-HEAD_CT             folder of the real head CT, where it lies beside the checkout; needs_head_ct marks a test for it
 """
 
 import copy
@@ -14,12 +13,8 @@ from typing import Any
 
 import numpy as np
 import pydicom
-import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
-
-HEAD_CT = Path(__file__).parents[2] / "shared" / "data" / "head_ct_ge"
-needs_head_ct = pytest.mark.skipif(not HEAD_CT.is_dir(), reason=f"the real head CT is not at {HEAD_CT}")
 
 AXIAL = [1, 0, 0, 0, 1, 0]
 CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.labels import LABELS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 ANY = [0.1, 0.4, 0.7, 0.2, 0.9]
 
@@ -33,3 +34,8 @@ def five_slices(
     table["epidural"] = list(scores)[::-1]
     table["true_any"] = list(truth)
     return table[list(PREDICTION_COLUMNS)]
+
+
+def close(table: pd.DataFrame, column: str, expected: Sequence[float]) -> bool:
+    """Whether a column holds these numbers, to the last digits."""
+    return np.allclose(table[column], expected, rtol=0, atol=1e-12, equal_nan=True)

@@ -1,7 +1,6 @@
 """The gradients of one training step, by however many processes torchrun has started: python one_step.py SET OUT ..."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,33 +8,27 @@ from conftest import tiny
 from safetensors.torch import save_file
 
 from ichseq.data.batches import item_labels
-from ichseq.data.feed import feed
 from ichseq.data.index import Index
-from ichseq.training.engine import Trainer
+from ichseq.training.gradients import gradients
 from ichseq.training.losses import label_weight
-from ichseq.training.session import Session
-from ichseq.training.stopping import StopRequest
+from ichseq.training.train import start_training
 
 
 def main(data: Path, out: Path, number: int, *settings: str) -> None:
     """Write the gradients and the loss of step `number` of the first epoch to `out`/step.safetensors."""
     config = tiny("joint", "model.freeze_bn=true", *settings)
-    session = Session(config, "joint", Index.load(data), 0, out / "leaf", False)
-    session.prepare()
-    step = session.plan(0)[number]
-    reader = replace(session.reader, augment=config.augment)
-    items = [item for process in step for batch in process for item in batch]
-    weight = label_weight(torch.from_numpy(item_labels(session.index, items)))
-    session.network.train()
-    batches = list(feed(step[session.group.rank], reader, threads=0))
-    losses = Trainer(session, StopRequest())._backward(batches, weight)
-    loss = session.group.sum(float(sum(losses)))
-    if session.group.main:
-        gradients = {name: p.grad for name, p in session.network.named_parameters() if p.grad is not None}
-        lengths = [float(session.index.lengths[i]) for i, _, _ in items]
-        save_file(
-            gradients | {"loss": torch.tensor([loss]), "lengths": torch.tensor(lengths)}, out / "step.safetensors"
-        )
+    training = start_training(config, "joint", Index.load(data), 0, out / "leaf")
+    setup, steps = training.setup, training.setup.plan(0)[number : number + 1]
+    items = [item for process in steps[0] for batch in process for item in batch]
+    weight = label_weight(torch.from_numpy(item_labels(setup.index, items)))
+    batches = list(training.batches(training.read_ahead().training(0), steps))
+    training.begin_epoch()
+    losses = gradients(setup, training.position, batches, weight)
+    loss = setup.processes.sum(float(sum(losses)))
+    if setup.processes.main:
+        trained = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
+        lengths = [float(setup.index.lengths[item.series]) for item in items]
+        save_file(trained | {"loss": torch.tensor([loss]), "lengths": torch.tensor(lengths)}, out / "step.safetensors")
 
 
 if __name__ == "__main__":

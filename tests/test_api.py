@@ -167,4 +167,4 @@ def test_a_mistake_is_one_of_our_errors(
     }
     with pytest.raises(error, match=words):
         getattr(ichseq, name)(**sound[name] | arguments)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -20,13 +20,13 @@ ORDER = [
     "devices",
     "config",
     "cluster",
+    "predictions",
     "ct",
     "phantom",
     "data",
     "model",
     "runs",
     "training",
-    "predictions",
     "inference",
     "evaluation",
     "experiment",
@@ -34,7 +34,7 @@ ORDER = [
     "demo",
     "cli",
 ]
-WITHOUT_TORCH = {"errors", "files", "labels", "windows", "seeds", "config", "ct", "phantom"}
+WITHOUT_TORCH = {"errors", "files", "labels", "windows", "seeds", "config", "predictions", "ct", "phantom"}
 GROUND_FLOOR = {"errors", "files", "labels", "windows", "seeds", "geometry", "devices", "config"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 

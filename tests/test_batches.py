@@ -10,11 +10,11 @@ import torch
 from ichseq.data.batches import (
     Item,
     item_labels,
-    new_array,
     plan_epoch,
     plan_slices,
     plan_windows,
     read_batch,
+    read_embeddings,
     share_of_negatives,
 )
 from ichseq.data.index import Index
@@ -22,7 +22,6 @@ from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
 from ichseq.phantom import write_phantoms
-from ichseq.training.stages import StageReader
 from ichseq.windows import AIR_HU
 
 SHARING = [(1, 1, 1), (3, 1, 1), (2, 1, 2), (2, 2, 2), (1, 3, 3), (2, 1, 3)]  # batch, accumulate, processes
@@ -162,7 +161,7 @@ def test_whole_series_come_with_their_positions(index: Index) -> None:
     rows = [index.positions_mm[index.offsets[i] : index.offsets[i + 1]] for i in (4, 1)]
     assert positions.dtype == torch.float32
     assert np.abs(positions.numpy() - np.concatenate(rows)).max() < 1e-3
-    embedded = StageReader(index, embeddings=np.zeros((index.n_slices, 2), np.float16))([Item(4), Item(1)], new_array)
+    embedded = read_embeddings(index, [Item(4), Item(1)], np.zeros((index.n_slices, 2), np.float16))
     assert embedded.positions_mm is not None
     assert torch.equal(embedded.positions_mm, positions)
     moved = embedded.to(torch.device("meta")).positions_mm

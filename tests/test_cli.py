@@ -156,13 +156,13 @@ def test_what_a_stopped_command_says_is_true(
         [sys.executable, "-m", "ichseq", *given, "--run", str(run_copy)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stderr is not None
-    said = b""
-    while f"{command[0]}:".encode() not in said:  # the progress bar
-        said += process.stderr.read(1) or pytest.fail(said.decode())
+    shown = b""
+    while f"{command[0]}:".encode() not in shown:  # the progress bar
+        shown += process.stderr.read(1) or pytest.fail(shown.decode())
     process.send_signal(signal.SIGINT)
-    said += process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
-    assert said.decode().rstrip().endswith(f"{words}: run the same command again")
+    shown += process.communicate(timeout=60)[1]
+    assert process.returncode == 130, shown
+    assert shown.decode().rstrip().endswith(f"{words}: run the same command again")
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -176,6 +176,6 @@ def test_an_experiment_that_is_stopped_says_how_it_goes_on(prepared: Path, tmp_p
     while process.poll() is None and not any(runs.glob("slice-*/slice/fold0/history.csv")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
-    assert said.rstrip().endswith("long: stopped, saved; run the same command again to go on")
+    shown = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, shown
+    assert shown.rstrip().endswith("long: stopped, saved; run the same command again to go on")

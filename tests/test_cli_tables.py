@@ -11,7 +11,7 @@ from five_slices import five_slices
 from ichseq.cli import main
 from ichseq.evaluation.metrics import evaluate_table
 from ichseq.labels import LABELS
-from ichseq.predictions.ensemble import read_table
+from ichseq.predictions.read import read_table
 from ichseq.predictions.write import write_table
 
 ON_LABELS = list(LABELS)
@@ -32,16 +32,16 @@ def test_a_run_blended_with_a_table_is_scored_with_the_runs_prior(scored: Path, 
     other = whole.sample(frac=1, random_state=0)
     other[ON_LABELS] = other[ON_LABELS] ** 2
     write_table(other, tmp_path / "other.csv")
-    said = done(
+    printed = done(
         "ensemble", scored, tmp_path / "other.csv", "--weights", "3,1", "-o", tmp_path / "new" / "blend.parquet"
     )
     table = read_table(tmp_path / "new" / "blend.parquet")
     expected = 0.75 * whole[ON_LABELS].to_numpy() + 0.25 * whole[ON_LABELS].to_numpy() ** 2
     assert np.allclose(table[ON_LABELS], np.clip(expected, 1e-5, 1 - 1e-5), rtol=0, atol=1e-6)
     assert list(table["sop_uid"]) == list(whole["sop_uid"])
-    assert f"{evaluate_table(table, None)['weighted_log_loss']:.4f}" in said
-    assert "no training prevalence" not in said
-    assert said.rstrip().endswith(f"{len(table)} slices of 4 series: {tmp_path / 'new' / 'blend.parquet'}")
+    assert f"{evaluate_table(table, None)['weighted_log_loss']:.4f}" in printed
+    assert "no training prevalence" not in printed
+    assert printed.rstrip().endswith(f"{len(table)} slices of 4 series: {tmp_path / 'new' / 'blend.parquet'}")
     # A run alone, and its leaf blended with itself, are what evaluate scored.
     for leaf in ([scored], [scored, scored]):
         done("ensemble", *leaf, "-o", tmp_path / "same.parquet", "--clip", "0")
@@ -57,16 +57,16 @@ def test_smoothing_and_clip_by_hand(tmp_path: Path) -> None:
         (["--smooth", "weighted", "--by", "patient"], [0.25, 0.3, 0.7, 0.38, 0.55]),
         (["--clip", "0.3"], [0.3, 0.4, 0.7, 0.3, 0.7]),
     ):
-        said = done("ensemble", tmp_path / "t.csv", "-o", tmp_path / "out.csv", *options)
+        printed = done("ensemble", tmp_path / "t.csv", "-o", tmp_path / "out.csv", *options)
         assert np.allclose(read_table(tmp_path / "out.csv")["any"], expected, rtol=0, atol=1e-7), options
-        assert said == f"5 slices of 3 series: {tmp_path / 'out.csv'}\n"  # without truth, nothing is scored
+        assert printed == f"5 slices of 3 series: {tmp_path / 'out.csv'}\n"  # without truth, nothing is scored
 
 
 def test_without_a_run_the_prior_is_a_dash(tmp_path: Path) -> None:
     write_table(five_slices(truth=[0, 0, 1, 0, 1]), tmp_path / "t.csv")
-    said = done("ensemble", tmp_path / "t.csv", "-o", tmp_path / "out.csv")
-    assert "no training prevalence of any" in said
-    assert "Weighted log loss" in said
+    printed = done("ensemble", tmp_path / "t.csv", "-o", tmp_path / "out.csv")
+    assert "no training prevalence of any" in printed
+    assert "Weighted log loss" in printed
 
 
 def test_phantoms_predicted_and_submitted(run: Path, phantoms: Path, tmp_path: Path) -> None:
@@ -74,9 +74,9 @@ def test_phantoms_predicted_and_submitted(run: Path, phantoms: Path, tmp_path: P
     done("predict", phantoms / "stage_2_test", "--run", run, "-o", tmp_path / "p.csv")
     done("ensemble", tmp_path / "p.csv", "-o", tmp_path / "smooth.parquet", "--smooth", "weighted")
     out = tmp_path / "submission.csv"
-    said = done("submit", tmp_path / "smooth.parquet", "--sample", sample, "-o", out)
+    printed = done("submit", tmp_path / "smooth.parquet", "--sample", sample, "-o", out)
     read, asked = pd.read_csv(out), pd.read_csv(sample)
-    assert said == f"{len(asked)} rows: {out}\n"
+    assert printed == f"{len(asked)} rows: {out}\n"
     assert list(read["ID"]) == list(asked["ID"])
     wide = read_table(tmp_path / "smooth.parquet").melt("sop_uid", ON_LABELS, "label", "p")
     expected = pd.Series(wide["p"].to_numpy(), index=wide["sop_uid"] + "_" + wide["label"])[asked["ID"]]

@@ -1,4 +1,4 @@
-"""A real Dask cluster of two workers does what this process does; one that is not there is said to be missing."""
+"""A real Dask cluster of two workers does what this process does; one that is not there is named."""
 
 import hashlib
 import shutil
@@ -17,7 +17,7 @@ from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.errors import ConfigError
 from ichseq.inference import cluster
-from ichseq.inference.cluster import predict_there
+from ichseq.inference.cluster import predict_distributed
 from ichseq.inference.predict import predict_sources
 from ichseq.labels import LABELS
 from ichseq.model import Model
@@ -48,22 +48,22 @@ def test_predicted_by_a_cluster_is_the_same(scheduler: str, phantoms: Path, run:
     leaf = leaf_of(run, "joint", 0)
     here = predict_sources([Model.load(leaf)], [phantoms / "stage_2_train"])
     with dask_cluster(scheduler):
-        there = predict_sources(predict_there([leaf]), [phantoms / "stage_2_train"])
+        there = predict_sources(predict_distributed([leaf]), [phantoms / "stage_2_train"])
     pd.testing.assert_frame_equal(there.slices, here.slices, rtol=1e-5)
     assert there.exams["series_uid"].tolist() == here.exams["series_uid"].tolist()
 
 
 def test_a_worker_notices_that_the_weights_have_changed(scheduler: str, phantoms: Path, run_copy: Path) -> None:
     leaf = leaf_of(run_copy, "joint", 0)
-    predicting = predict_there([leaf])
+    predictor = predict_distributed([leaf])
     with dask_cluster(scheduler):
-        before = predict_sources(predicting, [phantoms / "stage_2_test"]).slices
+        before = predict_sources(predictor, [phantoms / "stage_2_test"]).slices
         model = Model.load(leaf)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(0.5)
         model.save(leaf)
-        after = predict_sources(predicting, [phantoms / "stage_2_test"]).slices
+        after = predict_sources(predictor, [phantoms / "stage_2_test"]).slices
     assert not np.allclose(before[list(LABELS)], after[list(LABELS)])
     pd.testing.assert_frame_equal(after, predict_sources([model], [phantoms / "stage_2_test"]).slices, rtol=1e-5)
 
@@ -71,9 +71,9 @@ def test_a_worker_notices_that_the_weights_have_changed(scheduler: str, phantoms
 def test_threads_load_a_model_once_and_the_last_one_alone_is_kept(run: Path, run_copy: Path) -> None:
     one, other = (cluster._state(leaf_of(folder, "joint", 0)) for folder in (run, run_copy))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: cluster._panel((one,), ()), range(4)))
-    assert len({id(panel) for panel in found}) == 1
-    cluster._panel((one, other), ("flip",))
+        found = list(pool.map(lambda _: cluster._load(((one,), ())), range(4)))
+    assert len({id(ensemble) for ensemble in found}) == 1
+    cluster._load(((one, other), ("flip",)))
     assert list(cluster._loaded) == [((one, other), ("flip",))]
 
 
@@ -85,16 +85,16 @@ def test_sources_may_be_named_relatively(
     with dask_cluster(scheduler):  # its workers stand where they were started
         monkeypatch.chdir(phantoms)
         prepare("stage_2_train", tmp_path / "set")
-        table = predict_sources(predict_there([leaf]), ["stage_2_test"]).slices
+        table = predict_sources(predict_distributed([leaf]), ["stage_2_test"]).slices
         monkeypatch.chdir(tmp_path)
-        zipped = predict_sources(predict_there([leaf]), [Path(archive).name]).slices
+        zipped = predict_sources(predict_distributed([leaf]), [Path(archive).name]).slices
         prepare(Path(archive).name, tmp_path / "zipped", folds=1)
     assert Index.load(tmp_path / "set").key == Index.load(prepared).key
     assert all(file.startswith("stage_2_test/") for file in table["file"])
     assert table["sop_uid"].tolist() == zipped["sop_uid"].tolist()
 
 
-def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
     with (
         pytest.raises(ConfigError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"),
@@ -104,12 +104,12 @@ def test_no_scheduler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://node1", ""])
-def test_what_is_no_address_is_said(address: str) -> None:
+def test_what_is_no_address_is_named(address: str) -> None:
     with pytest.raises(ConfigError, match="not an address"), dask_cluster(address):
         pass
 
 
-def test_no_worker_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
     with (
         LocalCluster(n_workers=0, dashboard_address=":0") as dask,

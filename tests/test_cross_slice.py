@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ichseq import Model
 from ichseq.errors import ConfigError, RunError
-from ichseq.training.build import make_optimizer, start_from
-from ichseq.training.engine import train
-from ichseq.training.stages import STAGE_BY_NAME, StageNetwork
+from ichseq.training.optimizer import make_optimizer
+from ichseq.training.stage_loss import StageLoss
+from ichseq.training.stages import make_stage
+from ichseq.training.start import start_from
+from ichseq.training.train import train_stage
 
 LENGTHS = torch.tensor([12, 1, 7])
 CROSS = "model.cross_slice=[4,8,16]"
@@ -160,8 +162,9 @@ def test_a_backbone_without_such_maps_is_named(backbone: str, strides: tuple[int
 
 def test_its_rate_is_its_own_and_nothing_decays_it() -> None:
     config = tiny("joint", CROSS, "train.cross_slice_lr=0.5", "train.weight_decay=0.1")
-    network = StageNetwork(make(), STAGE_BY_NAME["joint"], 1.0)
-    optimizer = make_optimizer(network.parameter_groups(config.train), config.train, torch.device("cpu"))
+    stage = make_stage("joint", config)
+    network = StageLoss(make(), stage)
+    optimizer = make_optimizer(stage.parameter_groups(network.model), config.train, torch.device("cpu"))
     group = {group["name"]: group for group in optimizer.param_groups}
     assert list(group) == ["backbone", "cross_slice", "sequence"]
     assert (group["cross_slice"]["lr"], group["cross_slice"]["weight_decay"]) == (0.5, 0.0)
@@ -174,13 +177,13 @@ def test_its_rate_is_its_own_and_nothing_decays_it() -> None:
 def test_joint_after_slice_then_frozen(prepared: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     options = (CROSS, "train.epochs=1", "train.window=10", "train.cross_slice_lr=0.05", "train.ema=0.5")
-    first = train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=run, progress=False)
-    joint = train(tiny("joint", *options), "joint", data=prepared, fold=0, out=run, init=first, progress=False)
+    first = train_stage(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=run, progress=False)
+    joint = train_stage(tiny("joint", *options), "joint", data=prepared, fold=0, out=run, init=first, progress=False)
     weights = load_file(joint / "weights.safetensors")
     learned = [tensor for name, tensor in weights.items() if ".cross_slice." in name]
     assert len(learned) == 3
     assert all(tensor.abs().max() > 1e-3 for tensor in learned)
-    frozen = train(tiny("frozen", *options), "frozen", data=prepared, fold=0, out=run, init=joint, progress=False)
+    frozen = train_stage(tiny("frozen", *options), "frozen", data=prepared, fold=0, out=run, init=joint, progress=False)
     after = load_file(frozen / "weights.safetensors")
     assert all(torch.equal(after[name], weights[name]) for name in weights if name.startswith("backbone."))
     assert pd.read_csv(frozen / "history.csv")["valid_loss"].iloc[-1] < 2

@@ -14,7 +14,7 @@ from ichseq import Model
 from ichseq.config import load_config
 from ichseq.devices import free_bytes, out_of_memory, with_index
 from ichseq.runs.folders import leaf_of
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 HERE = Path(__file__).parent
 SETTINGS = (
@@ -33,17 +33,15 @@ import re, resource, sys, torch
 from pathlib import Path
 from ichseq.config import load_config
 from ichseq.data.index import Index
-from ichseq.training.engine import Trainer
 from ichseq.runs.folders import leaf_of
-from ichseq.training.session import Session
-from ichseq.training.stopping import StopRequest
+from ichseq.training.train import start_training
 torch.set_num_threads(1)
 data, out, settings = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
-session = Session(load_config("joint", None, settings), "joint", Index.load(data), 0, leaf_of(out, "joint", 0), False)
-session.prepare()
+config, index = load_config("joint", None, settings), Index.load(data)
+training = start_training(config, "joint", index, 0, leaf_of(out, "joint", 0))
 now = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 resource.setrlimit(resource.RLIMIT_AS, (now + 500_000_000,) * 2)
-Trainer(session, StopRequest()).run()
+training.run()
 """
 
 
@@ -82,7 +80,7 @@ def test_a_gpu_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPat
 @pytest.mark.skipif(resource.getrlimit(resource.RLIMIT_AS)[1] != -1, reason="the address space is limited already")
 def test_a_step_that_does_not_fit_is_tried_again_with_the_same_result(prepared: Path, tmp_path: Path) -> None:
     settings = [*SETTINGS, "train.checkpointing=off"]
-    whole = train(load_config("joint", None, settings), "joint", data=prepared, fold=0, out=tmp_path / "whole",
+    whole = train_stage(load_config("joint", None, settings), "joint", data=prepared, fold=0, out=tmp_path / "whole",
                   progress=False)  # fmt: skip
     model = Model.load(whole)
     assert 140 * model.activation_bytes() > 600e6  # more than the limited process is given

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
 from ichseq import Model
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
 from ichseq.errors import RunError
-from ichseq.files import held
-from ichseq.training.embeddings import _Work, embedding_key, set_embeddings
+from ichseq.files import locked
+from ichseq.training.embeddings import PartialEmbeddings, embedding_key, set_embeddings
 from ichseq.training.processes import Processes
 from ichseq.training.stopping import StopRequest
 
@@ -32,10 +31,9 @@ def make(seed: int = 0, **settings: object) -> Model:
 
 
 def compute(model: Model, index: Index, dtype: str = "float32", request: StopRequest | None = None) -> np.ndarray:
-    accelerator = Accelerator(cpu=True)
     return set_embeddings(
-        model, index, dtype=dtype, threads=1, accelerator=accelerator, group=Processes(accelerator),
-        request=request or StopRequest(), progress=lambda _: None,
+        model, index, dtype=dtype, threads=1, processes=Processes(), request=request or StopRequest(),
+        progress=lambda _: None,
     )  # fmt: skip
 
 
@@ -61,7 +59,7 @@ def test_they_are_computed_once(index: Index) -> None:
     again = make()
     assert np.array_equal(compute(again, index), first)
     assert again.backbone_slices == 0
-    assert [path.suffix for path in (index.folder / "embeddings").iterdir()] == [".npy"]
+    assert {path.suffix for path in (index.folder / "embeddings").iterdir()} <= {".npy", ".lock"}
 
 
 def test_the_key_follows_what_decides_them(index: Index) -> None:
@@ -90,14 +88,14 @@ def test_stopped_and_taken_up_again(index: Index) -> None:
     assert np.allclose(compute(make(), index), found, atol=1e-6)
 
 
-def part_of(model: Model, index: Index) -> Path:
-    return index.folder / "embeddings" / f"{embedding_key(model, index, 'float32', 'no')}.part"
+def lock_of(model: Model, index: Index) -> Path:
+    return index.folder / "embeddings" / f".{embedding_key(model, index, 'float32', 'no')}.lock"
 
 
 def test_another_run_waits_and_takes_what_the_first_computed(index: Index) -> None:
     second = make()
     with ThreadPoolExecutor(1) as thread:
-        with held(part_of(second, index), lambda: True):
+        with locked(lock_of(second, index), lambda: True):
             waiting = thread.submit(compute, second, index)
             time.sleep(1)
             assert not waiting.done()
@@ -109,13 +107,23 @@ def test_another_run_waits_and_takes_what_the_first_computed(index: Index) -> No
 def test_one_that_waits_can_be_stopped(index: Index) -> None:
     model, request = make(), StopRequest()
     request.code = 143
-    with held(part_of(model, index), lambda: True), pytest.raises(InterruptedError):
+    with locked(lock_of(model, index), lambda: True), pytest.raises(InterruptedError):
         compute(model, index, request=request)
     assert model.backbone_slices == 0
 
 
-def test_a_series_that_nobody_did_is_noticed(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_Work, "mark", lambda work: work.waiting.clear())
-    with pytest.raises(RunError, match="10 series have no embeddings"):
-        compute(make(), index)
-    assert not list((index.folder / "embeddings").glob("*.npy"))
+def test_embeddings_that_lack_a_series_are_never_put_into_place(index: Index, tmp_path: Path) -> None:
+    work = PartialEmbeddings(tmp_path / "x.part", index, 4, "float32", Processes())
+    for series in range(index.n_series):
+        work.write(series, np.full((index.lengths[series], 4), series, np.float32))
+        if series == index.n_series - 3:
+            work.mark()
+    with pytest.raises(RunError, match="2 series have no embeddings"):
+        work.finish(tmp_path / "x.npy")
+    assert not (tmp_path / "x.npy").exists()
+    again = PartialEmbeddings(tmp_path / "x.part", index, 4, "float32", Processes())
+    assert np.flatnonzero(~again.done).tolist() == [index.n_series - 2, index.n_series - 1]
+    work.mark()
+    work.finish(tmp_path / "x.npy")
+    found = np.load(tmp_path / "x.npy")
+    assert np.array_equal(found[:, 0], np.repeat(np.arange(index.n_series), index.lengths))

@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 from conftest import tiny_sections
 
-from ichseq.labels import PREDICTION_COLUMNS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 
 def ichseq(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

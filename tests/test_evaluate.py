@@ -12,9 +12,9 @@ from conftest import tiny
 from ichseq.data.index import Index
 from ichseq.errors import DataError, RunError
 from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
-from ichseq.labels import PREDICTION_COLUMNS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 from ichseq.runs.folders import find_leaves, leaf_of
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 
 def test_a_fold_is_scored_as_in_training(run_copy: Path, prepared: Path) -> None:
@@ -34,7 +34,7 @@ def test_all_folds_cover_each_exam_once(prepared: Path, tmp_path: Path) -> None:
     index = Index.load(prepared)
     config = tiny("joint", "train.epochs=1")
     for fold in range(index.folds):
-        train(config, "joint", data=prepared, fold=fold, out=tmp_path / "r", progress=False)
+        train_stage(config, "joint", data=prepared, fold=fold, out=tmp_path / "r", progress=False)
     leaves = find_leaves(tmp_path / "r")
     table, metrics = evaluate_all(leaves, index)
     assert len(table) == index.n_slices

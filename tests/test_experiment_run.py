@@ -19,11 +19,11 @@ from ichseq.errors import DataError
 from ichseq.experiment import run as running
 from ichseq.experiment.run import Runner
 from ichseq.experiment.spec import load_spec
-from ichseq.inference.panel import Panel
+from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
-from ichseq.predictions.ensemble import WEIGHTED, clip, smooth
+from ichseq.predictions.smooth import WEIGHTED, clip, smooth
 from ichseq.runs.folders import models_of
 
 BASE = """
@@ -72,7 +72,7 @@ def test_an_experiment_leaves_its_table_its_figures_and_its_cost(prepared: Path,
     # By hand: the mean over 2 epochs of the slice stage x 2 epochs of the LSTM.
     models = [Model.load(folder) for row in rows[1:] for folder in sorted(Path(row["leaf"], "epochs").iterdir())]
     assert len(models) == 4
-    parts = [predict_prepared(Panel(model), index, index.validation_series(1)) for model in models]
+    parts = [predict_prepared(ModelEnsemble(model), index, index.validation_series(1)) for model in models]
     mean = np.mean([part[list(LABELS)] for part in parts], axis=0)
     assert np.allclose(table[list(LABELS)], mean.clip(1e-5, 1 - 1e-5), atol=1e-6)
 
@@ -86,8 +86,8 @@ def test_what_experiments_have_in_common_is_trained_once(
         trained.append(stage)
         return train(config, stage, **options, progress=False)
 
-    train = running.train
-    monkeypatch.setattr(running, "train", counting)
+    train = running.train_stage
+    monkeypatch.setattr(running, "train_stage", counting)
     here = runner(prepared, tmp_path / "runs")
     for name in ("gru", "slices", "both"):
         here.run(load_spec(files / f"{name}.yaml"))
@@ -167,7 +167,7 @@ def test_another_set_is_scored_by_the_same_models(prepared: Path, files: Path, t
     assert (metrics["data_key"], metrics["trained_on"]) == (other.key, here.index.key)
     assert (metrics["n_slices"], metrics["recipe"]) == (other.n_slices, load_spec(files / "slices.yaml", seed=3).recipe)
     bags = (models[:2], models[2:])  # of each fold
-    one, two = (predict_prepared(Panel(bag), other, np.arange(other.n_series)) for bag in bags)
+    one, two = (predict_prepared(ModelEnsemble(bag), other, np.arange(other.n_series)) for bag in bags)
     mean = one.assign(**{label: (one[label] + two[label]) / 2 for label in LABELS})
     pd.testing.assert_frame_equal(pd.read_parquet(out / "predictions.parquet"), clip(smooth(mean, WEIGHTED), 1e-5),
                                   check_dtype=False)  # fmt: skip
@@ -175,10 +175,10 @@ def test_another_set_is_scored_by_the_same_models(prepared: Path, files: Path, t
         Runner(prepared, runs, bar=no_bar, test=prepared)
 
 
-def test_a_fold_that_nobody_is_in_is_refused(prepared: Path, files: Path, tmp_path: Path) -> None:
+def test_a_fold_without_patients_is_refused(prepared: Path, files: Path, tmp_path: Path) -> None:
     here = runner(prepared, tmp_path / "runs")
     here.index = replace(here.index, fold=np.where(here.index.fold == 1, 0, here.index.fold))
-    with pytest.raises(DataError, match="nobody is in fold 1; the set has too few patients for its 5 folds"):
+    with pytest.raises(DataError, match="no patient is in fold 1; the set has too few patients for its 5 folds"):
         here.run(load_spec(files / "base.yaml"))
     assert not (tmp_path / "runs").exists()
 

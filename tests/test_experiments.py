@@ -9,13 +9,9 @@ from safetensors.torch import load_file
 
 from ichseq import Model
 from ichseq.config import Config
-from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.experiment.spec import QUICK, Spec, load_spec
-from ichseq.training.engine import Trainer
-from ichseq.training.session import Session
-from ichseq.training.stages import StageReader
-from ichseq.training.stopping import StopRequest
+from ichseq.training.train import start_training
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 FILES = sorted(path for path in FOLDER.glob("*.yaml") if path.name != QUICK)
@@ -72,17 +68,14 @@ def test_it_trains_a_step_of_each_stage(path: Path, prepared: Path, tmp_path: Pa
 
 def step(config: Config, stage: str, data: Path, leaf: Path, start: Path | None) -> Path:
     """One step, and the weights that it leads to."""
-    session = Session(config, stage, Index.load(data), 0, leaf, False)
-    session.prepare(start)
-    plan = session.plan(0)[0]
-    before = {name: tensor.clone() for name, tensor in session.model.state_dict().items()}
-    reader: StageReader = dataclasses.replace(session.reader, augment=config.augment if stage != "frozen" else None)
-    trainer = Trainer(session, StopRequest())
-    session.network.train()
-    trainer._step(plan, feed(plan[0], reader, threads=0))
-    trainer._look_at_losses()
-    session.save()
-    session.model.save(leaf)
+    training = start_training(config, stage, Index.load(data), 0, leaf, init=start)
+    model, steps = training.setup.model, training.setup.plan(0)[:1]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    batches = training.batches(training.read_ahead().training(0), steps)
+    training.begin_epoch()
+    training.step(steps[0], batches)
+    training.save()
+    model.save(leaf)
     after = load_file(leaf / "weights.safetensors")
     moved = {name.split(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert moved >= TRAINED[stage]

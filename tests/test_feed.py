@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ichseq.data.batches import Allocate, Batch, Item, read_batch
+from ichseq.data.batches import Allocate, Item, SliceBatch, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError
@@ -20,7 +20,7 @@ def index(prepared: Path) -> Index:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_change_nothing(index: Index, threads: int) -> None:
-    def read(items: list[Item], allocate: Allocate) -> Batch:
+    def read(items: list[Item], allocate: Allocate) -> SliceBatch:
         return read_batch(index, items, allocate)
 
     tasks = [[Item(i), Item(j, 0, 1)] for i, j in itertools.permutations(range(4), 2)]
@@ -35,7 +35,7 @@ def test_threads_change_nothing(index: Index, threads: int) -> None:
 def test_an_error_of_a_reader_comes_in_its_turn(index: Index, threads: int, tmp_path: Path) -> None:
     lacking = dataclasses.replace(index, folder=tmp_path)  # no store there
 
-    def read(number: int, allocate: Allocate) -> Batch:
+    def read(number: int, allocate: Allocate) -> SliceBatch:
         return read_batch(lacking if number == 2 else index, [Item(0, 0, 1)], allocate)
 
     batches = feed(range(4), read, threads=threads)
@@ -48,7 +48,7 @@ def test_an_error_of_a_reader_comes_in_its_turn(index: Index, threads: int, tmp_
 def test_no_more_is_read_than_is_needed_soon(index: Index, threads: int) -> None:
     started = []
 
-    def read(number: int, allocate: Allocate) -> Batch:
+    def read(number: int, allocate: Allocate) -> SliceBatch:
         started.append(number)
         return read_batch(index, [Item(0, 0, 1)], allocate)
 
@@ -61,7 +61,7 @@ def test_no_more_is_read_than_is_needed_soon(index: Index, threads: int) -> None
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_on_a_gpu_the_batches_are_those_of_the_cpu(index: Index, threads: int) -> None:
-    def read(items: list[Item], allocate: Allocate) -> Batch:
+    def read(items: list[Item], allocate: Allocate) -> SliceBatch:
         return read_batch(index, items, allocate)
 
     tasks = [[Item(i)] for i in range(index.n_series)] * 3  # so often that every buffer is used again

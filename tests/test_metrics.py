@@ -10,7 +10,8 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from ichseq.errors import DataError
 from ichseq.evaluation import bootstrap, metrics
 from ichseq.evaluation.metrics import evaluate_table
-from ichseq.labels import LABEL_WEIGHTS, LABELS, PREDICTION_COLUMNS
+from ichseq.labels import LABEL_WEIGHTS, LABELS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 TRUE = [f"true_{label}" for label in LABELS]
 PRIOR = [0.1, 0.2, 0.15, 0.2, 0.25, 0.4]
@@ -99,7 +100,7 @@ def test_an_exam_with_an_unknown_slice_is_not_taken_for_negative():
     assert evaluate_table(table, PRIOR, draws=10)["exam"]["auc_any"] == pytest.approx(expected)
 
 
-def test_an_exam_is_told_by_patient_study_and_series():
+def test_an_exam_is_known_by_patient_study_and_series():
     table = make_table()
     result = evaluate_table(table, PRIOR, draws=10)
     for column in ("patient_id", "study_uid"):  # the same series UID in all, and another column that differs
@@ -225,7 +226,7 @@ def test_a_wrong_value_names_its_column(column, value, message):
         evaluate_table(table, PRIOR)
 
 
-def test_missing_columns_truth_and_prevalences_are_told():
+def test_missing_columns_truth_and_prevalences_are_named():
     table = make_table()
     with pytest.raises(DataError, match="columns missing: patient_id, true_any"):
         evaluate_table(table.drop(columns=["patient_id", "true_any"]), PRIOR)

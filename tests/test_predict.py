@@ -9,16 +9,16 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
-from dicom_files import HEAD_CT, needs_head_ct
 
 import ichseq
 from ichseq.data.index import Index
 from ichseq.errors import ScanError
 from ichseq.inference import predict
-from ichseq.inference.panel import Panel
+from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import PHANTOM_NOTE, SeriesPrediction, predict_prepared, predict_sources
-from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.labels import LABELS
 from ichseq.model import Model
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 from ichseq.runs.folders import leaf_of
 
 
@@ -41,7 +41,7 @@ def test_dicom_and_prepared_set_give_the_same_logits(
         torch.manual_seed(0)
         model = Model("test_resnet", image_size=32, hidden_size=8, sequence="transformer", sequence_inputs=["spacing"])
     index = Index.load(prepared)
-    from_store = predict_prepared(Panel(model), index, np.arange(index.n_series))
+    from_store = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series))
     from_files = ichseq.predict(model, ichseq.load_series(phantoms / "stage_2_train"))
     one, other = (t.sort_values(["series_uid", "slice_index"], ignore_index=True) for t in (from_store, from_files))
     assert one["sop_uid"].tolist() == other["sop_uid"].tolist()
@@ -156,7 +156,7 @@ def test_a_source_that_gives_nothing_is_a_failure_and_the_others_are_predicted(
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
-def test_an_odd_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Path) -> None:
+def test_a_doubtful_series_is_remarked_on(model: Model, phantoms: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
     slice_ = pydicom.dcmread(sorted(source.iterdir())[0])
     slice_.SOPInstanceUID += "9"
@@ -176,7 +176,7 @@ def test_a_long_series_is_read_in_pieces_with_the_same_result(
     monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
     read = []
     count = model.backbone_slices
-    pieces = predict_sources([model], [phantoms / "stage_2_test"], progress=lambda *at: read.append(at)).slices
+    pieces = predict_sources([model], [phantoms / "stage_2_test"], progress=lambda *done: read.append(done)).slices
     assert model.backbone_slices - count == len(whole)  # no slice twice, none of air
     assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
     assert pieces["sop_uid"].tolist() == whole["sop_uid"].tolist()
@@ -202,11 +202,11 @@ def test_pieces_know_the_neighbours_beyond_them(
     torch.manual_seed(0)
     three = Model("test_resnet", image_size=32, hidden_size=8, neighbours=1, crop=crop, sequence="none").eval()
     five = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
-    panel, index = Panel([three, model, five], ["flip"]), Index.load(prepared)
-    whole = predict_sources(panel, [phantoms / "stage_2_train"]).slices
+    ensemble, index = ModelEnsemble([three, model, five], ["flip"]), Index.load(prepared)
+    whole = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
     monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
-    pieces = predict_sources(panel, [phantoms / "stage_2_train"]).slices
-    from_store = predict_prepared(panel, index, np.arange(index.n_series))
+    pieces = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
+    from_store = predict_prepared(ensemble, index, np.arange(index.n_series))
     order = ["series_uid", "slice_index"]
     one, two, stored = (logits(t.sort_values(order, ignore_index=True)) for t in (whole, pieces, from_store))
     assert np.abs(one - two).max() < 1e-4
@@ -225,9 +225,9 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     def lose(looked: tuple, files: list[str]) -> SeriesPrediction:
         for file in files:
             Path(file).unlink()
-        return predict._answer(Panel(model), *looked)
+        return predict._answer(ModelEnsemble(model), *looked)
 
-    outcome = lose(predict._readable(Panel(model), series), lost)
+    outcome = lose(predict._readable(ModelEnsemble(model), series), lost)
     assert outcome.table is not None
     assert [item.file for item in outcome.unread] == lost
     assert "cannot be opened" in outcome.unread[0].reason
@@ -236,7 +236,7 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     assert np.abs(logits(outcome.table) - logits(left)).max() < 1e-5
     assert "1 slice could be read once only: left out" in outcome.warnings
     (series,) = ichseq.load_series(source)
-    outcome = lose(predict._readable(Panel(model), series), series.files)
+    outcome = lose(predict._readable(ModelEnsemble(model), series), series.files)
     assert (outcome.table, len(outcome.unread)) == (None, len(left))
 
 
@@ -266,9 +266,8 @@ def test_scans_without_positions_in_the_order_of_their_names(model: Model, phant
     assert [Path(file).name for file in table["file"]] == [f"{k:03d}.dcm" for k in range(len(table))]
 
 
-@needs_head_ct
-def test_the_real_head_ct_comes_in_instance_order(model: Model, tmp_path: Path) -> None:
-    for k, file in enumerate(sorted(HEAD_CT.glob("*.dcm"))):
+def test_the_real_head_ct_comes_in_instance_order(head_ct: Path, model: Model, tmp_path: Path) -> None:
+    for k, file in enumerate(sorted(head_ct.glob("*.dcm"))):
         shutil.copy(file, tmp_path / f"{(k * 11) % 28:02d}")
     table = predict_sources([model], [tmp_path]).slices
     numbers = [int(pydicom.dcmread(file, stop_before_pixels=True).InstanceNumber) for file in table["file"]]

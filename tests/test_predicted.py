@@ -10,7 +10,9 @@ import pytest
 from five_slices import five_slices
 
 from ichseq.errors import DataError, RunError
-from ichseq.evaluation.predicted import Predicted, find_predicted, mean_prevalence, refuse_unlike
+from ichseq.evaluation.predicted import Predicted, blend_predicted, find_predicted, refuse_unlike
+from ichseq.evaluation.score import mean_prevalence, score
+from ichseq.predictions.smooth import WEIGHTED, clip, smooth
 from ichseq.predictions.write import write_table
 
 
@@ -33,14 +35,14 @@ def test_a_run_folder_is_its_folds_one_below_the_other(scored: Path) -> None:
         pd.testing.assert_frame_equal(part.table, pd.read_parquet(leaf / "predictions.parquet"), check_dtype=False)
         assert part.data_key == json.loads((leaf / "metrics.json").read_text())["data_key"]
     prevalences = [json.loads((leaf / "run.json").read_text())["prevalence"] for leaf in leaves]
-    assert np.allclose(mean_prevalence([whole]), np.mean(prevalences, axis=0))
+    assert np.allclose(mean_prevalence(whole.prevalences), np.mean(prevalences, axis=0))
     refuse_unlike([whole, whole])
 
 
 def test_a_table_file_tells_of_no_run(tmp_path: Path) -> None:
     write_table(five_slices(), tmp_path / "t.csv")
     one = find_predicted(tmp_path / "t.csv")
-    assert (one.data_key, one.folds, mean_prevalence([one])) == (None, (), None)
+    assert (one.data_key, one.folds, mean_prevalence(one.prevalences)) == (None, (), None)
     with pytest.raises(DataError, match=r"absent\.csv: no such file"):
         find_predicted(tmp_path / "absent.csv")
     with pytest.raises(RunError, match="absent: no such run"):
@@ -74,7 +76,7 @@ def test_without_metrics_the_run_tells_the_data_set(copy: Path) -> None:
     edit(leaf / "run.json", data_key="trained on", prevalence=None)
     one = find_predicted(leaf)
     assert one.data_key == "trained on"
-    assert mean_prevalence([one]) == [None] * 6
+    assert mean_prevalence(one.prevalences) == [None] * 6
 
 
 def test_runs_of_other_data_or_folds_are_refused_by_name() -> None:
@@ -89,3 +91,16 @@ def test_runs_of_other_data_or_folds_are_refused_by_name() -> None:
         refuse_unlike([file, first, second])
     with pytest.raises(RunError, match="a and c were evaluated on different data sets"):
         refuse_unlike([first, file, Predicted("c", table, "m", (0,))])
+
+
+def test_what_was_brought_together_is_blended_and_scored_with_its_runs_prior(scored: Path) -> None:
+    run = find_predicted(scored)
+    table, metrics = blend_predicted([run, run], [1, 3], least=0)
+    pd.testing.assert_frame_equal(table, run.table)
+    assert metrics is not None
+    assert metrics == score(run.table, run.prevalences)
+    smoothed, _ = blend_predicted([run], smoothing="weighted")
+    pd.testing.assert_frame_equal(smoothed, clip(smooth(run.table, WEIGHTED)))
+    assert blend_predicted([Predicted("t.csv", five_slices())])[1] is None
+    with pytest.raises(RunError, match="are of different folds"):
+        blend_predicted([run, find_predicted(scored / "joint" / "fold0")])

@@ -1,6 +1,5 @@
 """Prepare: the same set whatever the files' names, the workers and the interruptions; bad input named, nothing lost."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -18,14 +17,15 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
-from dicom_files import HEAD_CT, ct_dataset, dicom_bytes, needs_head_ct
+from dicom_files import ct_dataset, dicom_bytes
 
-from ichseq.ct.archive import count_reasons
+from ichseq.ct.left_out import count_reasons
 from ichseq.ct.series import load_series
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.errors import ConfigError, DataError, ScanError
+from ichseq.files import locked
 from ichseq.labels import LABELS
 from ichseq.windows import HU_RANGE
 
@@ -116,9 +116,9 @@ def test_the_set_holds_the_scans_in_order_with_their_labels(raw: Path, tmp_path:
 
 def test_names_and_messages_hold_no_patient(raw: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     summary = prepare(raw, tmp_path / "out", workers=1)
-    said = summary.text() + "".join(capfd.readouterr()) + "".join(content(tmp_path / "out"))
-    said += (tmp_path / "out" / "index.json").read_text()
-    assert "patient0" not in said
+    output = summary.text() + "".join(capfd.readouterr()) + "".join(content(tmp_path / "out"))
+    output += (tmp_path / "out" / "index.json").read_text()
+    assert "patient0" not in output
     assert str(tmp_path) not in (tmp_path / "out" / "index.json").read_text()
 
 
@@ -138,7 +138,7 @@ def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tm
                 file.write(path, f"rsna-intracranial-hemorrhage-detection/{path.relative_to(raw)}")
     zipped = prepare(archive, tmp_path / "c", workers=1)
     assert zipped.ignored == 3  # the two tables and the test slice
-    assert zipped.index.file(0).startswith(f"{archive}/rsna-intracranial-hemorrhage-detection/stage_2_train/ID_")
+    assert zipped.index.files(0)[0].startswith(f"{archive}/rsna-intracranial-hemorrhage-detection/stage_2_train/ID_")
     expected = pixels_and_labels(tmp_path / "a")
     assert pixels_and_labels(tmp_path / "b") == expected
     assert pixels_and_labels(tmp_path / "c") == expected
@@ -442,11 +442,11 @@ def test_a_set_is_not_mixed_up_with_another_source_version_fold_or_run(raw: Path
     (raw / "stage_2_train.csv").rename(tmp_path / "kept.csv")
     with pytest.raises(DataError, match=r"has labels from stage_2_train\.csv, and this run would lose them"):
         prepare(raw / "stage_2_train", out, workers=1)
-    handle = os.open(out, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(DataError, match="another `ichseq prepare` is at work there"):
+    with (
+        locked(out / ".lock", lambda: True),
+        pytest.raises(DataError, match="another `ichseq prepare` is at work there"),
+    ):
         prepare(raw, out, labels=tmp_path / "kept.csv", workers=1)
-    os.close(handle)
     assert content(out) == before
     settings = json.loads((out / "index.json").read_text())
     (out / "index.json").write_text(json.dumps(settings | {"format": 99}))
@@ -459,7 +459,7 @@ def test_a_set_that_another_run_finishes_meanwhile_is_kept(raw: Path, tmp_path: 
     other = write_layout(tmp_path / "other", PATIENTS + 1)
 
     def meanwhile(done: int, total: int) -> None:
-        if 2 * done == total and not out.exists():  # all headers are read, and no lock is held yet
+        if 2 * done == total and not out.exists():  # all headers are read, and the folder is not locked yet
             prepare(other, out, workers=1)
 
     with pytest.raises(DataError, match="was prepared from other, and 1 of its 8 series are not in this source"):
@@ -492,17 +492,16 @@ def test_a_full_disk_leaves_the_set_as_it_was(raw: Path, tmp_path: Path, limit: 
 
 def test_progress_ends_at_its_total(raw: Path, tmp_path: Path) -> None:
     bad = list(bad_files(raw / "stage_2_train"))
-    told: list[tuple[int, int]] = []
-    prepare(raw, tmp_path / "out", workers=1, progress=lambda done, total: told.append((done, total)))
+    calls: list[tuple[int, int]] = []
+    prepare(raw, tmp_path / "out", workers=1, progress=lambda done, total: calls.append((done, total)))
     total = 2 * (PATIENTS * SLICES + len(bad))
-    assert told[-1] == (total, total)
-    assert told == sorted(told)
-    assert {whole for _, whole in told} == {total}
+    assert calls[-1] == (total, total)
+    assert calls == sorted(calls)
+    assert {whole for _, whole in calls} == {total}
 
 
-@needs_head_ct
-def test_the_real_head_ct(tmp_path: Path) -> None:
-    summary = prepare(HEAD_CT, tmp_path / "out", folds=1, workers=1)
+def test_the_real_head_ct(head_ct: Path, tmp_path: Path) -> None:
+    summary = prepare(head_ct, tmp_path / "out", folds=1, workers=1)
     index = summary.index
     assert (index.n_series, index.n_slices) == (1, 28)
-    assert np.array_equal(read_slices(index.store_path(0)), np.clip(load_series(HEAD_CT)[0].hu, *HU_RANGE))
+    assert np.array_equal(read_slices(index.store_path(0)), np.clip(load_series(head_ct)[0].hu, *HU_RANGE))

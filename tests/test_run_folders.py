@@ -1,22 +1,22 @@
-"""Run folders: the one that is meant is found, and a patient seen in training is noticed."""
+"""Run folders: the one that is meant is found."""
 
-import json
 import os
 from pathlib import Path
 
 import pytest
-from dicom_files import write_series
 
-from ichseq.data.index import Index
-from ichseq.data.prepare import prepare
+from ichseq import Model
+from ichseq.data.index import ALL_PATIENTS
 from ichseq.errors import RunError
-from ichseq.training import runs
+from ichseq.runs import folders as runs
+from ichseq.runs.names import MODEL, WEIGHTS, fold_name, fold_words, folds_text
+from ichseq.runs.records import write_json
 
 
-def make_leaf(run: Path, stage: str, fold: int, *, model: bool = True, patients: tuple[str, ...] = ()) -> Path:
+def make_leaf(run: Path, stage: str, fold: int, *, model: bool = True) -> Path:
     leaf = runs.leaf_of(run, stage, fold)
     leaf.mkdir(parents=True)
-    runs.write_json(leaf / "run.json", {"stage": stage, "fold": fold, "patients": list(patients)})
+    write_json(leaf / "run.json", {"stage": stage, "fold": fold, "patients": []})
     if model:
         (leaf / "model.json").write_text("{}")
     return leaf
@@ -42,16 +42,6 @@ def test_a_missing_run_names_its_neighbours(tmp_path: Path) -> None:
         runs.find_leaves(tmp_path / "mine")
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
-def test_a_damaged_run_is_named(tmp_path: Path, content: str | None) -> None:
-    leaf = make_leaf(tmp_path, "joint", 0)
-    (leaf / "run.json").unlink()
-    if content is not None:
-        (leaf / "run.json").write_text(content)
-    with pytest.raises(RunError, match=r"fold0: run.json can't be read"):
-        runs.find_leaves(tmp_path)
-
-
 def test_the_newest_run_with_the_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match="no run of fold 1"):
@@ -64,39 +54,28 @@ def test_the_newest_run_with_the_fold(tmp_path: Path, monkeypatch: pytest.Monkey
     assert runs.newest_run(0, "joint") == runs.RUNS / "m"  # but can be resumed
 
 
-def test_json_is_strict_and_appears_whole(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    runs.write_json(file, {"a": 1})
-    with pytest.raises(ValueError):
-        runs.write_json(file, {"a": float("nan")})
-    assert json.loads(file.read_text()) == {"a": 1}
-    assert list(tmp_path.iterdir()) == [file]
+def test_a_model_is_found_by_the_names_under_which_it_is_saved(tmp_path: Path) -> None:
+    leaf = tmp_path / "joint" / "fold0"
+    assert not runs.has_model(leaf)
+    Model("test_resnet", pretrained=False, image_size=32, hidden_size=8).save(leaf)
+    assert runs.has_model(leaf)
+    assert {path.name for path in leaf.iterdir()} == {MODEL, WEIGHTS}
+    assert runs.leaves(tmp_path) == runs.leaves(leaf) == [leaf]
 
 
-def test_hashes_tell_patients_apart_and_no_more() -> None:
-    hashes = runs.patient_hashes(["ID_1", "ID_2", "ID_1"])
-    assert len(set(hashes)) == len(hashes) == 2
-    assert hashes == runs.patient_hashes(["ID_2", "ID_1"]) == sorted(hashes)
-    assert not any("ID" in text for text in hashes)
+def test_a_bag_holds_the_last_epochs(tmp_path: Path) -> None:
+    leaf = make_leaf(tmp_path, "joint", 0)
+    folders = [runs.epoch_folder(leaf, epoch) for epoch in (2, 9, 10, 11)]
+    for folder in reversed(folders):
+        folder.mkdir(parents=True)
+    assert runs.kept_epochs(leaf) == folders
+    assert runs.bag_of(leaf, 0) == [leaf]
+    assert runs.bag_of(leaf, 3) == runs.models_of(tmp_path, 3) == folders[1:]
+    with pytest.raises(RunError, match="a bag of 5 epochs was asked for, and the weights of 4 are kept"):
+        runs.bag_of(leaf, 5)
 
 
-def test_patients_seen_in_training_are_refused(prepared: Path, tmp_path: Path) -> None:
-    index = Index.load(prepared)
-    patients = index.patients()
-    trained = tuple(runs.patient_hashes(patients[i] for i in index.training_series(0)))
-    leaf = make_leaf(tmp_path, "joint", 0, patients=trained)
-    assert runs.refuse_seen_patients(leaf, index, 0) == list(trained)
-    with pytest.raises(RunError, match="2 of the 2 patients of this set's fold 1"):
-        runs.refuse_seen_patients(leaf, index, 1)
-
-
-def test_scans_without_patient_ids_are_told_apart_by_their_studies(tmp_path: Path) -> None:
-    for k in range(4):
-        uids = {"PatientID": "", "StudyInstanceUID": f"1.2.{k}", "SeriesInstanceUID": f"1.2.{k}.1"}
-        write_series(tmp_path / "raw" / str(k), **uids)
-    index = prepare(tmp_path / "raw", tmp_path / "set", folds=2, workers=1).index
-    trained = tuple(runs.patient_hashes(index.patients()[i] for i in index.training_series(0)))
-    leaf = make_leaf(tmp_path, "joint", 0, patients=trained)
-    assert runs.refuse_seen_patients(leaf, index, 0) == list(trained)
-    with pytest.raises(RunError, match="2 of the 2 patients of this set's fold 1"):
-        runs.refuse_seen_patients(leaf, index, 1)
+def test_folds_in_words() -> None:
+    assert (fold_words(2), fold_name(2)) == ("fold 2", "fold2")
+    assert fold_words(ALL_PATIENTS) == fold_name(ALL_PATIENTS) == "all-patients"
+    assert (folds_text({2, 0}), folds_text([1])) == ("folds 0, 2", "fold 1")

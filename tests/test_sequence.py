@@ -17,10 +17,10 @@ from ichseq.data.index import Index
 from ichseq.errors import ConfigError, RunError
 from ichseq.model.sequence.inputs import INPUTS, drop_channels, relative_mm, with_differences, with_inputs
 from ichseq.model.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
-from ichseq.training.build import build_model, start_from
-from ichseq.training.engine import train
-from ichseq.training.session import Session
-from ichseq.training.stages import STAGE_BY_NAME, StageNetwork
+from ichseq.training.stage_loss import StageLoss
+from ichseq.training.stages import STAGE_CLASSES, make_stage
+from ichseq.training.start import build_model, start_from
+from ichseq.training.train import train_stage
 
 FEATURES = 12
 COUNTS = [5, 1, 9, 1, 3, 20]
@@ -271,24 +271,24 @@ def test_a_run_trains_every_part_and_nothing_else(name: str, stage: str, own_set
     config = tiny(stage, *more, f"model.sequence={name}", "model.channel_dropout=0.3")
     if (name, stage) == ("none", "frozen"):
         with pytest.raises(ConfigError, match=r"model.sequence is none"):
-            train(config, stage, data=own_set, fold=0, out=tmp_path, progress=False)
+            train_stage(config, stage, data=own_set, fold=0, out=tmp_path, progress=False)
         return
     index = Index.load(own_set)
-    before = build_model(config, stage, index, 0, init=None, fetch=True)
+    before = build_model(config, stage, index, 0)
     before.start_at([None if p != p else float(p) for p in index.prevalence(index.training_series(0))])
-    leaf = train(config, stage, data=own_set, fold=0, out=tmp_path, progress=False)
+    leaf = train_stage(config, stage, data=own_set, fold=0, out=tmp_path, progress=False)
     after = load_file(sorted((leaf / "last").glob("step-*"))[-1] / "state.safetensors")
-    parts = STAGE_BY_NAME[stage].parts
+    parts = STAGE_CLASSES[stage].parts
     for key, tensor in before.named_parameters():
         assert torch.equal(after[f"model.{key}"], tensor) != (key.split(".")[0] in parts), key
 
 
 def test_the_slice_head_is_trained_through_the_part_that_reads_it() -> None:
     for name in ("logits", "lstm1"):
-        network = StageNetwork(make_model(sequence=name), STAGE_BY_NAME["joint"], aux_weight=0)
-        assert network.model.slice_head.weight.requires_grad == (name == "logits")
-    network = StageNetwork(make_model(sequence="logits"), STAGE_BY_NAME["frozen"], aux_weight=0)
-    assert not network.model.slice_head.weight.requires_grad
+        joint = make_stage("joint", tiny("joint", "train.aux_weight=0"))
+        assert StageLoss(make_model(sequence=name), joint).model.slice_head.weight.requires_grad == (name == "logits")
+    frozen = make_stage("frozen", tiny("frozen", "train.aux_weight=0"))
+    assert not StageLoss(make_model(sequence="logits"), frozen).model.slice_head.weight.requires_grad
 
 
 def test_a_start_without_neighbours_begins_as_the_same_function(prepared: Path, tmp_path: Path) -> None:
@@ -298,12 +298,12 @@ def test_a_start_without_neighbours_begins_as_the_same_function(prepared: Path, 
         other = make_model(neighbours=theirs).eval()
         other.save(tmp_path)
         config = tiny("joint", f"model.neighbours={mine}")
-        model = build_model(config, "joint", Index.load(prepared), 0, init=tmp_path, fetch=True).eval()
+        model = build_model(config, "joint", Index.load(prepared), 0, init=tmp_path).eval()
         words = start_from(model, tmp_path)
-        assert words == f"weights from {tmp_path}; first convolution widened to {3 * (2 * mine + 1)} channels"
+        assert words == f"weights from {tmp_path}; first convolution extended to {3 * (2 * mine + 1)} channels"
         assert torch.allclose(model.embed(hu, lengths), other.embed(hu, lengths), atol=1e-5)
         assert torch.allclose(model(hu, lengths), other(hu, lengths), atol=1e-5)
-    model = build_model(tiny("joint"), "joint", Index.load(prepared), 0, init=tmp_path, fetch=True)
+    model = build_model(tiny("joint"), "joint", Index.load(prepared), 0, init=tmp_path)
     with pytest.raises(RunError, match=r"model.neighbours is 1, this run's 0"):
         start_from(model, tmp_path)
 
@@ -316,9 +316,8 @@ def test_a_start_gives_its_sequence_part_whole_or_not_at_all(
     mine: str, theirs: str, taken: bool, prepared: Path, tmp_path: Path
 ) -> None:
     make_model(sequence=theirs).save(tmp_path)
-    session = Session(tiny("joint", f"model.sequence={mine}"), "joint", Index.load(prepared), 0, tmp_path / "x", False)
-    torch.manual_seed(1)
-    model = build_model(session.config, "joint", session.index, 0, init=tmp_path, fetch=True)
+    config = tiny("joint", f"model.sequence={mine}")
+    model = build_model(config, "joint", Index.load(prepared), 0, init=tmp_path)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     words = start_from(model, tmp_path)
     assert words.endswith("fresh: sequence") != taken

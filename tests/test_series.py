@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import AXIAL, HEAD_CT, ct_dataset, dicom_bytes, needs_head_ct, write_series
+from dicom_files import AXIAL, ct_dataset, dicom_bytes, write_series
 
 import ichseq
-from ichseq.ct.dicom import PHANTOM_MARK, SliceError
+from ichseq.ct.dicom import PHANTOM_MARK
+from ichseq.ct.left_out import SliceError
 from ichseq.ct.series import Series, SeriesCollection, group_headers, list_files, load_series, make_series, scan_headers
-from ichseq.errors import ScanError
+from ichseq.errors import ConfigError, ScanError
 
 
 def write(folder: Path, **slices) -> None:
@@ -113,7 +114,7 @@ def test_order_by_number_or_name_for_scans_without_positions(tmp_path):
     assert numbers(only(load_series(tmp_path, order="file"))) == [1, 3, 2]
     write(tmp_path, x=ct_dataset(number=4))
     assert "no InstanceNumber" in reasons(load_series(tmp_path, order="instance"))["x"]
-    with pytest.raises(ScanError, match="use position, instance or file"):
+    with pytest.raises(ConfigError, match="use position, instance or file"):
         load_series(tmp_path, order="z")  # type: ignore[arg-type]
 
 
@@ -153,6 +154,7 @@ def test_identical_slice_is_kept_once_and_reported(tmp_path):
     assert numbers(only(collection)) == [1, 2, 3]
     assert len(collection.left_out) == 2
     assert all("duplicate: same place and pixels as" in reason for reason in reasons(collection).values())
+    assert all(item.expected for item in collection.left_out)
 
 
 @pytest.mark.parametrize("tag", ["AcquisitionNumber", "ConvolutionKernel"])
@@ -403,19 +405,18 @@ def test_reading_scans_needs_no_torch():
 # ---- a real scan
 
 
-@needs_head_ct
 @pytest.mark.parametrize("packed", [False, True])
-def test_real_head_ct(tmp_path, packed):
+def test_real_head_ct(head_ct, tmp_path, packed):
     """28 slices in the order of InstanceNumber, named and packed at random; 4 mm apart below, 7 mm above."""
     names = [f"{k:02d}.dcm" for k in range(1, 29)]
     shuffled = random.Random(3).sample(range(1000), 28)
     if packed:
         with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for name, k in zip(names, shuffled, strict=True):
-                archive.write(HEAD_CT / name, f"dir/{k}")
+                archive.write(head_ct / name, f"dir/{k}")
     else:
         for name, k in zip(names, shuffled, strict=True):
-            shutil.copy(HEAD_CT / name, tmp_path / str(k))
+            shutil.copy(head_ct / name, tmp_path / str(k))
     collection = ichseq.load_series(tmp_path / "scan.zip" if packed else tmp_path)
     series = only(collection)
     assert collection.left_out == []

@@ -1,4 +1,4 @@
-"""What a stage minimises, beside the plain loss of test_losses."""
+"""What a stage trains, reads and minimises, beside the plain loss of test_losses."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,28 +12,76 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ichseq import Model
-from ichseq.data.batches import Batch, Item, new_array, read_batch
+from ichseq.config import STAGES
+from ichseq.data.batches import EmbeddingBatch, Item, SliceBatch, new_array, read_batch
 from ichseq.data.index import Index
-from ichseq.training.engine import train
+from ichseq.errors import ConfigError
 from ichseq.training.losses import weighted_bce_sum
-from ichseq.training.stages import STAGE_BY_NAME, StageNetwork, StageReader, seen_by_the_backbone, series_boxes
+from ichseq.training.processes import Processes
+from ichseq.training.stage_loss import StageLoss
+from ichseq.training.stages import STAGE_CLASSES, make_stage
+from ichseq.training.stages.readers import SliceReader, series_boxes
 from ichseq.training.stopping import StopRequest
+from ichseq.training.train import train_stage
 
 
 @pytest.fixture(scope="module")
-def batch(prepared: Path) -> Batch:
+def batch(prepared: Path) -> SliceBatch:
     index = Index.load(prepared)
     return read_batch(index, [Item(i, k, 1) for i in range(4) for k in (5, 15)])
 
 
-def network(stage: str = "slice", **options: float) -> StageNetwork:
+def network(stage: str = "slice", *settings: str) -> StageLoss:
     torch.manual_seed(0)
     model = Model("test_resnet", image_size=32, hidden_size=8, freeze_bn=True, chunk_size=3, checkpointing="on")
-    return StageNetwork(model, STAGE_BY_NAME[stage], 1.0, **options).train()
+    return StageLoss(model, make_stage(stage, tiny(stage, "train.aux_weight=1", *settings))).train()
 
 
-def test_mixup_mixes_images_and_labels_in_the_same_shares(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    mixing = network(mixup=1.0)
+def test_the_stages_are_those_of_the_configuration() -> None:
+    assert tuple(STAGE_CLASSES) == STAGES
+    assert all(cls.name == name for name, cls in STAGE_CLASSES.items())
+
+
+def trained(loss: StageLoss) -> set[str]:
+    return {name.split(".")[0] for name, p in loss.model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_gradients_reach_what_a_stage_trains(stage: str, prepared: Path, batch: SliceBatch) -> None:
+    loss = network(stage)
+    assert trained(loss) == set(loss.stage.parts)
+    assert loss.stage.trains("backbone") == ("backbone" in trained(loss))
+    whole = one_series(batch)
+    if not loss.stage.trains("backbone"):
+        known = {"items": whole.items, "lengths": whole.lengths, "labels": whole.labels, "positions_mm": None}
+        whole = EmbeddingBatch(**known, embeddings=torch.randn(8, loss.model.features))  # type: ignore[assignment]
+    total, own = loss(whole)
+    total.backward()
+    assert not own.requires_grad
+    assert {name.split(".")[0] for name, p in loss.model.named_parameters() if p.grad is not None} == trained(loss)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_share_without_slices_still_has_a_gradient_for_every_parameter(stage: str, prepared: Path) -> None:
+    loss = network(stage)
+    total, own = loss(read_batch(Index.load(prepared), []))
+    total.backward()
+    assert total.item() == own.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in loss.parameters() if p.requires_grad)
+
+
+def test_a_model_without_a_sequence_part_has_nothing_to_train_in_the_frozen_stage() -> None:
+    with pytest.raises(ConfigError, match=r"model\.sequence is none"):
+        StageLoss(Model("test_resnet", image_size=32, sequence="none"), make_stage("frozen", tiny("frozen")))
+
+
+def one_series(batch: SliceBatch) -> SliceBatch:
+    """The slices of a batch, taken for those of one series."""
+    return replace(batch, items=[Item(0)], lengths=torch.tensor([8]), sizes=batch.sizes[:1])
+
+
+def test_mixup_mixes_images_and_labels_in_the_same_shares(batch: SliceBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixing = network("slice", "train.mixup=1")
     images = mixing.model.images(batch.hu, batch.lengths)
     torch.manual_seed(7)
     share, partner = torch.distributions.Beta(1.0, 1.0).sample((8,)), torch.randperm(8)
@@ -52,23 +100,22 @@ def test_mixup_mixes_images_and_labels_in_the_same_shares(batch: Batch, monkeypa
     assert 0 < share.min() < 0.3 < 0.7 < share.max() < 1
 
 
-def test_mixup_is_for_training_slices_alone(batch: Batch) -> None:
-    plain, mixing = network(), network(mixup=1.0)
+def test_mixup_is_for_training_slices_alone(batch: SliceBatch) -> None:
+    plain, mixing = network(), network("slice", "train.mixup=1")
     assert not torch.equal(mixing(batch)[0], plain(batch)[0])
     assert torch.equal(mixing.eval()(batch)[0], plain.eval()(batch)[0])
-    whole = replace(batch, items=[Item(0)], lengths=torch.tensor([8]), sizes=batch.sizes[:1])
-    torch.testing.assert_close(network("joint", mixup=1.0)(whole)[0], network("joint")(whole)[0])
+    whole = one_series(batch)
+    torch.testing.assert_close(network("joint", "train.mixup=1")(whole)[0], network("joint")(whole)[0])
 
 
-def test_a_backbone_held_gets_no_gradient(batch: Batch) -> None:
-    whole = replace(batch, items=[Item(0)], lengths=torch.tensor([8]), sizes=batch.sizes[:1])
-    free, held = network("joint"), network("joint")
-    held.held = True
+def test_a_backbone_left_alone_gets_no_gradient(batch: SliceBatch) -> None:
+    whole = one_series(batch)
+    free, frozen = network("joint"), network("joint")
     free(whole)[0].backward()
-    loss, _ = held(whole)
+    loss, _ = frozen(whole, backbone_frozen=True)
     loss.backward()
     torch.testing.assert_close(loss, free(whole)[0])
-    for (name, one), two in zip(free.named_parameters(), held.parameters(), strict=True):
+    for (name, one), two in zip(free.named_parameters(), frozen.parameters(), strict=True):
         assert two.grad is not None, name  # or other processes would wait for it
         if "backbone" in name:
             assert not two.grad.any(), name
@@ -78,8 +125,10 @@ def test_a_backbone_held_gets_no_gradient(batch: Batch) -> None:
 
 def test_the_backbone_is_left_alone_for_the_first_epochs(prepared: Path, tmp_path: Path) -> None:
     options = ("train.freeze_epochs=1", "train.keep_epochs=2", "train.weight_decay=0.5", "model.freeze_bn=false")
-    first = train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=tmp_path / "r", progress=False)
-    leaf = train(
+    first = train_stage(
+        tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=tmp_path / "r", progress=False
+    )
+    leaf = train_stage(
         tiny("joint", *options), "joint", data=prepared, fold=0, out=tmp_path / "r", init=first, progress=False
     )
     start, one, two = (Model.load(p).backbone.state_dict() for p in (first, *sorted((leaf / "epochs").iterdir())))
@@ -96,20 +145,34 @@ def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: st
     torch.manual_seed(0)
     model = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
     series = np.array([2, 5])
-    reader = StageReader(index, series_boxes(model, index, series, 1, StopRequest()), neighbours=2)
+    read = SliceReader(index, series_boxes(model, index, series, 1, StopRequest()), neighbours=2).training(0)
     with torch.no_grad():
         whole = {int(i): embedded(model, read_batch(index, [Item(int(i))])) for i in series}
         last = int(index.lengths[2]) - 1
         slices = [Item(2, 0, 1), Item(5, 1, 1), Item(2, 9, 1), Item(2, last, 1), Item(2, last - 1, 1)]
         for items in (slices, [Item(2, last - 5, 6), Item(5, 3, 6)], [Item(5, 0, 6), Item(2)]):
             rows = [whole[i][k : k + n] if n > 0 else whole[i] for i, k, n in items]
-            found = embedded(model, reader(items, new_array))
+            found = embedded(model, read(items, new_array))
             torch.testing.assert_close(found, torch.cat(rows), atol=1e-5, rtol=1e-5)
         assert model.backbone_slices == sum(index.lengths[series]) + 5 + 12 + 6 + index.lengths[2]
 
 
-def embedded(model: Model, batch: Batch) -> Tensor:
-    return model.embed(batch.hu, batch.lengths, **seen_by_the_backbone(batch))
+def embedded(model: Model, batch: SliceBatch) -> Tensor:
+    return model.embed(batch.hu, batch.lengths, **batch.geometry)
+
+
+@pytest.mark.parametrize("per", ["series", "slice"])
+def test_the_warps_of_training_are_drawn_for_an_epoch_and_validation_has_none(prepared: Path, per: str) -> None:
+    config = tiny("joint", f"augment.per={per}")
+    stage, index = make_stage("joint", config), Index.load(prepared)
+    model = Model("test_resnet", image_size=32, hidden_size=8)
+    reader = stage.reader(model, index, np.arange(4), processes=Processes(), request=StopRequest(), shown=False)
+    items = [Item(0), Item(1)]
+    first, again, next_epoch = (reader.training(epoch)(items, new_array).warp for epoch in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, next_epoch)
+    assert len(first) == (2 if per == "series" else index.lengths[:2].sum())
+    assert reader.validation()(items, new_array).warp is None
 
 
 @pytest.mark.parametrize(
@@ -128,7 +191,7 @@ def test_what_the_published_rows_ask_for_trains(
     prepared: Path, tmp_path: Path, stage: str, settings: tuple[str, ...]
 ) -> None:
     config = tiny(stage, "train.epochs=1", *settings)
-    leaf = train(config, stage, data=prepared, fold=0, out=tmp_path / "run", progress=False)
+    leaf = train_stage(config, stage, data=prepared, fold=0, out=tmp_path / "run", progress=False)
     (row,) = pd.read_csv(leaf / "history.csv").to_dict("records")
     index = Index.load(prepared)
     training = index.training_series(0)

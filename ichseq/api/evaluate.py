@@ -1,4 +1,4 @@
-"""evaluate: a run, scored on the patients that it held out."""
+"""evaluate: a run, scored on the patients that it kept for validation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run, scored on the patients that it held out.
+    """A run, scored on the patients that it kept for validation.
 
     Attributes:
         metrics: the content of metrics.json.
@@ -49,11 +49,11 @@ def evaluate(
     device: str = "auto",
     progress: bool | Bar = True,
 ) -> Evaluation:
-    """Score a run on the patients that it held out; writes predictions.parquet and metrics.json beside its weights.
+    """Score a run on the patients that it kept for validation; writes predictions.parquet and metrics.json.
 
     Args:
         run: runs/NAME or a leaf of it; None: the newest run that has the fold.
-        fold: a fold's number, or "all": every fold by the leaf that held it out, as one table.
+        fold: a fold's number, or "all": every fold by the leaf that did not train on it, as one table.
         data: the prepared set.
         bag: the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".

@@ -5,7 +5,7 @@ from typing import Literal
 from ichseq.errors import ConfigError
 
 Fold = int | Literal["all", "all-patients"]
-"""A fold by its number; "all": every fold in turn; "all-patients": none is held out."""
+"""A fold by its number; "all": every fold in turn; "all-patients": none is kept for validation."""
 
 
 def as_fold(value: int | str) -> Fold:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ichseq.ct.order import Order
     from ichseq.ct.series import Series
-    from ichseq.inference.predict import Predicting, Predictions
+    from ichseq.inference.predict import Predictions, Predictor
     from ichseq.model import Model
 
     Models = Model | str | Path | Sequence[Model | str | Path]
@@ -70,7 +70,7 @@ def predict(
     )
     if outcome.failed:
         first = outcome.failed[0]
-        raise ScanError(f"{first.file}: {first.reason}")
+        raise ScanError(first.file, first.reason)
     table = outcome.slices
     if outcome.note:
         table.attrs["note"] = outcome.note
@@ -116,26 +116,26 @@ def predict_scans(
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
-    predicting, note = _predicting(model, bag, list(tta), scheduler, device)
+    predictor, note = _predictor(model, bag, list(tta), scheduler, device)
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
-            outcome = predict_sources(predicting, paths, note=note, order=order, progress=move)
+            outcome = predict_sources(predictor, paths, note=note, order=order, progress=move)
         else:
-            outcome = predict_found(predicting, series, note=note, progress=move)
+            outcome = predict_found(predictor, series, note=note, progress=move)
     if out is not None and exams is not None:
         write_table(outcome.slices, Path(out))
         write_table(outcome.exams, exams)
     return outcome
 
 
-def _predicting(
+def _predictor(
     model: Models, bag: int, tta: list[str], scheduler: str | None, device: str
-) -> tuple[Predicting, str | None]:
+) -> tuple[Predictor, str | None]:
     """What predicts series, and the note that goes with all its answers."""
-    from ichseq.inference.cluster import predict_there
-    from ichseq.inference.panel import Panel
-    from ichseq.inference.predict import phantom_note, predict_here
+    from ichseq.inference.cluster import predict_distributed
+    from ichseq.inference.model_ensemble import ModelEnsemble
+    from ichseq.inference.predict import phantom_note, predict_local
     from ichseq.model import Model
     from ichseq.runs.folders import models_of
 
@@ -147,11 +147,12 @@ def _predicting(
         if bag or scheduler or runs:
             raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
                               "runs alone")  # fmt: skip
-        panel = Panel(asked, tta)
-        return predict_here(panel), phantom_note(panel.models)
+        ensemble = ModelEnsemble(asked, tta)
+        return predict_local(ensemble), phantom_note(ensemble.models)
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    panel = Panel.load(folders, tta, None if device == "auto" else device)
-    return predict_here(panel) if scheduler is None else predict_there(folders, tta), phantom_note(panel.models)
+    ensemble = ModelEnsemble.load(folders, tta, None if device == "auto" else device)
+    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta)
+    return predictor, phantom_note(ensemble.models)
 
 
 def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:

@@ -32,7 +32,7 @@ def train(
 
     Args:
         stage: which.
-        fold: held out for validation; "all": each in turn; "all-patients": none.
+        fold: kept for validation; "all": each in turn; "all-patients": none.
         config: a YAML file, or a dict of sections, with settings that differ from the defaults.
         data: the prepared set.
         out: the run's folder; None: runs/<time>, or with `resume` the newest run that has the fold and stage.

@@ -41,7 +41,7 @@ class _Numbers(click.ParamType):
 @click.option("--seeds", type=_Numbers(), default="", help="Instead of train.seed: 0,1,2 runs each FILE three times.")
 @click.option("--quick", is_flag=True, help="A small network from random weights, as quick.yaml beside FILE states it.")
 @click.option("--runs", type=PATH, default="runs/experiments", show_default=True, help="Trainings and results.")
-@click.option("--test", type=PATH, help="Another prepared set: all of it is scored, instead of the held-out folds.")
+@click.option("--test", type=PATH, help="Another prepared set: all of it is scored, instead of the validation folds.")
 @click.option("--table", type=PATH, help="Write the table of all results to this file.")
 @click.option("--reference", help="With --table: the experiment that all are compared with.")
 def experiment(
@@ -63,9 +63,11 @@ def experiment(
 
     from ichseq.evaluation.report import metrics_text
     from ichseq.experiment.results import write_results
-    from ichseq.experiment.run import Runner, results_folder
+    from ichseq.experiment.run import Runner
     from ichseq.experiment.spec import load_spec
-    from ichseq.runs.folders import read_json
+    from ichseq.runs.experiments import results_folder
+    from ichseq.runs.names import METRICS
+    from ichseq.runs.records import read_json
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise RunError("experiments run in one process; use `torchrun -m ichseq train` for several")
@@ -79,9 +81,9 @@ def experiment(
             try:
                 out = runner.run(spec)
             except Stopped as stop:
-                said = f"{spec.name}: stopped, saved; run the same command again to go on"
-                raise Stopped(said, stop.exit_code) from None
-            figures = metrics_text(read_json(out / "metrics.json")) if (out / "metrics.json").is_file() else ""
+                message = f"{spec.name}: stopped, saved; run the same command again to go on"
+                raise Stopped(message, stop.exit_code) from None
+            figures = metrics_text(read_json(out / METRICS)) if (out / METRICS).is_file() else ""
             click.echo(f"\n{out.name}\n{figures}\n{out}; its models answer: ichseq predict SOURCE --run {out}")
     if table is not None:
         asked = {"--folds": folds, "--seeds": seeds}

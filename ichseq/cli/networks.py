@@ -46,7 +46,7 @@ def _tta(function: Callable[..., Any]) -> _Decorator:
     type=FoldType(),
     default=default_of(api.train, "fold"),
     show_default=True,
-    help="Held out; all: in turn; all-patients: none.",
+    help="For validation; all: in turn; all-patients: none.",
 )
 @click.option("-o", "--out", type=PATH, help="Folder of the run; default: runs/<time>.")
 @click.option("--init", type=PATH, help="Run whose weights are the start.")
@@ -86,7 +86,7 @@ def train(
 @_bag(api.evaluate)
 @_tta(api.evaluate)
 def evaluate(fold: Fold, run: Path | None, data: Path, bag: int, tta: Sequence[str]) -> None:
-    """Score a run on the patients that it held out."""
+    """Score a run on the patients that it kept for validation."""
     leaves = api.leaves_to_score(run, fold, data)
     click.echo(f"run: {', '.join(map(str, leaves))}")
     _show(api.evaluate_leaves(leaves, fold, data=data, bag=bag, tta=tta, progress=progress_bar))

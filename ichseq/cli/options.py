@@ -47,7 +47,7 @@ def machine() -> str:
 
 
 class Views(click.ParamType):
-    """Names with commas, such as flip,transpose; whether they exist is found out where they are used."""
+    """Names with commas, such as flip,transpose; whether they exist, `ModelEnsemble` says."""
 
     name = "views"
 

@@ -10,7 +10,7 @@ from ichseq.errors import ConfigError, counted
 from ichseq.labels import CLIP_PROBABILITY
 
 if TYPE_CHECKING:
-    from ichseq.predictions.ensemble import By
+    from ichseq.predictions.smooth import By, Smoothing
 
 _CLIP = click.option(
     "--clip",
@@ -41,30 +41,25 @@ _CLIP = click.option(
     show_default=True,
     help="Neighbours in the smoothing: of a series, or of all a patient's slices.",
 )
-def ensemble(runs: tuple[Path, ...], out: Path, weights: str | None, smoothing: str, least: float, by: "By") -> None:
+def ensemble(runs: tuple[Path, ...], out: Path, weights: str | None, smoothing: "Smoothing", least: float, by: "By"
+             ) -> None:  # fmt: skip
     """Blend the predictions of several runs, and score the blend.
 
     RUN is a run or a leaf of it that `ichseq evaluate` has scored, or a prediction table (CSV, Parquet).
     """
-    from ichseq.evaluation.metrics import evaluate_table
-    from ichseq.evaluation.predicted import find_predicted, mean_prevalence, refuse_unlike
+    from ichseq.evaluation.predicted import blend_predicted, find_predicted
     from ichseq.evaluation.report import metrics_text
-    from ichseq.labels import LABELS
-    from ichseq.predictions.ensemble import MEAN, WEIGHTED, blend, clip, smooth
+    from ichseq.predictions.schema import count_exams
     from ichseq.predictions.write import check_writable, write_table
 
     shares = _numbers(weights)
     check_writable(out)
     every = [find_predicted(path) for path in runs]
-    refuse_unlike(every)
-    table = blend([one.table for one in every], shares, [one.name for one in every])
-    if smoothing != "none":
-        table = smooth(table, WEIGHTED if smoothing == "weighted" else MEAN, by=by)
-    table = clip(table, least)
+    table, metrics = blend_predicted(every, shares, smoothing=smoothing, by=by, least=least)
     write_table(table, out)
-    if table[[f"true_{label}" for label in LABELS]].notna().any(axis=None):
-        click.echo(metrics_text(evaluate_table(table, mean_prevalence(every))))
-    click.echo(f"{counted(len(table), 'slice')} of {counted(table['series_uid'].nunique(), 'series')}: {out}")
+    if metrics is not None:
+        click.echo(metrics_text(metrics))
+    click.echo(f"{counted(len(table), 'slice')} of {counted(count_exams(table), 'series')}: {out}")
 
 
 def _numbers(weights: str | None) -> list[float] | None:
@@ -81,7 +76,7 @@ def _numbers(weights: str | None) -> list[float] | None:
 @_CLIP
 def submit(table: Path, sample: Path, out: Path, least: float) -> None:
     """Write a table as a submission to the RSNA 2019 competition. Its rows are in the sample's order."""
-    from ichseq.predictions.ensemble import read_table
+    from ichseq.predictions.read import read_table
     from ichseq.predictions.submission import check_name, submission, write_submission
     from ichseq.predictions.write import check_writable
 

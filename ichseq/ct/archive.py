@@ -10,7 +10,6 @@ import os
 import stat
 import struct
 import zipfile
-from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,31 +17,12 @@ from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 
+from ichseq.ct.left_out import LeftOut
 from ichseq.ct.streams import MAX_MEMBER_BYTES, Inflated, Window
 from ichseq.errors import ScanError
 
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, then lengths of name and extra field (APPNOTE 4.3.7)
 Source = str | Path | Sequence[str | Path]
-
-
-class LeftOut(NamedTuple):
-    """A file that was not used, and why. `file` is as shown to the user (zip member: "archive.zip/member")."""
-
-    file: str
-    reason: str
-
-
-def count_reasons(left_out: Sequence[LeftOut]) -> dict[str, int]:
-    """Number of files left out for each kind of reason, the most frequent first.
-
-    Reasons that differ only after a colon (byte counts, names of other files) are of one kind.
-    """
-    kinds: dict[str, Counter[str]] = {}
-    for item in left_out:
-        kinds.setdefault(item.reason.partition(":")[0], Counter())[item.reason] += 1
-    shown = {min(found) if len(found) == 1 else f"{kind} (details differ)": found for kind, found in kinds.items()}
-    totals = {reason: found.total() for reason, found in shown.items()}
-    return dict(sorted(totals.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 @dataclass(frozen=True)
@@ -93,12 +73,12 @@ class FileList:
         """Entries whose last path component is `basename`, such as "stage_2_train.csv"."""
         wanted = os.fsencode(basename)
         blob = self.names.tobytes()
-        found, at = [], blob.find(wanted)
-        while at >= 0:  # searched in the whole blob: a loop over a million names would take seconds
-            i = int(np.searchsorted(self.ends, at, side="right"))
-            if self._raw_name(i).rpartition(b"/")[2] == wanted and int(self.ends[i]) == at + len(wanted):
+        found, start = [], blob.find(wanted)
+        while start >= 0:  # searched in the whole blob: a loop over a million names would take seconds
+            i = int(np.searchsorted(self.ends, start, side="right"))
+            if self._raw_name(i).rpartition(b"/")[2] == wanted and int(self.ends[i]) == start + len(wanted):
                 found.append(i)
-            at = blob.find(wanted, at + 1)
+            start = blob.find(wanted, start + 1)
         return found
 
     def take(self, entries: Sequence[int] | np.ndarray | slice) -> "FileList":
@@ -138,7 +118,7 @@ class FileList:
                 return open(os.path.join(self.folder, os.fsdecode(self._raw_name(i))), "rb")
             return self._open_member(i)
         except OSError as error:
-            raise ScanError(f"{self.name(i)}: cannot be opened ({error.strerror or error}); check the file") from error
+            raise ScanError(self.name(i), f"cannot be opened ({error.strerror or error}); check the file") from error
 
     def _open_member(self, i: int) -> BinaryIO:
         base = open(os.path.join(self.folder, self.archives[self.archive[i]]), "rb")  # noqa: SIM115 - the stream returned closes it
@@ -146,7 +126,7 @@ class FileList:
             base.seek(int(self.offset[i]))
             header = base.read(_LOCAL_HEADER.size)
             if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-                raise ScanError(f"{self.name(i)}: damaged archive (no member at its offset); download it again")
+                raise ScanError(self.name(i), "damaged archive (no member at its offset); download it again")
             _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
             start = int(self.offset[i]) + _LOCAL_HEADER.size + name_length + extra_length
             size, crc = int(self.size[i]), int(self.crc[i])
@@ -193,7 +173,7 @@ def list_files(source: Source) -> FileList:
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
-        raise ScanError("no source given; name a folder, a .zip archive or a DICOM file")
+        raise ScanError("", "no source given; name a folder, a .zip archive or a DICOM file")
     entries: list[_Entry] = []
     archives: list[str] = []
     left_out: list[LeftOut] = []
@@ -234,7 +214,7 @@ def _by_identity(sources: Sequence[str | Path]) -> dict[_Identity, tuple[str, os
     found: dict[_Identity, tuple[str, os.stat_result]] = {}
     for path in dict.fromkeys(os.path.normpath(os.fspath(item)) for item in sources):
         if not os.path.exists(path):
-            raise ScanError(f"{_shown(path)}: no such file or folder; check the path")
+            raise ScanError(_shown(path), "no such file or folder; check the path")
         status = os.stat(path)
         found.setdefault((status.st_dev, status.st_ino), (path, status))
     return found

@@ -6,14 +6,12 @@ No tag that the RSNA 2019 slices lack is required.
 import math
 import os
 import re
-import struct
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import get_decoder
-from pydicom.uid import UID
 
+from ichseq.ct.compressed import check_fragments, missing_decoder
 from ichseq.ct.elements import (
     BIG_ENDIAN,
     DEFLATED,
@@ -31,6 +29,7 @@ from ichseq.ct.elements import (
     short_of,
     text_of,
 )
+from ichseq.ct.left_out import SliceError
 from ichseq.ct.streams import Inflated
 from ichseq.errors import ScanError
 
@@ -43,7 +42,6 @@ PHANTOM_MARK: Final = "ICHSEQ_PHANTOM"
 MIN_AXIAL: Final = 0.7
 """|n_z| below which a slice is no axial one: a localizer, a coronal or sagittal reformat."""
 
-INSTALL_DECODERS: Final = "pip install 'ichseq[decoders]'"
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _MULTI_FRAME = (f"{_CT_IMAGE}.1", f"{_CT_IMAGE}.2")
 _MAX_INFLATED: Final = 4 * MAX_PIXELS + (16 << 20)  # the largest image that is taken, and 16 MB of header
@@ -70,17 +68,6 @@ IMAGE_DTYPE: Final = np.dtype(
     ]
 )
 """The numbers of a slice that reading and ordering need: enough to read the pixels without the header."""
-
-
-class SliceError(ScanError):
-    """One file that is no usable CT slice: `file`, `reason`, and `is_dicom` (False: not a DICOM file at all)."""
-
-    def __init__(self, file: str, reason: str, is_dicom: bool = True) -> None:
-        super().__init__(f"{file}: {reason}")
-        self.file, self.reason, self.is_dicom = file, reason, is_dicom
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.file, self.reason, self.is_dicom)
 
 
 class Header(NamedTuple):
@@ -115,11 +102,11 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
             raise Refused("is empty; get the file again", is_dicom=False)
         return _read(stream, name, size, need_position)
     except Refused as refused:
-        raise SliceError(name, refused.reason, refused.is_dicom) from None
+        raise SliceError(name, refused.reason, expected=refused.expected, is_dicom=refused.is_dicom) from None
     except SliceError:
         raise
     except ScanError as error:  # from a stream: damaged or endless compressed data
-        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
+        raise SliceError(name, error.reason) from error
     except OSError as error:
         raise SliceError(name, f"cannot be read ({error.strerror or error})") from error
     except Exception as error:  # the parser fails in many ways on damaged bytes; whatever it is, this file is out
@@ -130,7 +117,7 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
     with quiet_pydicom() as note:
         meta, syntax = read_meta(stream, size)
         if text_of(meta, "MediaStorageSOPClassUID") == "1.2.840.10008.1.3.10":
-            refuse("a DICOMDIR (a table of contents), not an image")
+            refuse("a DICOMDIR (a table of contents), not an image", expected=True)
         limit: int | None = size
         if syntax == DEFLATED:
             stream, limit = Inflated(stream, name, limit=_MAX_INFLATED), None  # type: ignore[assignment]
@@ -169,17 +156,17 @@ def _check_kind(dataset: Dataset, meta: Dataset) -> None:
     modality = text_of(dataset, "Modality").upper()
     image_type = text_of(dataset, "ImageType").upper().split("\\")
     if modality == "SR" or sop_class.startswith("1.2.840.10008.5.1.4.1.1.88."):
-        refuse("a dose report or another structured report, not an image")
+        refuse("a dose report or another structured report, not an image", expected=True)
     if f"{sop_class}.".startswith("1.2.840.10008.5.1.4.1.1.7."):
-        refuse("a secondary capture, not a CT slice")
+        refuse("a secondary capture, not a CT slice", expected=True)
     if modality and modality != "CT":
-        refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT")
+        refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT", expected=True)
     if not modality and sop_class not in (_CT_IMAGE, *_MULTI_FRAME):
         refuse("no Modality in the header, so not known to be CT")
     if "LOCALIZER" in image_type:
-        refuse("a localizer (scout image), not an axial slice")
+        refuse("a localizer (scout image), not an axial slice", expected=True)
     if "SCREEN SAVE" in image_type or "DOSE_INFO" in image_type:
-        refuse("a screen capture (dose report), not a CT slice")
+        refuse("a screen capture (dose report), not a CT slice", expected=True)
     frames = text_of(dataset, "NumberOfFrames")
     if sop_class in _MULTI_FRAME or frames not in ("", "1"):
         refuse("enhanced (multi-frame) CT, which is not read; convert it to single-frame CT first (dcm4che's emf2sf)")
@@ -189,7 +176,7 @@ def _check_image(dataset: Dataset) -> tuple[int, int, int, int, bool]:
     """(rows, columns, bits allocated, bits stored, signed) of one grey image within the bounds."""
     samples, photometric = short_of(dataset, "SamplesPerPixel"), text_of(dataset, "PhotometricInterpretation")
     if samples not in (None, 1) or photometric not in ("", "MONOCHROME1", "MONOCHROME2"):
-        refuse("a colour image (screen capture), not a CT slice")
+        refuse("a colour image (screen capture), not a CT slice", expected=True)
     found = {key: short_of(dataset, key) for key in ("Rows", "Columns", "BitsAllocated", "PixelRepresentation")}
     for key, value in found.items():
         if value is None:
@@ -236,34 +223,8 @@ def _check_pixels(
     if length != UNDEFINED:
         refuse("damaged: pixel data are not encapsulated, though the transfer syntax is a compressed one")
     if size is not None:
-        _check_fragments(stream, offset, size)
+        check_fragments(stream, offset, size)
     return offset
-
-
-def _check_fragments(stream: BinaryIO, offset: int, size: int) -> None:
-    """Walk the items of encapsulated pixel data (PS3.5 A.4) and refuse those that reach beyond the file."""
-    while True:
-        stream.seek(offset)
-        head = stream.read(8)
-        group, item, length = struct.unpack("<HHL", head) if len(head) == 8 else (0, 0, size)
-        offset += 8 + length
-        if offset > size:
-            refuse("truncated: the compressed pixel data end early; get the file again")
-        if (group, item) == (0xFFFE, 0xE0DD):
-            return
-        if (group, item) != (0xFFFE, 0xE000):
-            refuse("damaged: the compressed pixel data are no sequence of items")
-
-
-def missing_decoder(syntax: str) -> str:
-    """Why a compressed transfer syntax cannot be decoded here and what to install; "" if it can be."""
-    name = UID(syntax).name if re.fullmatch(r"[0-9.]{1,64}", syntax) else "unknown"
-    label = name if name == syntax or name == "unknown" else f"{name} ({syntax})"
-    try:
-        decoder = get_decoder(syntax)
-    except (NotImplementedError, ValueError):
-        return f"transfer syntax {label} is not one that is read; convert the file to Explicit VR Little Endian"
-    return "" if decoder.is_available else f"compressed as {label}, and no decoder is installed: {INSTALL_DECODERS}"
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:
@@ -307,7 +268,7 @@ def _geometry(dataset: Dataset, required: bool) -> tuple[tuple[float, ...], tupl
         if off_unit > 0.01 or abs(sum(a * b for a, b in zip(row, column, strict=True))) > 0.01:
             refuse("ImageOrientationPatient is not a pair of perpendicular unit vectors")
         if abs(row[0] * column[1] - row[1] * column[0]) < MIN_AXIAL:
-            refuse("not axial (a localizer, or a coronal or sagittal image)")
+            refuse("not axial (a localizer, or a coronal or sagittal image)", expected=True)
     spacing = floats_of(dataset, "PixelSpacing", 2)
     if spacing is not None and min(spacing) <= 0:
         refuse("PixelSpacing is not positive")

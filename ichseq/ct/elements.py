@@ -2,6 +2,12 @@
 
 pydicom parses; the values are decoded here, from the bytes, since pydicom's own conversion prints a value that it
 doubts, and a header holds patient data.
+
+`pydicom.config.settings.reading_validation_mode = IGNORE` does not replace this. Measured with pydicom 3.0.2 on 1,553
+headers, with a name in one element each (private ones too) or with 1 to 5 bytes changed: a line in a log or a warning
+of 1,331 in the default mode, of 127 in that mode, and of 124 with the bytes decoded here, in either mode; those left
+print the value of SpecificCharacterSet, which is converted even where it is not asked for. Decoders of pixels warn
+alike in both modes (59 of 300 damaged files). The mode is also one for all threads of the process.
 """
 
 import logging
@@ -16,6 +22,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, Final, NoReturn
 
 import numpy as np
+import pydicom.pixels  # for its loggers, which have to exist before they can be filtered
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.values import converters
@@ -66,50 +73,55 @@ NO_NUMBER: Final = int(np.iinfo(np.int64).min)
 class Refused(Exception):
     """A file is out, for this reason; the reader that knows its name makes a SliceError of it."""
 
-    def __init__(self, reason: str, is_dicom: bool = True) -> None:
+    def __init__(self, reason: str, *, expected: bool = False, is_dicom: bool = True) -> None:
         super().__init__(reason)
-        self.reason, self.is_dicom = reason, is_dicom
+        self.reason, self.expected, self.is_dicom = reason, expected, is_dicom
 
 
-def refuse(reason: str) -> NoReturn:
-    """Raise Refused; an expression's worth of typing less at every check."""
-    raise Refused(reason)
+def refuse(reason: str, *, expected: bool = False) -> NoReturn:
+    """Raise Refused."""
+    raise Refused(reason, expected=expected)
 
 
 class _Note:
-    """Whether pydicom warned of anything but an invalid UID."""
+    """Whether pydicom has warned of anything but an invalid UID."""
 
     seen = False
 
 
 class _Privacy(logging.Filter):
-    """Keeps pydicom's log lines, which print values, out of every log while this module reads."""
+    """Keeps pydicom's log lines, which print values, out of every log while a thread reads."""
 
-    note: threading.local = threading.local()
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_thread = threading.local()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        note = getattr(self.note, "now", None)
+        note = getattr(self.of_thread, "note", None)
         if note is not None and record.levelno >= logging.WARNING and "VR UI" not in record.getMessage():
             note.seen = True
         return note is None
 
 
-logging.getLogger("pydicom").addFilter(_Privacy())
+_PRIVACY: Final = _Privacy()
+for _name in list(logging.root.manager.loggerDict):
+    if _name.partition(".")[0] == pydicom.__name__:  # a logger's filter does not see the records of those below it
+        logging.getLogger(_name).addFilter(_PRIVACY)
 _LOCK = threading.RLock()  # warnings.catch_warnings is global state
 
 
 @contextmanager
 def quiet_pydicom() -> Iterator[_Note]:
-    """Catch pydicom's warnings, which print header values; other modules' warnings pass. Says if there were any."""
+    """Catch pydicom's warnings, which print header values; other modules' warnings pass. Notes if there were any."""
     note = _Note()
     with _LOCK:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            _Privacy.note.now = note
+            _PRIVACY.of_thread.note = note
             try:
                 yield note
             finally:
-                _Privacy.note.now = None
+                _PRIVACY.of_thread.note = None
         for warning in caught:
             if re.search(r"[\\/](pydicom|ichseq)[\\/]", warning.filename):
                 note.seen = note.seen or "VR UI" not in str(warning.message)
@@ -124,7 +136,7 @@ def read_meta(stream: BinaryIO, size: int) -> tuple[Dataset, str]:
         if not _looks_like_dicom(start, size):
             zipped = start.startswith(b"PK\x03\x04")
             reason = "a zip inside the source; name it as a source of its own" if zipped else "not a DICOM file"
-            raise Refused(reason, is_dicom=False)
+            raise Refused(reason, expected=not zipped, is_dicom=False)
         stream.seek(0)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     return meta, text_of(meta, "TransferSyntaxUID")

@@ -12,9 +12,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from ichseq.ct.archive import LeftOut
-from ichseq.ct.dicom import SliceError
 from ichseq.ct.elements import NO_NUMBER
+from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.scan import Headers
 
 Order = Literal["position", "instance", "file"]
@@ -147,7 +146,8 @@ def _drop_identical(
         first = kept.setdefault(digests[row] or f"unreadable {row}", row)
         if first != row:
             gone.add(row)
-            left_out.append(LeftOut(names[row], f"duplicate: same place and pixels as {names[first]}, which is kept"))
+            reason = f"duplicate: same place and pixels as {names[first]}, which is kept"
+            left_out.append(LeftOut(names[row], reason, expected=True))
     return gone
 
 
@@ -194,4 +194,22 @@ def _sorted(headers: Headers, names: list[str], part: Part, digests: dict[int, s
     repeated = len(rows) - len(np.unique(headers.sop_uid[rows]))
     if repeated:
         warnings.append(f"{repeated} slices repeat the SOPInstanceUID of another slice of the series")
-    return Part(rows[by], positions[by], warnings)
+    rows, positions = rows[by], positions[by]
+    return Part(rows, positions, [*warnings, *_lacking(headers.take(rows), positions)])
+
+
+def _lacking(headers: Headers, positions: np.ndarray) -> list[str]:
+    """What the headers of a series' slices, in order, lack or leave in doubt."""
+    spacing = headers.numbers["spacing"]
+    found = []
+    if np.isnan(spacing).any():
+        found.append(f"{int(np.isnan(spacing).any(axis=1).sum())} slices have no PixelSpacing")
+    elif np.ptp(spacing, axis=0).max() > 1e-3:
+        found.append("PixelSpacing differs between slices; the first slice's is given")
+    if np.isnan(positions).any():
+        found.append(f"{int(np.isnan(positions).sum())} slices have no position")
+    if not headers.text("patient_id", 0):
+        found.append("no PatientID")
+    if noted := int(headers.numbers["noted"].sum()):
+        found.append(f"pydicom doubts the headers of {noted} files (its words may hold patient data and are withheld)")
+    return found

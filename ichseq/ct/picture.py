@@ -61,7 +61,7 @@ def series_html(series: "Series") -> str:
     try:
         shown = base64.b64encode(_strip(series)).decode()
         lines.append(f'<img alt="slices from feet to head, brain window" src="data:image/png;base64,{shown}">')
-    except ScanError:  # whoever asks for the pixels is told which slice it is
+    except ScanError:  # an access to the pixels names the slice
         lines.append("no picture: a slice can't be read")
     if series.warnings:
         lines.append(f"{counted(len(series.warnings), 'warning')}, see <code>.warnings</code>")

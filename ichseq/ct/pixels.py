@@ -5,14 +5,17 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from pydicom.pixels import get_decoder
 
-from ichseq.ct.dicom import SliceError, missing_decoder
+from ichseq.ct.archive import FileList
+from ichseq.ct.compressed import missing_decoder
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, quiet_pydicom, read_meta
+from ichseq.ct.left_out import SliceError
+from ichseq.ct.scan import Headers
 from ichseq.ct.streams import Inflated, Window
 from ichseq.errors import ScanError
 from ichseq.windows import AIR_HU
 
 _INT16: Final = np.iinfo(np.int16)
-_WRAPPED_FROM: Final = 3096  # ct_facts: air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU
+_WRAPPED_FROM: Final = 3096  # air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU
 _AIR_FROM: Final = 3000
 
 
@@ -46,9 +49,27 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
     except SliceError:
         raise
     except ScanError as error:
-        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
+        raise SliceError(name, error.reason) from error
     except OSError as error:
         raise SliceError(name, f"cannot be read ({error.strerror or error})") from error
+
+
+def read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray, bool]:
+    """Read the Hounsfield units of one file; as `read_hu`.
+
+    Args:
+        files: entry k is the file of row k of `headers`.
+        headers: the slices.
+        row: which one.
+    """
+    name = files.name(row)
+    try:
+        with files.open(row) as stream:
+            return read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+    except SliceError:
+        raise
+    except ScanError as error:  # it could not be opened any more
+        raise SliceError(name, error.reason) from error
 
 
 def to_hu(raw: np.ndarray, image: np.void) -> tuple[np.ndarray, bool]:

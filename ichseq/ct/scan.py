@@ -10,15 +10,17 @@
 Everything handed over is a few numpy arrays, whatever the number of files.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 
-from ichseq.ct.archive import FileList, LeftOut
-from ichseq.ct.dicom import IMAGE_DTYPE, Header, SliceError, read_header
-from ichseq.errors import ScanError
+from ichseq.ct.archive import FileList
+from ichseq.ct.dicom import IMAGE_DTYPE, Header, read_header
+from ichseq.ct.left_out import LeftOut, SliceError
+from ichseq.errors import ScanError, counted
 
 ROW_DTYPE: Final = np.dtype([("file", "i8"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())])
 """IMAGE_DTYPE and, first, the file's number in the list that was scanned."""
@@ -102,7 +104,7 @@ def scan_headers(
             texts.append(tuple(getattr(header, name).encode("utf-8") for name in TEXTS))
             dicom_files += 1
         except SliceError as error:
-            left_out.append(LeftOut(error.file, error.reason))
+            left_out.append(error.left_out)
             dicom_files += error.is_dicom
         if progress is not None:
             progress(i + 1)
@@ -119,7 +121,7 @@ def _scan_one(files: FileList, i: int, need_position: bool) -> Header:
     except SliceError:
         raise
     except ScanError as error:  # it could not even be opened
-        raise SliceError(name, str(error).removeprefix(f"{name}: "), is_dicom=False) from error
+        raise SliceError(name, error.reason, is_dicom=False) from error
 
 
 def group_headers(headers: Headers) -> list[np.ndarray]:
@@ -133,3 +135,14 @@ def group_headers(headers: Headers) -> list[np.ndarray]:
     order = np.lexsort(codes[::-1])
     changes = np.any([code[order][1:] != code[order][:-1] for code in codes], axis=0)
     return np.split(order, np.flatnonzero(changes) + 1)
+
+
+def nothing_usable(files: FileList, dicom_files: int, left_out: Sequence[LeftOut]) -> ScanError:
+    """The error for a source without a usable slice: what was found instead, most frequent reason first."""
+    shown = ", ".join(files.sources[:3]) + (f" and {len(files.sources) - 3} more" if len(files.sources) > 3 else "")
+    if not dicom_files and all(item.expected for item in left_out):
+        return ScanError("", f"no DICOM file in {shown} ({counted(len(files), 'file')} looked at); check the path")
+    examples = {item.reason: item.file for item in reversed(left_out)}
+    reasons = Counter(item.reason for item in left_out).most_common(3)
+    found = "; ".join(f"{count} x {reason} ({examples[reason]})" for reason, count in reasons)
+    return ScanError("", f"no {'usable CT slice' if dicom_files else 'DICOM file'} in {shown}: {found}")

@@ -6,19 +6,18 @@ slices in parallel, use the flat layer below it: `list_files`, `scan_headers`, `
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 
-from ichseq.ct.archive import FileList, LeftOut, list_files
-from ichseq.ct.dicom import SliceError
-from ichseq.ct.order import Order, Part, arrange
-from ichseq.ct.pixels import read_hu
-from ichseq.ct.scan import Headers, group_headers, scan_headers
-from ichseq.errors import ScanError, counted
+from ichseq.ct.archive import FileList, list_files
+from ichseq.ct.left_out import LeftOut, SliceError
+from ichseq.ct.order import Order, arrange
+from ichseq.ct.pixels import read_slice
+from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.errors import ConfigError, ScanError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,7 +120,7 @@ class Series:
 
     @property
     def warnings(self) -> list[str]:
-        """What is odd about the series. Repaired slices are found, and so reported, when they are read."""
+        """What a person should know of the series. Repaired slices are found, and so reported, when they are read."""
         found = list(self._warnings)
         if self._repaired:
             found.append(f"{len(self._repaired)} of {len(self)} slices were wrapped 12-bit data and have been repaired")
@@ -151,7 +150,7 @@ class Series:
         return hu
 
     def _read_one(self, number: int) -> np.ndarray:
-        hu, repaired = _read_slice(self._files, self._headers, number)
+        hu, repaired = read_slice(self._files, self._headers, number)
         if repaired:
             self._repaired.add(number)
         return hu
@@ -163,12 +162,12 @@ class Series:
             ScanError: the series has no such file, or no other.
         """
         if file not in self.files:
-            raise ScanError(f"{file}: not a file of this series; take a name from its files")
+            raise ScanError(file, "not a file of this series; take a name from its files")
         return self._subset([k for k, name in enumerate(self.files) if name != file])
 
     def _subset(self, numbers: list[int]) -> "Series":
         if not numbers:
-            raise ScanError(f"{self.files[0]}: no slice of its series can be read; get the files again")
+            raise ScanError(self.files[0], "no slice of its series can be read; get the files again")
         files, headers = self._files.take(numbers), self._headers.take(numbers)
         subset = Series(files, headers, self.positions_mm[numbers], self._warnings)
         subset._repaired = {k for k, number in enumerate(numbers) if number in self._repaired}
@@ -196,7 +195,7 @@ class Series:
             try:
                 one = self._read_one(number)
             except SliceError as error:
-                left_out.append(LeftOut(error.file, error.reason))
+                left_out.append(error.left_out)
                 continue
             if look is not None:
                 look(one)
@@ -261,6 +260,7 @@ def load_series(
 
     Raises:
         ScanError: a path does not exist, there is no DICOM file, or none is a usable CT slice.
+        ConfigError: an unknown order.
 
     Example:
         >>> import ichseq
@@ -269,10 +269,10 @@ def load_series(
         (1, [])
     """
     if order not in ("position", "instance", "file"):
-        raise ScanError(f"order {order!r} is unknown; use position, instance or file")
+        raise ConfigError(f"order {order!r} is unknown; use position, instance or file")
     files = list_files(source)
-    tell = None if progress is None else lambda done: progress(done, len(files))
-    headers = scan_headers(files, need_position=order == "position", progress=tell)
+    report = None if progress is None else lambda done: progress(done, len(files))
+    headers = scan_headers(files, need_position=order == "position", progress=report)
     left_out = [*files.left_out, *headers.left_out]
     series: list[Series] = []
     for group in group_headers(headers):
@@ -296,48 +296,6 @@ def make_series(files: FileList, headers: Headers, *, order: Order = "position")
         order: as for `load_series`.
     """
     names = [files.name(k) for k in range(len(files))]
-    parts, left_out = arrange(headers, names, lambda row: _read_slice(files, headers, row)[0], order)
-    series = []
-    for part in parts:
-        chosen = headers.take(part.rows)
-        warnings = [*part.warnings, *_oddities(chosen, part)]
-        series.append(Series(files.take(part.rows), chosen, part.positions, warnings))
+    parts, left_out = arrange(headers, names, lambda row: read_slice(files, headers, row)[0], order)
+    series = [Series(files.take(p.rows), headers.take(p.rows), p.positions, p.warnings) for p in parts]
     return series, left_out
-
-
-def nothing_usable(files: FileList, dicom_files: int, left_out: Sequence[LeftOut]) -> ScanError:
-    """The error for a source without a usable slice: what was found instead, most frequent reason first."""
-    shown = ", ".join(files.sources[:3]) + (f" and {len(files.sources) - 3} more" if len(files.sources) > 3 else "")
-    if not dicom_files and all(item.reason == "not a DICOM file" for item in left_out):
-        return ScanError(f"no DICOM file in {shown} ({counted(len(files), 'file')} looked at); check the path")
-    examples = {item.reason: item.file for item in reversed(left_out)}
-    reasons = Counter(item.reason for item in left_out).most_common(3)
-    found = "; ".join(f"{count} x {reason} ({examples[reason]})" for reason, count in reasons)
-    return ScanError(f"no {'usable CT slice' if dicom_files else 'DICOM file'} in {shown}: {found}")
-
-
-def _read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray, bool]:
-    name = files.name(row)
-    try:
-        with files.open(row) as stream:
-            return read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
-    except SliceError:
-        raise
-    except ScanError as error:  # it could not be opened any more
-        raise SliceError(name, str(error).removeprefix(f"{name}: ")) from error
-
-
-def _oddities(headers: Headers, part: Part) -> list[str]:
-    spacing = headers.numbers["spacing"]
-    found = []
-    if np.isnan(spacing).any():
-        found.append(f"{int(np.isnan(spacing).any(axis=1).sum())} slices have no PixelSpacing")
-    elif np.ptp(spacing, axis=0).max() > 1e-3:
-        found.append("PixelSpacing differs between slices; the first slice's is given")
-    if np.isnan(part.positions).any():
-        found.append(f"{int(np.isnan(part.positions).sum())} slices have no position")
-    if not headers.text("patient_id", 0):
-        found.append("no PatientID")
-    if noted := int(headers.numbers["noted"].sum()):
-        found.append(f"pydicom doubts the headers of {noted} files (its words may hold patient data and are withheld)")
-    return found

@@ -26,7 +26,7 @@ class Window(io.RawIOBase):
 
     def __init__(self, base: BinaryIO, name: str, *, start: int, size: int, crc: int) -> None:
         self._base, self._name, self._start, self._size, self._crc = base, name, start, size, crc
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -35,14 +35,14 @@ class Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = max(0, offset + (0, self._at, self._size)[whence])
-        return self._at
+        self._position = max(0, offset + (0, self._position, self._size)[whence])
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self._base.seek(self._start + self._at)
-        data = self._base.read(max(0, min(len(buffer), self._size - self._at)))
+        self._base.seek(self._start + self._position)
+        data = self._base.read(max(0, min(len(buffer), self._size - self._position)))
         buffer[: len(data)] = data
-        self._at += len(data)
+        self._position += len(data)
         return len(data)
 
     def check(self) -> None:
@@ -56,15 +56,15 @@ class Window(io.RawIOBase):
         while left and (data := self._base.read(min(left, _CHECKED))):
             left, crc = left - len(data), zlib.crc32(data, crc)
         if left or crc != self._crc:
-            raise ScanError(_differs(self._name))
+            raise _differs(self._name)
 
     def close(self) -> None:
         self._base.close()
         super().close()
 
 
-def _differs(name: str) -> str:
-    return f"{name}: damaged (length or checksum differs from the archive's); get it again"
+def _differs(name: str) -> ScanError:
+    return ScanError(name, "damaged (length or checksum differs from the archive's); get it again")
 
 
 class Inflated(io.RawIOBase):
@@ -92,7 +92,7 @@ class Inflated(io.RawIOBase):
         self._base, self._name, self._left, self._crc = base, name, packed, crc
         self._size, self._limit = size, limit if size is None else min(size, limit)
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._data, self._at, self._done = bytearray(), 0, False
+        self._data, self._position, self._done = bytearray(), 0, False
 
     def readable(self) -> bool:
         return True
@@ -103,14 +103,14 @@ class Inflated(io.RawIOBase):
     def seek(self, offset: int, whence: int = 0) -> int:
         if whence == 2:
             self._fill(self._limit + 1)
-        self._at = max(0, offset + (0, self._at, len(self._data))[whence])
-        return self._at
+        self._position = max(0, offset + (0, self._position, len(self._data))[whence])
+        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self._fill(self._at + len(buffer))
-        data = self._data[self._at : self._at + len(buffer)]
+        self._fill(self._position + len(buffer))
+        data = self._data[self._position : self._position + len(buffer)]
         buffer[: len(data)] = data
-        self._at += len(data)
+        self._position += len(data)
         return len(data)
 
     def _fill(self, wanted: int) -> None:
@@ -122,12 +122,12 @@ class Inflated(io.RawIOBase):
             try:
                 self._data += self._inflater.decompress(packed, self._limit + 1 - len(self._data))
             except zlib.error as error:
-                raise ScanError(f"{self._name}: damaged compressed data; get the file again") from error
+                raise ScanError(self._name, "damaged compressed data; get the file again") from error
             if len(self._data) > self._limit:
-                raise ScanError(f"{self._name}: unpacks to more than {self._limit} bytes; refused")
+                raise ScanError(self._name, f"unpacks to more than {self._limit} bytes; refused")
             self._done = self._inflater.eof
             if not packed and not self._done:
-                raise ScanError(f"{self._name}: truncated (compressed data end early); get the file again")
+                raise ScanError(self._name, "truncated (compressed data end early); get the file again")
             if self._done:
                 self._check()
 
@@ -142,7 +142,7 @@ class Inflated(io.RawIOBase):
     def _check(self) -> None:
         short = self._size is not None and len(self._data) != self._size
         if short or (self._crc is not None and zlib.crc32(self._data) != self._crc):
-            raise ScanError(_differs(self._name))
+            raise _differs(self._name)
 
     def close(self) -> None:
         self._base.close()

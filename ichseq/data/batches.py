@@ -5,8 +5,8 @@ the number of threads changes nothing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -33,42 +33,75 @@ class Item(NamedTuple):
         return self.slices < 0
 
 
-Allocate = Callable[[tuple[int, ...]], np.ndarray]  # an int16 array of a shape, its content undefined
+Step = list[list[list[Item]]]
+"""A step of training: step[process][micro-batch] is a list of items."""
+
+Plan = list[Step]
+"""The steps of an epoch, in order."""
+
+Allocate = Callable[[tuple[int, ...]], np.ndarray]
+"""Gives an int16 array of a shape, its content undefined."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Slices of some series, stacked in order.
+    """What every batch holds: which slices it stands for, stacked in order, and the truth about them.
 
     Attributes:
-        items: the series (and slice) that each length stands for.
-        hu: int16 (S, H, W) in HU, smaller series padded with air at the bottom and right; (S, 2n + 1, H, W), each
-            slice between its neighbours, where these were asked for and an item is not a whole series.
+        items: the series (or slices of one) that each length stands for.
         lengths: int64 (P,), slices of each item; they add up to S.
-        sizes: true (rows, columns) of each item.
         labels: float32 (S, 6), NaN where unknown.
-        boxes: float32 (P, 4), crop boxes where the items are not whole series; None: the model finds them.
-        warp: float32 (P, 3, 3), augmentation; None: none.
         positions_mm: float32 (S,), places along the scan's axis, NaN where unknown; None: not whole series.
     """
 
     items: list[Item]
-    hu: Tensor
     lengths: Tensor
-    sizes: list[tuple[int, int]]
     labels: Tensor
+    positions_mm: Tensor | None
+
+    def device_tensors(self) -> dict[str, Tensor]:
+        """What is read on the device, by its name: every tensor but the lengths."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lengths"}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+    def to(self, device: torch.device) -> Self:
+        """The batch with `device_tensors` on a device; lengths stay on the CPU. Does not wait for the copy."""
+        moved: dict[str, Any] = {n: t.to(device, non_blocking=True) for n, t in self.device_tensors().items()}
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class SliceBatch(Batch):
+    """Slices as the store holds them.
+
+    Attributes:
+        hu: int16 (S, H, W) in HU, smaller series padded with air at the bottom and right; (S, 2n + 1, H, W), each
+            slice between its neighbours, where these were asked for and an item is not a whole series.
+        sizes: true (rows, columns) of each item.
+        boxes: float32 (P, 4), crop boxes where the items are not whole series; None: the model finds them.
+        warp: float32 (P, 3, 3), augmentation; None: none.
+    """
+
+    hu: Tensor
+    sizes: list[tuple[int, int]]
     boxes: Tensor | None = None
     warp: Tensor | None = None
-    positions_mm: Tensor | None = None
 
-    def to(self, device: torch.device) -> "Batch":
-        """The batch with what the network reads on a device; lengths stay on the CPU. Does not wait for the copy."""
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """What `Model.embed` and `Model.images` take beside slices and lengths, by the names of their arguments."""
+        return {"warp": self.warp, "sizes": self.sizes, "boxes": self.boxes}
 
-        def move(tensor: Tensor | None) -> Any:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        moved = {name: move(getattr(self, name)) for name in ("hu", "labels", "boxes", "warp", "positions_mm")}
-        return replace(self, **moved)
+@dataclass(frozen=True)
+class EmbeddingBatch(Batch):
+    """Slices as a backbone has embedded them.
+
+    Attributes:
+        embeddings: float32 (S, D).
+    """
+
+    embeddings: Tensor
 
 
 def share_of_negatives(index: Index, series: np.ndarray, share: float, *, key: tuple[int, ...]) -> np.ndarray:
@@ -92,7 +125,7 @@ def share_of_negatives(index: Index, series: np.ndarray, share: float, *, key: t
 
 def plan_epoch(
     index: Index, series: np.ndarray, *, batch: int, accumulate: int, processes: int, key: tuple[int, ...]
-) -> list[list[list[list[Item]]]]:
+) -> Plan:
     """Steps of an epoch over whole series: plan[step][process][micro-batch] is a list of items.
 
     Every series comes once. The series of a step are dealt to the processes by length, the longest first, so that
@@ -116,7 +149,7 @@ def plan_epoch(
 
 def plan_windows(
     index: Index, series: np.ndarray, *, slices: int, batch: int, accumulate: int, processes: int, key: tuple[int, ...]
-) -> list[list[list[list[Item]]]]:
+) -> Plan:
     """`plan_epoch`, but of every series only so many neighbouring slices, at a place that the key decides."""
     places = np.random.default_rng(derive_seed("window", *key)).random(index.n_series)
 
@@ -130,7 +163,7 @@ def plan_windows(
 
 def plan_slices(
     index: Index, series: np.ndarray, *, batch: int, accumulate: int, processes: int, key: tuple[int, ...]
-) -> list[list[list[list[Item]]]]:
+) -> Plan:
     """Steps of an epoch over shuffled slices, for the slice stage; the same nesting as `plan_epoch`."""
     owner = np.repeat(series, index.lengths[series])
     within = np.concatenate([np.arange(n) for n in index.lengths[series]])
@@ -173,7 +206,9 @@ def new_array(shape: tuple[int, ...]) -> np.ndarray:
     return np.empty(shape, np.int16)
 
 
-def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_array, *, neighbours: int = 0) -> Batch:
+def read_batch(
+    index: Index, items: Sequence[Item], allocate: Allocate = new_array, *, neighbours: int = 0
+) -> SliceBatch:
     """Decode the items' slices from the store into one stack.
 
     Args:
@@ -206,6 +241,26 @@ def read_batch(index: Index, items: Sequence[Item], allocate: Allocate = new_arr
         else:
             hu[row : row + n, :h, :w] = read_slices(path, start, start + n, expected=whole)
         row += n
-    labels, positions_mm = torch.from_numpy(item_labels(index, items)), item_positions(index, items)
-    counts = torch.tensor(lengths, dtype=torch.int64)
-    return Batch(list(items), torch.from_numpy(hu), counts, sizes, labels, positions_mm=positions_mm)
+    return SliceBatch(**_known(index, items), hu=torch.from_numpy(hu), sizes=sizes)
+
+
+def read_embeddings(index: Index, items: Sequence[Item], embeddings: np.ndarray) -> EmbeddingBatch:
+    """The items' rows of the embeddings (n_slices, D) of a whole set, stacked.
+
+    Args:
+        index: the prepared set.
+        items: which series, or slices of them.
+        embeddings: of every slice of the set, float32 or float16; may be a map of a file.
+    """
+    rows = np.asarray(embeddings[item_rows(index, items)], np.float32)
+    return EmbeddingBatch(**_known(index, items), embeddings=torch.from_numpy(rows))
+
+
+def _known(index: Index, items: Sequence[Item]) -> dict[str, Any]:
+    """What the tables say of the items: the fields of `Batch`."""
+    return {
+        "items": list(items),
+        "lengths": torch.tensor(item_lengths(index, items), dtype=torch.int64),
+        "labels": torch.from_numpy(item_labels(index, items)),
+        "positions_mm": item_positions(index, items),
+    }

@@ -1,8 +1,8 @@
 """Batches on their way to the device: decoded ahead by threads, and sent there while it computes.
 
 On a CPU the memory of batches is used again. On a GPU every thread owns one page-locked buffer, which it decodes into
-and sends from on a stream of its own; the thread waits for the copy, and the loop that trains waits for nothing. Only
-int16 is sent.
+and sends from on a stream of its own; the thread waits for the copy, and the loop that trains waits for nothing. Slices
+are sent as int16.
 """
 
 import threading
@@ -21,15 +21,16 @@ from ichseq.data.batches import Allocate, Batch
 from ichseq.devices import with_index
 
 T = TypeVar("T")
+B = TypeVar("B", bound=Batch)
 
 
 def feed(
     tasks: Sequence[T],
-    read: Callable[[T, Allocate], Batch],
+    read: Callable[[T, Allocate], B],
     *,
     threads: int,
     device: torch.device | str = "cpu",
-) -> Iterator[Batch]:
+) -> Iterator[B]:
     """The tasks' batches on the device, in order, up to threads + 1 of them read before they are asked for.
 
     Args:
@@ -44,7 +45,7 @@ def feed(
     device = with_index(torch.device(device))
     sender = _GpuSender(device, count()) if device.type == "cuda" else _CpuSender()
 
-    def fetch(task: T) -> Batch:
+    def fetch(task: T) -> B:
         return sender.send(read(task, sender.allocate))
 
     if threads == 0:
@@ -67,7 +68,7 @@ def feed(
 class _CpuSender:
     """For the CPU: batches are where they are needed as soon as they are read; their memory is used again.
 
-    New pages cost the system more than decoding into them, so an array whose batch nobody holds any more is taken for
+    New pages cost the system more than decoding into them, so the array of a batch that is no longer used is taken for
     the next one.
     """
 
@@ -86,10 +87,10 @@ class _CpuSender:
         weakref.finalize(array, self.free.append, buffer).atexit = False  # a tensor made of it holds the array
         return array
 
-    def send(self, batch: Batch) -> Batch:
+    def send(self, batch: B) -> B:
         return batch
 
-    def receive(self, batch: Batch) -> Batch:
+    def receive(self, batch: B) -> B:
         return batch
 
 
@@ -114,15 +115,14 @@ class _GpuSender(threading.local):
             self.buffer = torch.empty(size, dtype=torch.int16, pin_memory=True)
         return self.buffer[:size].numpy().reshape(shape)
 
-    def send(self, batch: Batch) -> Batch:
+    def send(self, batch: B) -> B:
         with torch.cuda.stream(self.stream):
             sent = batch.to(self.device)
         self.stream.synchronize()  # from here on the buffer is free for the next batch
         return sent
 
-    def receive(self, batch: Batch) -> Batch:
+    def receive(self, batch: B) -> B:
         current = torch.cuda.current_stream(self.device)
-        for tensor in (batch.hu, batch.labels, batch.boxes, batch.warp, batch.positions_mm):
-            if tensor is not None:
-                tensor.record_stream(current)  # its memory is another stream's, which must not take it back too soon
+        for tensor in batch.device_tensors().values():
+            tensor.record_stream(current)  # its memory is another stream's, which must not take it back too soon
         return batch

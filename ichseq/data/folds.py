@@ -65,8 +65,8 @@ def assign_folds(
 
 def too_many_folds(folds: int, patients: int) -> ConfigError:
     """The error for more folds than patients."""
-    held = counted(patients, "patient")
-    return ConfigError(f"{folds} folds asked for, but the source holds {held}; ask for at most {patients}")
+    source = f"the source holds {counted(patients, 'patient')}"
+    return ConfigError(f"{folds} folds asked for, but {source}; ask for at most {patients}")
 
 
 def _properties(labels: np.ndarray) -> np.ndarray:

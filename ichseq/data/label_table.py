@@ -1,4 +1,4 @@
-"""Label files: the long CSV of the RSNA 2019 set and a wide one, read into flat arrays and held against their rules.
+"""Label files: the long CSV of the RSNA 2019 set and a wide one, read into flat arrays and checked.
 
 long  ID,Label                 ID = <SOPInstanceUID>_<label>, six rows a slice (the competition's layout)
 wide  sop_uid,epidural,...     a row a slice; columns may be absent and cells empty: unknown
@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from ichseq.errors import DataError
-from ichseq.labels import LABELS, PREDICTION_COLUMNS
+from ichseq.labels import LABELS
+from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 _BLOCK_BYTES: Final = 16 << 20  # read at a time, so that 4.5 million rows never stand in memory as text
 _UID_NAMES: Final = ("sop_uid", "SOPInstanceUID")

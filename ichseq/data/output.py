@@ -5,15 +5,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ichseq.data.index import patients_of, read_settings, write_settings
+from ichseq.data.index_files import patients_of, read_settings, write_settings
 from ichseq.errors import ConfigError, DataError
-from ichseq.files import held
+from ichseq.files import PART, locked
 
+_LOCK: Final = ".lock"
 Identity = tuple[str, str, str]
 """PatientID, StudyInstanceUID and SeriesInstanceUID of a series."""
 
@@ -39,7 +40,7 @@ def check_output(
         raise DataError(f"{existing}: is a file, so nothing can be prepared there; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(f"{existing}: cannot be written (read-only, or not yours); choose another folder")
-    if not out.exists() or not _held(out):
+    if not out.exists() or not _content(out):
         return {}, False
     if not (out / "index.json").exists():
         raise DataError(f"{out}: holds other files, and no prepared set; choose a new or an empty folder")
@@ -67,9 +68,9 @@ def _keep_apart(source: Path, out: Path, source_shown: Path, out_shown: Path) ->
         raise DataError(f"{source_shown}: lies inside the output folder {out_shown}; choose a folder beside it")
 
 
-def _held(out: Path) -> list[str]:
-    """Names in the folder, less half-written files that a killed run left."""
-    return [name for name in os.listdir(out) if not name.endswith(".part")]
+def _content(out: Path) -> list[str]:
+    """Names in the folder, less the lock and half-written files that a killed run left."""
+    return [name for name in os.listdir(out) if name != _LOCK and not name.endswith(PART)]
 
 
 def _series_there(out: Path) -> dict[Identity, tuple[str, int]]:
@@ -104,15 +105,15 @@ def check_same_source(out: Path, there: dict[Identity, tuple[str, int]], found: 
 
 
 @contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Make the folder and hold it against a second run; a run that is killed lets go of it by itself.
+def alone(out: Path) -> Iterator[None]:
+    """Make the folder and keep a second run out of it; a run that is killed lets go of it by itself.
 
     Raises:
         DataError: it cannot be made, or another run is at work in it.
     """
     stack = ExitStack()
     try:
-        stack.enter_context(held(out, lambda: True))
+        stack.enter_context(locked(out / _LOCK, lambda: True))
     except InterruptedError:
         raise DataError(f"{out}: another `ichseq prepare` is at work there; wait until it ends") from None
     except OSError as error:
@@ -132,6 +133,7 @@ def discard(out: Path) -> None:
         if not read_settings(out)["finished"]:
             (out / "index.json").unlink()
             shutil.rmtree(out / "store", ignore_errors=True)
+            (out / _LOCK).unlink(missing_ok=True)
             out.rmdir()
 
 
@@ -143,8 +145,8 @@ def sweep(out: Path, used: set[str] | None = None) -> None:
         used: paths below it, as in series.parquet.
     """
     with suppress(OSError):
-        for path in [*out.glob("*.part"), *out.glob("store/*/*")]:
-            if path.name.endswith(".part") or (used is not None and path.relative_to(out).as_posix() not in used):
+        for path in [*out.glob(f"*{PART}"), *out.glob("store/*/*")]:
+            if path.name.endswith(PART) or (used is not None and path.relative_to(out).as_posix() not in used):
                 path.unlink(missing_ok=True)
         for folder in out.glob("store/*"):
             with suppress(OSError):  # not empty, as a rule

@@ -18,8 +18,8 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from ichseq.ct.archive import FileList, LeftOut
-from ichseq.ct.dicom import SliceError
+from ichseq.ct.archive import FileList
+from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.scan import Headers
 from ichseq.ct.series import Series, make_series
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
@@ -84,9 +84,9 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
 
 
 def end_with(parent: int) -> None:
-    """In a child process of `parent`: end when it does, even if it is killed and can tell nobody.
+    """In a child process of `parent`: end when it does, even if it is killed and cannot stop its workers.
 
-    A joblib worker whose parent is gone may else wait for work for ever, and hold its memory and terminal. Does nothing
+    A joblib worker whose parent is gone may else wait for work for ever, and keep its memory and terminal. Does nothing
     in the parent itself, nor in a worker that something else has started.
     """
     if os.getppid() == parent and parent not in _watched:

@@ -19,14 +19,15 @@ import joblib
 import numpy as np
 import pyarrow as pa
 
-from ichseq.ct.archive import FileList, LeftOut
-from ichseq.ct.scan import Headers, group_headers, scan_headers
-from ichseq.ct.series import list_files, nothing_usable
+from ichseq.ct.archive import FileList, list_files
+from ichseq.ct.left_out import LeftOut
+from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
 from ichseq.data import DEFAULT_FOLDS
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
-from ichseq.data.index import SERIES_SCHEMA, SLICES_SCHEMA, Index, patients_of, write_index
+from ichseq.data.index import Index
+from ichseq.data.index_files import SERIES_SCHEMA, SLICES_SCHEMA, patients_of, write_index
 from ichseq.data.label_table import LabelTable, read_labels
-from ichseq.data.output import Identity, begin, check_output, check_same_source, discard, locked, sweep
+from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, sweep
 from ichseq.data.packing import Packed, end_with, pack_groups
 from ichseq.data.store import write_whole
 from ichseq.data.summary import LabelCounts, Summary
@@ -81,9 +82,9 @@ def prepare(
     check = functools.partial(check_output, out, sources, folds=folds, seed=seed, labelled=table is not None)
     check()
     parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
-    tell = _Teller(progress, 2 * len(files))
+    work = _Progress(progress, 2 * len(files))
 
-    headers = _scan(files, parallel, tell)
+    headers = _scan(files, parallel, work)
     left_out = [*every_file.left_out, *headers.left_out]
     if not len(headers):
         raise nothing_usable(files, headers.dicom_files, left_out)
@@ -95,13 +96,13 @@ def prepare(
         "source": [item.resolve().name for item in sources],  # names alone: a path may say more than it should
         "labels": table and Path(table.name).name,
     }
-    with locked(out):
+    with alone(out):
         there, exists = check()  # again: another run may have finished a set here while the headers were read
         check_same_source(out, there, identities)
         sweep(out)
         if not exists:
             begin(out, **settings)
-        packed, read = _pack(files, headers, groups, out, parallel, tell, left_out)
+        packed, read = _pack(files, headers, groups, out, parallel, work, left_out)
         if not packed:
             discard(out)
             raise nothing_usable(files, headers.dicom_files, left_out)
@@ -113,30 +114,30 @@ def prepare(
         write_whole(out / "left_out.csv", _csv(left_out))
         write_index(out, series, slices, **settings)
         sweep(out, set(series["store"].to_pylist()))
-    tell.done()
+    work.done()
     index = Index.load(out)
     return Summary(index, left_out, counts, read, len(every_file) - len(files), index.n_patients - len(set(kept)))
 
 
-class _Teller:
-    """Counts work done and tells `progress`."""
+class _Progress:
+    """Counts work done and reports it to the function that the caller gave."""
 
     def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._at, self._total = progress, 0, total
+        self._report, self._done, self._total = progress, 0, total
 
     def add(self, count: int) -> None:
-        self._at += count
-        if self._progress is not None:
-            self._progress(self._at, self._total)
+        self._done += count
+        if self._report is not None:
+            self._report(self._done, self._total)
 
     def done(self) -> None:
-        self.add(self._total - self._at)
+        self.add(self._total - self._done)
 
 
 def _jobs(workers: int | None) -> int | None:
     if workers is not None:
         return workers
-    configured = joblib.parallel.get_active_backend()[1]  # what parallel_config asks for; 1 where nobody asked
+    configured = joblib.parallel.get_active_backend()[1]  # what parallel_config asks for; 1 where it was not used
     return None if configured not in (None, 1) else -1
 
 
@@ -171,7 +172,7 @@ def _beside(files: FileList, csv_number: int) -> np.ndarray:
     return inside
 
 
-def _scan(files: FileList, parallel: Any, tell: _Teller) -> Headers:
+def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
     step = min(_HEADERS_AT_ONCE, max(32, len(files) // 64))
     tasks = (
         joblib.delayed(_scan_piece)(files.take(slice(first, first + step)), first, os.getpid())
@@ -180,7 +181,7 @@ def _scan(files: FileList, parallel: Any, tell: _Teller) -> Headers:
     parts = []
     for part, count in parallel(tasks):
         parts.append(part)
-        tell.add(count)
+        work.add(count)
     headers = Headers.concatenate(parts)
     order = np.argsort(headers.numbers["file"], kind="stable")  # the workers end in any order
     kept = headers.take(order)
@@ -217,10 +218,10 @@ def _pack(
     groups: list[np.ndarray],
     out: Path,
     parallel: Any,
-    tell: _Teller,
+    work: _Progress,
     left_out: list[LeftOut],
 ) -> tuple[list[Packed], int]:
-    tell.add(len(files) - len(headers))
+    work.add(len(files) - len(headers))
     packed: list[Packed] = []
     read = 0
     folder = out.resolve()  # workers may stand elsewhere
@@ -231,7 +232,7 @@ def _pack(
         packed += found
         left_out += missing
         read += count
-        tell.add(done)
+        work.add(done)
     return sorted(packed, key=lambda item: item.order), read
 
 
@@ -294,6 +295,6 @@ def _with_folds(series: pa.Table, slices: pa.Table, *, folds: int, seed: int, ke
 def _csv(left_out: list[LeftOut]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(LeftOut._fields)
-    writer.writerows(left_out)
+    writer.writerow(("file", "reason"))
+    writer.writerows((item.file, item.reason) for item in left_out)
     return text.getvalue().encode("utf-8", "backslashreplace")

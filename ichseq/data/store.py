@@ -5,8 +5,7 @@ checksum of every slice, so that damage is an error and never a picture.
 """
 
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +14,14 @@ import blosc2
 import numpy as np
 
 from ichseq.errors import DataError, counted
-from ichseq.files import flush
+from ichseq.files import replacing
 from ichseq.windows import HU_RANGE
 
 CODEC: Final = "blosc2-zstd1-shuffle-1"
 """Names how a file is written; goes up with every change of it, so that older files are noticed."""
 
 _BLOCK_BYTES: Final = 128 * 1024  # decodes quickest and packs best of 64 KB to a whole slice, on a GE head CT
-blosc2.set_releasegil(True)  # so that threads decode side by side, and the loop that trains is not held up
+blosc2.set_releasegil(True)  # so that threads decode side by side, and the loop that trains need not wait
 _CPARAMS: Final = {
     "codec": blosc2.Codec.ZSTD,
     "clevel": 1,
@@ -51,9 +50,9 @@ class Stored:
 
 
 def write_series(path: Path, hu: np.ndarray | Iterable[np.ndarray], *, notes: dict[str, Any] | None = None) -> Stored:
-    """Write a series, clipped to labels.HU_RANGE; the same values and notes give the same bytes.
+    """Write a series, clipped to `windows.HU_RANGE`; the same values and notes give the same bytes.
 
-    The file appears whole or not at all. Only the compressed slices and one block are held in memory.
+    The file appears whole or not at all. Only the compressed slices and one block are in memory.
 
     Args:
         path: the file to write; its folder is made.
@@ -111,7 +110,6 @@ def read_slices(
     start: int = 0,
     stop: int | None = None,
     *,
-    rows: Sequence[int] | np.ndarray | None = None,
     out: np.ndarray | None = None,
     expected: tuple[int, int, int] | None = None,
 ) -> np.ndarray:
@@ -121,7 +119,6 @@ def read_slices(
         path: the series' file.
         start: first slice.
         stop: slice after the last one; None: to the end.
-        rows: slice numbers instead, in any order (start and stop then count for nothing).
         out: contiguous int16 array to decode into, (slices asked for, rows, columns); None: a new one.
         expected: (slices, rows, columns) of the whole series, as the index has it; None: not compared.
 
@@ -130,7 +127,6 @@ def read_slices(
 
     Raises:
         DataError: the file is missing, damaged or of another version, or not of the shape that is expected.
-        IndexError: a slice that the series does not have.
     """
     array, stored = _open(path)
     if expected is not None and stored.shape != expected:
@@ -138,10 +134,7 @@ def read_slices(
             f"{path}: holds {_shape_text(stored.shape)}, and the set's index says {_shape_text(expected)}; run "
             "`ichseq prepare` again"
         )
-    n = stored.shape[0]
-    wanted = np.arange(n)[start:stop] if rows is None else np.asarray(rows, np.int64)
-    if wanted.size and (wanted.min() < 0 or wanted.max() >= n):
-        raise IndexError(f"{path}: has slices 0 to {n - 1}; {wanted.min()} to {wanted.max()} were asked for")
+    wanted = range(stored.shape[0])[start:stop]
     if out is None:
         out = np.empty((len(wanted), *stored.shape[1:]), np.int16)
     elif out.shape != (len(wanted), *stored.shape[1:]) or out.dtype != np.int16 or not out.flags.c_contiguous:
@@ -149,10 +142,10 @@ def read_slices(
     try:
         for k, i in enumerate(wanted):
             # not schunk.decompress_chunk, which holds the interpreter's lock while it decodes
-            blosc2.decompress2(array.schunk.get_chunk(int(i)), dst=out[k], nthreads=1)
+            blosc2.decompress2(array.schunk.get_chunk(i), dst=out[k], nthreads=1)
     except Exception as error:  # blosc2 raises RuntimeError, ValueError and others on damaged bytes
         raise DataError(f"{path}: damaged ({type(error).__name__} while decoding it); {_DAMAGED}") from error
-    if not np.array_equal(_checksums(out), stored.sums[wanted]):
+    if not np.array_equal(_checksums(out), stored.sums[start:stop]):
         raise DataError(f"{path}: damaged (the checksum of a slice differs); {_DAMAGED}")
     return out
 
@@ -167,39 +160,19 @@ def read_stored(path: Path) -> Stored:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all: beside, flushed to disk, renamed into place.
+    """Write a file, and its folder, so that it is there whole or not at all (`ichseq.files.replacing`).
 
     Raises:
         DataError: it cannot be written; what stood there before is untouched.
     """
-    part = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o666 & ~_UMASK)  # mkstemp's files are their owner's alone
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        flush(path.parent)
-    except BaseException as error:  # Ctrl-C too
-        if part and os.path.exists(part):
-            os.unlink(part)
-        if not isinstance(error, OSError):
-            raise
+        with replacing(path, several_writers=True) as beside:  # a scheduler may give one task to two workers
+            beside.write_bytes(data)
+    except OSError as error:
         raise DataError(
             f"{path}: cannot be written ({error.strerror or error}); check the disk's free space and permissions"
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-_UMASK: Final = _umask()  # read once at import: reading it sets it for a moment, which other threads would see
 
 
 def _open(path: Path) -> tuple[blosc2.NDArray, Stored]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ichseq.ct.archive import LeftOut, count_reasons
+from ichseq.ct.left_out import LeftOut, count_reasons
 from ichseq.data.index import Index
 from ichseq.errors import counted
 from ichseq.labels import LABELS
@@ -80,13 +80,13 @@ class Summary:
         for k, label in enumerate(LABELS):
             share = f"{positive[k] / known[k]:.4f}" if known[k] else "-"
             lines.append(f"{label:<18}{positive[k]:>10,}{known[k]:>10,}{share:>12}")
-        said = (
+        remarks = (
             (labels.without_image, "labelled slices have no image"),
             (labels.without_label, "images have no label (all six unknown)"),
             (labels.partly, "images are partly labelled (the rest is masked in the loss)"),
             (labels.inconsistent, "labelled slices say `any` against their five kinds (kept as they stand)"),
         )
-        return lines + [f"{count:,} {what}" for count, what in said if count]
+        return lines + [f"{count:,} {what}" for count, what in remarks if count]
 
     def _fold_lines(self) -> list[str]:
         index = self.index

@@ -6,11 +6,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from ichseq.errors import ConfigError, DataError
+from ichseq.errors import ConfigError
 from ichseq.evaluation.bootstrap import BLOCK_NUMBERS, Floats, PatientSums, drawn_counts, interval_of
-from ichseq.evaluation.metrics import patients_of, read_columns
+from ichseq.evaluation.metrics import patients_of
 from ichseq.labels import LABEL_WEIGHTS, LABELS
-from ichseq.predictions.ensemble import KEY, refuse_twice, same_slices, same_truth
+from ichseq.predictions.check import check_columns, check_scorable, match_slices, merge_truth, refuse_duplicates
+from ichseq.predictions.schema import SLICE_KEY
 
 NAMES: Final = ("one table", "the other")
 """What messages call the two sides unless they are given names."""
@@ -26,7 +27,7 @@ def paired_difference(
     the difference is much narrower than the two losses' own. A label that only one table knows counts for both.
 
     Args:
-        one: a row a slice, with the columns of labels.PREDICTION_COLUMNS; true_<label> is NaN where unknown.
+        one: a row a slice, with the columns of `PREDICTION_COLUMNS`; true_<label> is NaN where unknown.
         other: the same slices, in any order.
         draws: bootstrap draws, at least 1.
         seed: seed of the bootstrap.
@@ -135,9 +136,9 @@ def _sums_by_patient(tables: Sequence[pd.DataFrame], names: Sequence[str]) -> tu
         if truth is None:
             truth = own_truth
         else:
-            rows = same_slices(first, table, names[0], name)
+            rows = match_slices(first, table, names[0], name)
             probability = probability[rows]
-            truth = same_truth(truth, own_truth[rows], first, name)
+            truth = merge_truth(truth, own_truth[rows], first, name)
         probabilities.append(probability)
     assert truth is not None
     # Sorted, so that the order of the rows does not decide which patient a draw means.
@@ -149,12 +150,7 @@ def _sums_by_patient(tables: Sequence[pd.DataFrame], names: Sequence[str]) -> tu
 
 
 def _read(table: pd.DataFrame, name: str) -> tuple[Floats, Floats]:
-    missing = [column for column in KEY if column not in table.columns]
-    if missing:
-        raise DataError(f"{name}: columns missing: {', '.join(missing)}; use a table written by ichseq")
-    try:
-        answer = read_columns(table)
-    except DataError as error:
-        raise DataError(f"{name}: {error}") from None
-    refuse_twice(name, table)
-    return answer
+    check_columns(table, SLICE_KEY, name)
+    values = check_scorable(table, name)
+    refuse_duplicates(table, name)
+    return values

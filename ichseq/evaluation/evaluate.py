@@ -1,4 +1,4 @@
-"""Evaluation of a run on the fold that it held out, or of all folds together."""
+"""Evaluation of a run on the patients that were kept for validation: of one fold, or of all folds together."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,11 +8,13 @@ import pandas as pd
 
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError, RunError, counted
-from ichseq.evaluation.metrics import EXAM_COLUMNS, evaluate_table
-from ichseq.inference.panel import Panel
+from ichseq.evaluation.score import score
+from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
-from ichseq.predictions.write import write_table
-from ichseq.runs.folders import bag_of, read_run, refuse_seen_patients, write_json
+from ichseq.predictions.check import count_shared_exams
+from ichseq.runs.folders import bag_of
+from ichseq.runs.patients import refuse_seen_patients
+from ichseq.runs.records import read_run, write_scored
 
 Progress = Callable[[int, int], object]
 
@@ -26,7 +28,7 @@ def evaluate_fold(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Predict the fold that a leaf held out and score it; writes predictions.parquet and metrics.json into the leaf.
+    """Predict the validation part of a leaf's fold and score it; both are written into the leaf.
 
     Args:
         leaf: of a run.
@@ -44,12 +46,10 @@ def evaluate_fold(
     if run["fold"] == ALL_PATIENTS:
         raise RunError(f"{leaf}: was trained on every patient, so that none is left to score it on; name a fold")
     refuse_seen_patients(leaf, index, run["fold"])
-    panel = Panel.load(bag_of(leaf, bag), tta, device)
-    table = predict_prepared(panel, index, index.validation_series(run["fold"]), progress=progress)
-    metrics = {"run": str(leaf), "fold": run["fold"], "bag": bag, "tta": list(tta), "data_key": index.key}
-    metrics |= {"phantom": index.phantom} | evaluate_table(table, run["prevalence"])
-    write_table(table, leaf / "predictions.parquet")
-    write_json(leaf / "metrics.json", metrics)
+    ensemble = ModelEnsemble.load(bag_of(leaf, bag), tta, device)
+    table = predict_prepared(ensemble, index, index.validation_series(run["fold"]), progress=progress)
+    metrics = score(table, [run["prevalence"]], index, run=str(leaf), fold=run["fold"], bag=bag, tta=list(tta))
+    write_scored(leaf, table, metrics)
     return table, metrics
 
 
@@ -62,33 +62,29 @@ def evaluate_all(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Score every fold's held-out predictions as one table; writes it beside the fold's leaves.
+    """Score every fold's validation predictions as one table; both are written beside the folds' leaves.
 
-    Each fold is predicted by the leaf that held it out, as `evaluate_fold` does it. The prior is the mean of the folds'
-    training prevalences.
+    Each fold is predicted by the leaf that did not train on it, as `evaluate_fold` does it. The prior is the mean of
+    the folds' training prevalences.
 
     Raises:
         RunError: a fold of the set has no leaf.
         DataError: an exam stands twice.
     """
     out = leaves[0].parent
-    leaves = [leaf for leaf in leaves if read_run(leaf)["fold"] != ALL_PATIENTS]  # it has held nobody out
-    there = {read_run(leaf)["fold"] for leaf in leaves}
-    missing = sorted(set(range(index.folds)) - there)
+    leaves = [leaf for leaf in leaves if read_run(leaf)["fold"] != ALL_PATIENTS]  # which kept no patient apart
+    runs = [read_run(leaf) for leaf in leaves]
+    missing = sorted(set(range(index.folds)) - {run["fold"] for run in runs})
     if missing:
         raise RunError(f"{out}: no run for fold {', '.join(map(str, missing))}; train it, or name one fold")
     asked: dict[str, Any] = {"bag": bag, "tta": tta, "device": device, "progress": progress}
     tables = [evaluate_fold(leaf, index, **asked)[0] for leaf in leaves]
-    twice = int(pd.concat([table[EXAM_COLUMNS].drop_duplicates() for table in tables]).duplicated().sum())
-    if twice:
-        raise DataError(f"{out}: {counted(twice, 'exam')} in more than one fold's table; let one leaf stand for a fold")
+    shared = count_shared_exams(tables)
+    if shared:
+        raise DataError(f"{out}: {counted(shared, 'exam')} in more than one fold's table; let one leaf stand for a "
+                        "fold")  # fmt: skip
     table = pd.concat(tables, ignore_index=True)
-    prevalences = [read_run(leaf)["prevalence"] for leaf in leaves]
-    columns = list(zip(*prevalences, strict=True))
-    prior = None if any(None in column for column in columns) else [sum(c) / len(c) for c in columns]
-    metrics = {"run": str(out), "fold": "all", "bag": bag, "tta": list(tta), "data_key": index.key}
-    metrics["phantom"] = index.phantom
-    metrics |= evaluate_table(table, prior)
-    write_table(table, out / "predictions.parquet")
-    write_json(out / "metrics.json", metrics)
+    prevalences = [run["prevalence"] for run in runs]
+    metrics = score(table, prevalences, index, run=str(out), fold="all", bag=bag, tta=list(tta))
+    write_scored(out, table, metrics)
     return table, metrics

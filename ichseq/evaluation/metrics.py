@@ -17,9 +17,8 @@ from ichseq.evaluation.bootstrap import (
     clipped_probability,
 )
 from ichseq.labels import LABEL_WEIGHTS, LABELS
-
-EXAM_COLUMNS: Final = ["patient_id", "study_uid", "series_uid"]
-"""What tells an exam: a SeriesInstanceUID alone may stand in several patients' scans."""
+from ichseq.predictions.check import check_scorable
+from ichseq.predictions.schema import exam_numbers
 
 FULL_DRAWS_SLICES: Final = 200_000
 """Above this many slices the bootstrap draws less often, so that it stays under a minute."""
@@ -36,7 +35,7 @@ def evaluate_table(
     The weighted log loss is that of the RSNA 2019 competition: probabilities clipped, `any` weighing twice, the mean
     over every known (slice, label) entry. The prior answers every slice with the training prevalence, which is what a
     model that learned nothing would reach; `ratio_to_prior` below 1 means that something was learned. An exam is a
-    series, told by patient, study and series: positive if any slice is, negative if all slices are known and negative,
+    series, known by its `ExamId`: positive if any slice is, negative if all slices are known and negative,
     and left out otherwise; its score is the highest p(any) of its slices.
 
     Intervals are 95 % percentile intervals of a bootstrap over patients, since slices of a patient are alike; where
@@ -44,7 +43,7 @@ def evaluate_table(
     (such as an AUC without a positive) is left out of that value's interval.
 
     Args:
-        table: a row a slice, with the columns of labels.PREDICTION_COLUMNS; true_<label> is NaN where unknown.
+        table: a row a slice, with the columns of `PREDICTION_COLUMNS`; true_<label> is NaN where unknown.
         prevalence: fraction of positive training slices in the order of LABELS; None where unknown.
         draws: bootstrap draws, at least 1; fewer are made above 200,000 slices.
         seed: seed of the bootstrap.
@@ -59,7 +58,7 @@ def evaluate_table(
         DataError: columns missing, no truth at all, a probability that is empty or outside 0..1, a truth other than 0,
             1 or empty, or a prevalence that is not six fractions.
     """
-    probability, truth = read_columns(table)
+    probability, truth = check_scorable(table)
     prior = _read_prevalence(prevalence)
     patient, patients = pd.factorize(patients_of(table), use_na_sentinel=False)
     exam_patient, exam_score, exam_truth = _exams(table, patient, probability, truth)
@@ -89,48 +88,6 @@ def evaluate_table(
     return result
 
 
-def read_columns(table: pd.DataFrame) -> tuple[Floats, Floats]:
-    """Probabilities and truth as float64 (slices, 6); truth is NaN where unknown.
-
-    Raises:
-        DataError: as `evaluate_table` does.
-    """
-    true_columns = [f"true_{label}" for label in LABELS]
-    missing = [c for c in (*EXAM_COLUMNS, *LABELS, *true_columns) if c not in table.columns]
-    if missing:
-        raise DataError(f"prediction table: columns missing: {', '.join(missing)}; use a table written by ichseq")
-    probability = np.stack([_numbers(table, label) for label in LABELS], axis=1)
-    truth = np.stack([_numbers(table, column) for column in true_columns], axis=1)
-    for k, label in enumerate(LABELS):
-        column = probability[:, k]
-        if np.isnan(column).any():
-            raise DataError(
-                f"prediction table: column {label} is empty in {int(np.isnan(column).sum())} of {len(column)} rows; "
-                "every slice needs a probability"
-            )
-        outside = column[(column < 0) | (column > 1)]
-        if outside.size:
-            raise DataError(
-                f"prediction table: column {label} holds {outside[0]:g}, outside 0 to 1; give probabilities, not logits"
-            )
-        known = truth[~np.isnan(truth[:, k]), k]
-        odd = known[(known != 0) & (known != 1)]
-        if odd.size:
-            raise DataError(f"prediction table: column true_{label} holds {odd[0]:g}; the truth is 0, 1 or empty")
-    if np.isnan(truth).all():
-        raise DataError(
-            "prediction table: no slice has a known label (all true_ columns are empty); evaluate with labels"
-        )
-    return probability, truth
-
-
-def _numbers(table: pd.DataFrame, column: str) -> Floats:
-    try:
-        return pd.to_numeric(table[column]).to_numpy(dtype=np.float64, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"prediction table: column {column} holds something that is not a number") from error
-
-
 def _read_prevalence(prevalence: Sequence[float | None] | None) -> Floats:
     """Prevalence as float64 (6,), NaN where unknown."""
     if prevalence is None:
@@ -154,7 +111,7 @@ def _exams(
             "unknown": np.isnan(truth[:, k]),
         }
     )
-    exams = slices.groupby(table.groupby(EXAM_COLUMNS, dropna=False, sort=False).ngroup().to_numpy()).agg(
+    exams = slices.groupby(exam_numbers(table)).agg(
         {"patient": "first", "score": "max", "truth": "max", "unknown": "any"}
     )
     # One unlabelled slice may be the one that bleeds, so an exam counts as negative only if all of it is known.

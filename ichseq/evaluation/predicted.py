@@ -1,18 +1,23 @@
-"""What runs predicted of the patients they held out, brought together for a blend."""
+"""What runs predicted of the patients kept for validation, brought together for a blend, blended and scored."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ichseq.errors import DataError, RunError, counted
-from ichseq.labels import LABELS
-from ichseq.predictions.ensemble import read_table
-from ichseq.runs.folders import find_leaves, read_run
+from ichseq.evaluation.score import Prevalence, score
+from ichseq.labels import CLIP_PROBABILITY
+from ichseq.predictions.blend import blend
+from ichseq.predictions.check import count_shared_exams
+from ichseq.predictions.read import read_table
+from ichseq.predictions.schema import has_truth
+from ichseq.predictions.smooth import By, Smoothing, clip, smooth_by_name
+from ichseq.runs.folders import find_leaves
+from ichseq.runs.names import folds_text
+from ichseq.runs.records import data_key_of, read_predictions, read_run
 
 _TABLES = (".csv", ".parquet")
 
@@ -33,7 +38,39 @@ class Predicted:
     table: pd.DataFrame
     data_key: str | None = None
     folds: tuple[int, ...] = ()
-    prevalences: tuple[Sequence[float | None], ...] = ()
+    prevalences: tuple[Prevalence, ...] = ()
+
+
+def blend_predicted(
+    every: Sequence[Predicted],
+    weights: Sequence[float] | None = None,
+    *,
+    smoothing: Smoothing = "none",
+    by: By = "series",
+    least: float = CLIP_PROBABILITY,
+) -> tuple[pd.DataFrame, dict[str, Any] | None]:
+    """Blend, smooth and clip what was brought together, and score it where a label is known.
+
+    Args:
+        every: predictions over the same slices.
+        weights: one for each; None: all alike.
+        smoothing: over 3 neighbouring slices.
+        by: neighbours of a series, or of all a patient's slices.
+        least: probabilities are clipped to [least, 1 - least].
+
+    Returns:
+        The table, and its figures as `score` gives them; None without truth.
+
+    Raises:
+        ConfigError: weights, smoothing or clipping that do not fit.
+        RunError: predictions of different data sets or folds.
+        DataError: predictions of other slices, or with another truth.
+    """
+    refuse_unlike(every)
+    table = blend([one.table for one in every], weights, [one.name for one in every])
+    table = clip(smooth_by_name(table, smoothing, by=by), least)
+    prevalences = [prevalence for one in every for prevalence in one.prevalences]
+    return table, score(table, prevalences) if has_truth(table) else None
 
 
 def find_predicted(path: Path) -> Predicted:
@@ -49,39 +86,27 @@ def find_predicted(path: Path) -> Predicted:
     if path.is_file() or path.suffix in _TABLES:
         return Predicted(str(path), read_table(path))
     leaves = find_leaves(path)
-    runs = [read_run(leaf) for leaf in leaves]
-    missing = [leaf for leaf in leaves if not (leaf / "predictions.parquet").is_file()]
-    if missing:
-        fold = runs[leaves.index(missing[0])]["fold"]
-        raise RunError(
-            f"{missing[0]}: no predictions.parquet; run `ichseq evaluate --fold {fold} --run {missing[0]}` first"
-        )
-    keys = [_data_key(leaf, run) for leaf, run in zip(leaves, runs, strict=True)]
+    tables = [read_predictions(leaf) for leaf in leaves]
+    keys = [data_key_of(leaf) for leaf in leaves]
     for leaf, key in zip(leaves, keys, strict=True):
         if key != keys[0]:
             raise RunError(f"{leaves[0]} and {leaf} were evaluated on different data sets; evaluate them on the same")
-    table = pd.concat([read_table(leaf / "predictions.parquet") for leaf in leaves], ignore_index=True)
-    twice = table.duplicated(["series_uid", "sop_uid"])
-    if twice.any():
-        number = counted(table[twice]["series_uid"].nunique(), "exam")
-        raise DataError(f"{path}: {number} in more than one fold; evaluate its folds on one prepared set")
-    prevalences = tuple(run.get("prevalence") or [None] * len(LABELS) for run in runs)
-    return Predicted(str(path), table, keys[0], tuple(run["fold"] for run in runs), prevalences)
-
-
-def _data_key(leaf: Path, run: dict[str, Any]) -> str | None:
-    """The key of the set that was predicted; where nothing says so, of the one that the run was trained on."""
-    file = leaf / "metrics.json"
-    if not file.is_file():
-        return run.get("data_key")
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))["data_key"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RunError(f"{file}: can't be read ({type(error).__name__}); run `ichseq evaluate` again") from None
+    shared = count_shared_exams(tables)
+    if shared:
+        raise DataError(f"{path}: {counted(shared, 'exam')} in more than one fold; evaluate its folds on one prepared "
+                        "set")  # fmt: skip
+    runs = [read_run(leaf) for leaf in leaves]
+    return Predicted(
+        str(path),
+        pd.concat(tables, ignore_index=True),
+        keys[0],
+        tuple(run["fold"] for run in runs),
+        tuple(run.get("prevalence") for run in runs),
+    )
 
 
 def refuse_unlike(every: Sequence[Predicted]) -> None:
-    """Refuse what can't be blended, as far as the runs tell; `ensemble.blend` looks at the slices.
+    """Refuse what can't be blended, as far as the runs tell; `blend` looks at the slices.
 
     Raises:
         RunError: two are of different data sets or folds.
@@ -96,19 +121,6 @@ def refuse_unlike(every: Sequence[Predicted]) -> None:
     for one in with_folds[1:]:
         if one.folds != with_folds[0].folds:
             raise RunError(
-                f"{with_folds[0].name} ({_folds(with_folds[0])}) and {one.name} ({_folds(one)}) are of different "
-                "folds; blend runs of the same folds"
+                f"{with_folds[0].name} ({folds_text(with_folds[0].folds)}) and {one.name} ({folds_text(one.folds)}) "
+                "are of different folds; blend runs of the same folds"
             )
-
-
-def _folds(one: Predicted) -> str:
-    return f"fold{'s' * (len(one.folds) > 1)} {', '.join(map(str, one.folds))}"
-
-
-def mean_prevalence(every: Sequence[Predicted]) -> list[float | None] | None:
-    """Mean of the training prevalences of all runs and folds, None for a label where one is not known."""
-    rows = [prevalence for one in every for prevalence in one.prevalences]
-    if not rows:
-        return None
-    means = np.array(rows, dtype=np.float64).mean(axis=0)
-    return [None if np.isnan(mean) else float(mean) for mean in means]

@@ -8,10 +8,11 @@ from typing import Final
 from ichseq.errors import ConfigError, DataError, counted
 from ichseq.evaluation.compare import paired_difference_of_seeds
 from ichseq.evaluation.report import figure_of, interval_text, markdown_table, number_text
-from ichseq.experiment.finished import Experiment, Measured, folds_text, read_experiments
 from ichseq.files import write_text
 from ichseq.labels import LABELS
+from ichseq.runs.experiments import ExperimentResult, Measured, read_results
 from ichseq.runs.log import commit, versions
+from ichseq.runs.names import folds_text
 
 _HEAD: Final = (
     "Experiment",
@@ -61,13 +62,13 @@ def write_results(
         DataError: there is no experiment, one of its files is missing or damaged, or `out` can't be written.
         ConfigError: the reference is no experiment of the folder, or no part of the table.
     """
-    every = read_experiments(folder)
+    every = read_results(folder)
     shared = _most_frequent(every, reference)
     kept = sorted((one for one in every if one.measured_on == shared), key=lambda one: (one.loss, one.name))
     compared_with = _named(reference, every, shared, folder)
     for one in every:
         if compared_with is None or one not in kept:
-            one.table()  # only looked at: a damaged one must not pass for a whole one
+            one.table()  # read to be checked: a damaged one must not pass for a whole one
     parts = [
         "# Experiments on the same patients: what each system reached on folds that it never saw, and what it cost",
         *_facts(kept, command, machine),
@@ -88,14 +89,16 @@ def write_results(
         raise DataError(f"{out}: can't be written ({error.strerror}); name another file") from None
 
 
-def _most_frequent(every: Sequence[Experiment], reference: str | None) -> Measured:
+def _most_frequent(every: Sequence[ExperimentResult], reference: str | None) -> Measured:
     """What most experiments were measured on; of equally many, what the reference was, or the first by name."""
     often = Counter(one.measured_on for one in every)
     of_reference = [one.measured_on for one in every if reference in (one.name, one.system)]
     return max([*of_reference, *often], key=lambda one: often[one])  # max takes the first of equals
 
 
-def _named(name: str | None, every: Sequence[Experiment], shared: Measured, folder: Path) -> Experiment | None:
+def _named(
+    name: str | None, every: Sequence[ExperimentResult], shared: Measured, folder: Path
+) -> ExperimentResult | None:
     if name is None:
         return None
     named = [one for one in every if name in (one.name, one.system)]
@@ -108,7 +111,7 @@ def _named(name: str | None, every: Sequence[Experiment], shared: Measured, fold
     return named[0]
 
 
-def _facts(kept: Sequence[Experiment], command: str, machine: str) -> list[str]:
+def _facts(kept: Sequence[ExperimentResult], command: str, machine: str) -> list[str]:
     """What was run, where, and on what; what is not known is left out."""
     of = kept[0].metrics
     with_versions = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -127,7 +130,7 @@ def _facts(kept: Sequence[Experiment], command: str, machine: str) -> list[str]:
     return [f"    {command}", lines] if command else [lines]
 
 
-def _row(one: Experiment) -> tuple[str, ...]:
+def _row(one: ExperimentResult) -> tuple[str, ...]:
     figures = ("ratio_to_prior", *(f"labels.{label}.auc" for label in LABELS), "exam.auc_any")
     return (
         _cell(one.name) + " (quick)" * one.metrics["quick"],
@@ -139,7 +142,7 @@ def _row(one: Experiment) -> tuple[str, ...]:
     )
 
 
-def _costs(one: Experiment) -> list[str]:
+def _costs(one: ExperimentResult) -> list[str]:
     """Passes, slices trained, slices embedded, steps, seconds; dashes if nothing was trained, as for a blend."""
     if not one.stages:
         return ["-"] * 5
@@ -148,9 +151,9 @@ def _costs(one: Experiment) -> list[str]:
     return [f"{passes / len(one.measured_on.folds):.1f}", *whole, f"{seconds:,.0f}"]
 
 
-def _comparison(kept: Sequence[Experiment], reference: Experiment) -> list[str]:
+def _comparison(kept: Sequence[ExperimentResult], reference: ExperimentResult) -> list[str]:
     """The section that compares each system with the reference's; several seeds of one are taken together."""
-    systems: dict[str, list[Experiment]] = {}
+    systems: dict[str, list[ExperimentResult]] = {}
     for one in kept:
         systems.setdefault(one.system, []).append(one)
     with_tables = [one.table() for one in systems.pop(reference.system)]

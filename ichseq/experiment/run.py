@@ -10,7 +10,6 @@ The key is a hash of everything that decides the training: settings, set, and th
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
@@ -19,30 +18,27 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 import ichseq
 from ichseq.config import Config
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError, counted
-from ichseq.evaluation.metrics import evaluate_table
+from ichseq.evaluation.score import score
 from ichseq.experiment.spec import Spec
-from ichseq.files import write_text
-from ichseq.inference.panel import Panel
+from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.phantom import generator_hash
-from ichseq.predictions.ensemble import MEAN, WEIGHTED, blend, clip, smooth
-from ichseq.predictions.write import write_table
-from ichseq.runs.folders import MODELS, bag_of, fold_name, leaf_of, read_run, write_json
+from ichseq.predictions.blend import blend
+from ichseq.predictions.smooth import clip, smooth_by_name
+from ichseq.runs.experiments import results_folder, write_description
+from ichseq.runs.folders import bag_of, checkpoints_of, leaf_of
+from ichseq.runs.names import fold_name
+from ichseq.runs.records import read_history, read_run, write_scored
 from ichseq.training.checkpoint import MAY_CHANGE, has_checkpoint
-from ichseq.training.engine import train
+from ichseq.training.stages import STAGE_CLASSES
+from ichseq.training.train import train_stage
 
 Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
-
-
-def results_folder(runs: Path, test: bool) -> Path:
-    """Where results lie; those of another set apart, so that one table holds one kind."""
-    return runs / ("results-test" if test else "results")
 
 
 class Runner:
@@ -51,7 +47,7 @@ class Runner:
     Attributes:
         data: folder of the set; `index` is its index.
         runs: folder for trainings and results.
-        test: folder of another set, which is scored instead of the folds held out; `test_index` is its index.
+        test: folder of another set, which is scored instead of the folds' validation parts; `test_index` is its index.
         quick: whether the specs are quick ones; noted with the results.
         costs: a row for each training that the experiment stands on, whether it was done now or found.
         models: folders of the models that answer for it.
@@ -85,66 +81,56 @@ class Runner:
         """Everything that an experiment asks for.
 
         Returns:
-            The folder of its results. Trained on all patients, so that nobody is left to score it on, an experiment has
+            The folder of its results. Trained on all patients, so that none is left to score it on, an experiment has
             no table and no figures, but its models can be asked: `ichseq predict --run` takes the folder.
 
         Raises:
             ConfigError: a fold that does not exist.
             DataError: the set has too few patients for its folds.
-            RunError: as `train`.
+            RunError: as `train_stage`.
         """
         self.costs, self.models = [], []
         folds = spec.fold_numbers(self.index.folds)
         self._check_folds(folds)
-        scored = self.test_index or self.index
         system = f"{spec.name}-quick" if self.quick else spec.name
-        out = results_folder(self.runs, self.test_index is not None) / (
-            system if spec.seed is None else f"{system}-seed{spec.seed}"
-        )
+        name = system if spec.seed is None else f"{system}-seed{spec.seed}"
+        out = results_folder(self.runs, self.test_index is not None) / name
         if folds == [ALL_PATIENTS]:
             for part in spec.parts or [spec]:
                 self._trained_models(part, 0, ALL_PATIENTS)
             self._describe(spec, out)
             return out
         table = clip(self._table(spec, folds), spec.plan.clip)
-        known = [self.index.prevalence(self.index.training_series(fold)) for fold in folds]
-        prior = np.mean(known, axis=0)
-        metrics = {
-            "name": out.name,
-            "system": system,
-            "folds": folds,
-            "data_key": scored.key,
-            "data_series": scored.n_series,
-            "trained_on": self.index.key,
-            "recipe": spec.recipe,
-        }
-        metrics |= {"quick": self.quick, "phantom": scored.phantom}
-        if scored.phantom:
-            metrics["generator"] = generator_hash()
-        metrics |= evaluate_table(table, None if np.isnan(prior).any() else prior.tolist())
+        identity = {"name": name, "system": system, "folds": folds, "recipe": spec.recipe}
+        metrics = self._score(table, folds, identity)
         self._describe(spec, out)
-        write_table(table, out / "predictions.parquet")
-        write_json(out / "metrics.json", metrics)
+        write_scored(out, table, metrics)
         return out
+
+    def _score(self, table: pd.DataFrame, folds: list[int], identity: dict[str, Any]) -> dict[str, Any]:
+        scored = self.test_index or self.index
+        identity = identity | {"data_series": scored.n_series, "trained_on": self.index.key, "quick": self.quick}
+        if scored.phantom:
+            identity["generator"] = generator_hash()
+        return score(table, [self._prevalence(fold) for fold in folds], scored, **identity)
+
+    def _prevalence(self, fold: int) -> list[float | None]:
+        """Of the six labels in a fold's training part, None where no label is known."""
+        shares = self.index.prevalence(self.index.training_series(fold))
+        return [None if np.isnan(share) else float(share) for share in shares]
 
     def _describe(self, spec: Spec, out: Path) -> None:
         """Write what the results stand on: the experiment as it was put together, its models and what they cost."""
-        out.mkdir(parents=True, exist_ok=True)
-        for name in ("metrics.json", "predictions.parquet"):
-            (out / name).unlink(missing_ok=True)  # of another time, with other folds perhaps
-        described = {"experiment": asdict(spec.plan), **spec.sections}
-        write_text(out / "experiment.yaml", yaml.safe_dump(json.loads(json.dumps(described)), sort_keys=False))
-        write_json(out / "cost.json", {"stages": list({row["leaf"]: row for row in self.costs}.values())})
-        write_json(out / MODELS, {"models": [os.path.relpath(folder, out) for folder in self.models]})
+        write_description(out, {"experiment": asdict(spec.plan), **spec.sections}, self.costs, self.models)
 
     def _check_folds(self, folds: list[int]) -> None:
         for fold in folds:
             if fold != ALL_PATIENTS and not len(self.index.validation_series(fold)):
-                raise DataError(f"{self.index.folder}: nobody is in fold {fold}; the set has too few patients for its "
-                                f"{self.index.folds} folds: prepare more, or with fewer folds")  # fmt: skip
+                raise DataError(f"{self.index.folder}: no patient is in fold {fold}; the set has too few patients for "
+                                f"its {self.index.folds} folds: prepare more, or with fewer folds")  # fmt: skip
 
     def _table(self, spec: Spec, folds: list[int]) -> pd.DataFrame:
-        """Predictions of the folds' held-out series, blended and smoothed."""
+        """Predictions of the folds' validation series, blended and smoothed."""
         if spec.parts:
             tables = [self._table(part, part.fold_numbers(self.index.folds)) for part in spec.parts]
             table = blend(tables, None, [part.name for part in spec.parts])
@@ -154,18 +140,16 @@ class Runner:
                 table = pd.concat(tables, ignore_index=True)
             else:  # every fold's models have answered for all of it
                 table = blend(tables, None, [fold_name(fold) for fold in folds])
-        if spec.plan.smooth == "none":
-            return table
-        return smooth(table, WEIGHTED if spec.plan.smooth == "weighted" else MEAN)
+        return smooth_by_name(table, spec.plan.smooth)
 
     def _answers(self, spec: Spec, place: int, fold: int) -> pd.DataFrame:
         folders = self._trained_models(spec, place, fold)
-        panel = Panel.load(folders, spec.plan.tta)
+        ensemble = ModelEnsemble.load(folders, spec.plan.tta)
         index, series = self.index, self.index.validation_series(fold)
         if self.test_index is not None:
             index, series = self.test_index, np.arange(self.test_index.n_series)
         with self.bar(f"{spec.name}: predict {fold_name(fold)}", "series") as progress:
-            return predict_prepared(panel, index, series, progress=progress)
+            return predict_prepared(ensemble, index, series, progress=progress)
 
     def _trained_models(self, spec: Spec, place: int, fold: int) -> list[Path]:
         """Folders of the models that answer for a fold, trained where they are not there yet."""
@@ -191,16 +175,16 @@ class Runner:
 
     def _trained(self, stage: str, fold: int, config: Config, run: Path, start: Path | None) -> Path:
         leaf = leaf_of(run, stage, fold)
-        begun = has_checkpoint(leaf / "last")
+        begun = has_checkpoint(checkpoints_of(leaf))
         if begun and read_run(leaf).get("finished"):
             return leaf
-        return train(config, stage, data=self.data, fold=fold, out=run, init=start, resume=begun)
+        return train_stage(config, stage, data=self.data, fold=fold, out=run, init=start, resume=begun)
 
     def _cost(self, leaf: Path, stage: str, fold: int, views: int) -> dict[str, Any]:
-        history, run = pd.read_csv(leaf / "history.csv"), read_run(leaf)
+        history, run = read_history(leaf), read_run(leaf)
         slices = int(history["slices"].sum())
         whole = int(self.index.lengths[self.index.training_series(fold)].sum())
-        frozen = stage == "frozen"
+        frozen = not STAGE_CLASSES[stage].trains("backbone")
         return {
             "stage": stage, "fold": fold, "epochs": len(history), "passes": round(slices / whole, 3),
             "slices": 0 if frozen else slices, "embedded_slices": views * self.index.n_slices if frozen else 0,

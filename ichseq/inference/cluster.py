@@ -8,50 +8,51 @@ from pathlib import Path
 import joblib
 
 from ichseq.ct.series import Series
-from ichseq.inference.panel import Panel
-from ichseq.inference.predict import Predicting, SeriesPrediction, predict_series
+from ichseq.inference.model_ensemble import ModelEnsemble
+from ichseq.inference.predict import Predictor, SeriesPrediction, predict_series
+from ichseq.runs.names import MODEL, WEIGHTS
 
-_Leaf = tuple[str, tuple[int, ...]]  # folder of a model, and the state of its files
+_Folder = tuple[str, tuple[int, ...]]  # folder of a model, and the state of its files
+_Key = tuple[tuple[_Folder, ...], tuple[str, ...]]  # models, and the views that they are asked for
 
 
-def predict_there(leaves: Sequence[Path], tta: Sequence[str] = ()) -> Predicting:
+def predict_distributed(folders: Sequence[Path], tta: Sequence[str] = ()) -> Predictor:
     """Predicting where `joblib.parallel_config` says; each worker loads the models once, and again if they change.
 
     Args:
-        leaves: folders of trained models, which the workers see under the same paths.
-        tta: as for `Panel`.
+        folders: of trained models, which the workers see under the same paths.
+        tta: as for `ModelEnsemble`.
     """
 
-    def predicting(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
-        wanted = tuple(_state(leaf.resolve()) for leaf in leaves)
+    def predictor(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
+        key = (tuple(_state(folder.resolve()) for folder in folders), tuple(tta))
         parallel = joblib.Parallel(return_as="generator")
-        return parallel(joblib.delayed(_predict)(wanted, tuple(tta), series) for series in found)
+        return parallel(joblib.delayed(_predict)(key, series) for series in found)
 
-    return predicting
+    return predictor
 
 
-def _state(leaf: Path) -> _Leaf:
+def _state(folder: Path) -> _Folder:
     """The folder with age and size of its files: a worker lives long, and may have loaded what stood there before."""
     try:
-        status = [os.stat(leaf / name) for name in ("weights.safetensors", "model.json")]
+        status = [os.stat(folder / name) for name in (WEIGHTS, MODEL)]
     except OSError:  # loading them says what is wrong
         status = []
-    return str(leaf), tuple(number for one in status for number in (one.st_mtime_ns, one.st_size))
+    return str(folder), tuple(number for one in status for number in (one.st_mtime_ns, one.st_size))
 
 
-def _predict(wanted: tuple[_Leaf, ...], tta: tuple[str, ...], series: Series) -> SeriesPrediction:
-    return predict_series(_panel(wanted, tta), series)
+def _predict(key: _Key, series: Series) -> SeriesPrediction:
+    return predict_series(_load(key), series)
 
 
-_loaded: dict[
-    tuple[tuple[_Leaf, ...], tuple[str, ...]], Panel
-] = {}  # of the last run asked for alone: models are large
+_loaded: dict[_Key, ModelEnsemble] = {}  # the last ones asked for alone: models are large
 _loading = threading.Lock()
 
 
-def _panel(wanted: tuple[_Leaf, ...], tta: tuple[str, ...]) -> Panel:
+def _load(key: _Key) -> ModelEnsemble:
     with _loading:
-        if (wanted, tta) not in _loaded:
+        if key not in _loaded:
             _loaded.clear()
-            _loaded[wanted, tta] = Panel.load([Path(path) for path, _ in wanted], tta)
-        return _loaded[wanted, tta]
+            folders, tta = key
+            _loaded[key] = ModelEnsemble.load([Path(path) for path, _ in folders], tta)
+        return _loaded[key]

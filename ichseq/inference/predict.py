@@ -10,18 +10,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ichseq.ct.archive import LeftOut, count_reasons
-from ichseq.ct.dicom import SliceError
+from ichseq.ct.left_out import LeftOut, SliceError, count_reasons
 from ichseq.ct.order import Order
 from ichseq.ct.series import Series
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
-from ichseq.inference.panel import Panel
-from ichseq.inference.sources import EXPECTED, load_sources
+from ichseq.inference.model_ensemble import ModelEnsemble
+from ichseq.inference.sources import load_sources
 from ichseq.model import Model
-from ichseq.predictions.write import exam_row, slice_table
+from ichseq.predictions.schema import ExamId, exam_rows, slice_rows
 
 PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their answers mean nothing on real ones"
 
@@ -29,7 +28,7 @@ _PIECE = 64  # slices of a series that are read and embedded at a time
 
 
 def phantom_note(models: Iterable[Model]) -> str | None:
-    """What every prediction of these models has to say, if any of them was trained on phantoms."""
+    """What a person should know of every prediction of these models: that one was trained on phantoms, if so."""
     return PHANTOM_NOTE if any(model.trained_on.get("phantom") for model in models) else None
 
 
@@ -39,7 +38,7 @@ class SeriesPrediction:
 
     Attributes:
         table: its slices' rows; None if no slice can be read.
-        warnings: what is odd about it.
+        warnings: what a person should know of it.
         unread: slices that can't be read.
     """
 
@@ -48,57 +47,58 @@ class SeriesPrediction:
     unread: list[LeftOut]
 
 
-def predict_series(panel: Panel, series: Series) -> SeriesPrediction:
+def predict_series(ensemble: ModelEnsemble, series: Series) -> SeriesPrediction:
     """Predict one series, in pieces: of a long one no more is in memory than of a short one, embeddings aside.
 
     The slices that can't be read are left out, and listed.
     """
-    return _answer(panel, *_readable(panel, series))
+    return _answer(ensemble, *_readable(ensemble, series))
 
 
 _Read = tuple[Series | None, list[Tensor | None], list[LeftOut]]
 
 
-def _readable(panel: Panel, series: Series) -> _Read:
+def _readable(ensemble: ModelEnsemble, series: Series) -> _Read:
     """The series less what can't be read, its crop boxes, and what was left out."""
-    bodies = panel.bodies(series.shape[1:])
-    whole, unread = series.readable(lambda hu: panel.look(bodies, hu))
-    return whole, panel.boxes(bodies), unread
+    bodies = ensemble.empty_bodies(series.shape[1:])
+    whole, unread = series.readable(lambda hu: ensemble.add_body(bodies, hu))
+    return whole, ensemble.crop_boxes(bodies), unread
 
 
-def _answer(panel: Panel, whole: Series | None, boxes: Sequence[Tensor | None], unread: list[LeftOut]
-            ) -> SeriesPrediction:  # fmt: skip
+def _answer(
+    ensemble: ModelEnsemble, whole: Series | None, boxes: Sequence[Tensor | None], unread: list[LeftOut]
+) -> SeriesPrediction:
     """Predict what `_readable` gave; a slice that fails at its second reading is left out, and the series redone."""
     lost = 0  # slices that were read once, and then not again
     while whole is not None:
         try:
-            table = _table(panel, whole, boxes)
+            table = _table(ensemble, whole, boxes)
             later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
             return SeriesPrediction(table, [*whole.warnings, *later], unread)
         except SliceError as error:
-            unread, lost = [*unread, LeftOut(error.file, error.reason)], lost + 1
+            unread, lost = [*unread, error.left_out], lost + 1
             if len(whole) == 1:
                 break
-            whole, boxes, more = _readable(panel, whole.without(error.file))
+            whole, boxes, more = _readable(ensemble, whole.without(error.file))
             unread = [*unread, *more]
     return SeriesPrediction(None, [], unread)
 
 
-def _table(panel: Panel, whole: Series, boxes: Sequence[Tensor | None]) -> pd.DataFrame:
+def _table(ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]) -> pd.DataFrame:
     pieces = []
     for start in range(0, len(whole), _PIECE):
-        first = max(0, start - panel.reach)
-        hu = torch.from_numpy(whole.read(first, start + _PIECE + panel.reach))
-        embedded = panel.embed(hu, torch.tensor([len(hu)]), boxes)
+        first = max(0, start - ensemble.reach)
+        hu = torch.from_numpy(whole.read(first, start + _PIECE + ensemble.reach))
+        embedded = ensemble.embed(hu, torch.tensor([len(hu)]), boxes)
         pieces.append([of_one[start - first :][:_PIECE] for of_one in embedded])
     embeddings = [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
-    answers = panel.answer(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
-    identity = (whole.patient_id, whole.study_uid, whole.series_uid)
-    return slice_table(identity, whole.sop_uids, whole.files, whole.positions_mm, answers)
+    answers = ensemble.probabilities(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
+    exam = ExamId(whole.patient_id, whole.study_uid, whole.series_uid)
+    return slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers)
 
 
 def predict_prepared(
-    panel: Panel,
+    ensemble: ModelEnsemble,
     index: Index,
     series: np.ndarray,
     *,
@@ -109,13 +109,13 @@ def predict_prepared(
     tables = []
     tasks = [[Item(int(i))] for i in series]
     for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
-                      device=panel.device):  # fmt: skip
+                      device=ensemble.device):  # fmt: skip
         i = batch.items[0].series
         row, rows = index.series_row(i), slice(index.offsets[i], index.offsets[i + 1])
-        answers = panel.answer(panel.embed(batch.hu, batch.lengths), batch.lengths, batch.positions_mm)
-        identity = (row["patient_id"], row["study_uid"], row["series_uid"])
-        tables.append(slice_table(identity, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers,
-                                  index.labels[rows]))  # fmt: skip
+        answers = ensemble.probabilities(ensemble.embed(batch.hu, batch.lengths), batch.lengths, batch.positions_mm)
+        exam = ExamId(row["patient_id"], row["study_uid"], row["series_uid"])
+        tables.append(slice_rows(exam, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers,
+                                 index.labels[rows]))  # fmt: skip
         if progress is not None:
             progress(len(tables), len(tasks))
     if not tables:
@@ -129,11 +129,11 @@ class Predictions:
 
     Attributes:
         slices: the prediction table.
-        exams: a row a series: identity, the exam's score for each label, n_slices, warnings.
+        exams: the table of exams, with the columns of `EXAM_COLUMNS`.
         left_out: files without a prediction, with reasons.
         failed: those of them that should have had one, and sources that gave nothing.
-        series_warnings: what is odd about each series, in the order of the exams.
-        note: what has to be said of all these predictions, if anything.
+        series_warnings: what a person should know of each series, in the order of the exams.
+        note: what a person should know of all these predictions, if anything.
     """
 
     slices: pd.DataFrame
@@ -146,37 +146,37 @@ class Predictions:
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
         lines = [f"Note: {self.note}"] if self.note else []
-        odd = sum(bool(said) for said in self.series_warnings)
-        if odd:
+        warned = sum(bool(warnings) for warnings in self.series_warnings)
+        if warned:
             lines.append(
-                f"Note: {odd} of {len(self.exams)} series with warnings: column `warnings` of the exams' table"
+                f"Note: {warned} of {len(self.exams)} series with warnings: column `warnings` of the exams' table"
             )
-        expected = [item for item in self.left_out if item not in self.failed]
+        expected = [item for item in self.left_out if item.expected]
         lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
         return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
 
 
-Predicting = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
-"""Predicts many series, in their order."""
+Predictor = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
+"""Predicts many series, in their order: `predict_local`, or `ichseq.inference.cluster.predict_distributed`."""
 
 
-def predict_here(panel: Panel) -> Predicting:
+def predict_local(ensemble: ModelEnsemble) -> Predictor:
     """Predicting in this process: the next series is read while one is predicted."""
 
-    def predicting(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
+    def predictor(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
         with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
-            waiting = [thread.submit(_readable, panel, series) for series in found[:1]]
+            waiting = [thread.submit(_readable, ensemble, series) for series in found[:1]]
             for k in range(len(found)):
                 read = waiting.pop().result()
                 if k + 1 < len(found):
-                    waiting.append(thread.submit(_readable, panel, found[k + 1]))
-                yield _answer(panel, *read)
+                    waiting.append(thread.submit(_readable, ensemble, found[k + 1]))
+                yield _answer(ensemble, *read)
 
-    return predicting
+    return predictor
 
 
 def predict_sources(
-    predicting: Predicting | Panel | Sequence[Model],
+    predictor: Predictor | ModelEnsemble | Sequence[Model],
     sources: Sequence[str | Path | Sequence[str | Path]],
     *,
     note: str | None = None,
@@ -186,26 +186,26 @@ def predict_sources(
     """Predict every series of the sources taken together, going on past what can't be read.
 
     Args:
-        predicting: models, or a `Panel`, or `predict_here`, or `ichseq.inference.cluster.predict_there`.
+        predictor: models, or a `ModelEnsemble`, or a `Predictor`.
         sources: folders, zips, files, or lists of them; a series may lie in several of them.
-        note: what has to be said of all predictions; with models, `phantom_note` is asked.
+        note: what a person should know of all predictions; with models, `phantom_note` is asked.
         order: of the slices, as for `load_series`.
         progress: called with (series done, series in all).
 
     Raises:
         ScanError: not one series could be predicted.
     """
-    if not callable(predicting):
-        panel = predicting if isinstance(predicting, Panel) else Panel(predicting)
-        note = note or phantom_note(panel.models)
-        predicting = predict_here(panel)
+    if not callable(predictor):
+        ensemble = predictor if isinstance(predictor, ModelEnsemble) else ModelEnsemble(predictor)
+        note = note or phantom_note(ensemble.models)
+        predictor = predict_local(ensemble)
     found, failed = load_sources(sources, order=order)
-    failed += [item for item in found.left_out if not item.reason.startswith(EXPECTED)]
-    return predict_found(predicting, found, note=note, left_out=found.left_out, failed=failed, progress=progress)
+    failed += [item for item in found.left_out if not item.expected]
+    return predict_found(predictor, found, note=note, left_out=found.left_out, failed=failed, progress=progress)
 
 
 def predict_found(
-    predicting: Predicting,
+    predictor: Predictor,
     found: Sequence[Series],
     *,
     note: str | None = None,
@@ -216,9 +216,9 @@ def predict_found(
     """Predict series that are loaded, going on past slices that can't be read.
 
     Args:
-        predicting: as for `predict_sources`.
+        predictor: as for `predict_sources`.
         found: the series.
-        note: what has to be said of all predictions.
+        note: what a person should know of all predictions.
         left_out: files that were left out already, with reasons.
         failed: those of them that should be in a series, and sources that gave none.
         progress: called with (series done, series in all).
@@ -226,19 +226,19 @@ def predict_found(
     Raises:
         ScanError: not one series could be predicted.
     """
-    tables, exams, odd = [], [], []
+    tables, series_warnings = [], []
     unread: list[LeftOut] = []
-    for done, outcome in enumerate(predicting(found), 1):
+    for done, outcome in enumerate(predictor(found), 1):
         unread += outcome.unread
         if outcome.table is not None:
             tables.append(outcome.table)
-            odd.append(outcome.warnings)
-            exams.append(exam_row(outcome.table, [*outcome.warnings, *([note] if note else [])]))
+            series_warnings.append(outcome.warnings)
         if progress is not None:
             progress(done, len(found))
-    failed = [*failed, *(item for item in unread if not item.reason.startswith(EXPECTED))]
+    failed = [*failed, *(item for item in unread if not item.expected)]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
-        raise ScanError(f"no series could be predicted: {first}")
+        raise ScanError("", f"no series could be predicted: {first}")
     slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
-    return Predictions(slices, pd.DataFrame(exams), every, failed, odd, note)
+    exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings])
+    return Predictions(slices, exams, every, failed, series_warnings, note)

@@ -3,26 +3,11 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-from ichseq.ct.archive import LeftOut
+from ichseq.ct.left_out import LeftOut
 from ichseq.ct.order import Order
 from ichseq.ct.series import SeriesCollection, load_series
 from ichseq.errors import ScanError
-
-# Files that are rightly no part of an axial series; leaving one out is no failure.
-EXPECTED: Final = (
-    "not a DICOM file",
-    "a DICOMDIR",
-    "a localizer",
-    "not axial",
-    "a dose report",
-    "a secondary capture",
-    "a screen capture",
-    "a colour image",
-    "modality ",
-    "duplicate: ",
-)
 
 
 def load_sources(
@@ -50,7 +35,7 @@ def load_sources(
 
 def _fruitless(sources: Sequence[str | Path], found: SeriesCollection, order: Order) -> list[LeftOut]:
     """The sources without a slice in any series, unless their slices are there under another name."""
-    told = {os.path.abspath(item.file) for item in found.left_out}
+    listed = {os.path.abspath(item.file) for item in found.left_out}
     used: set[str] = set()
     for series in found:
         for file in series.files:
@@ -60,10 +45,10 @@ def _fruitless(sources: Sequence[str | Path], found: SeriesCollection, order: Or
                 place = os.path.dirname(place)
     fruitless = []
     for source in sources:
-        if os.path.abspath(source) in used | told:
+        if os.path.abspath(source) in used | listed:
             continue
         try:
             load_series(source, order=order)
         except ScanError as error:
-            fruitless.append(LeftOut(str(source), str(error)))
+            fruitless.append(LeftOut(str(source), error.reason))
     return fruitless

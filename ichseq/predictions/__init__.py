@@ -1,1 +1,1 @@
-"""Prediction tables, a row a slice: what prediction and evaluation write, and everything after them reads."""
+"""Prediction tables, a row a slice: their columns, reading, writing, checks, blending, smoothing, submission."""

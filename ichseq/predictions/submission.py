@@ -8,7 +8,7 @@ import pandas as pd
 
 from ichseq.errors import ConfigError, DataError, counted
 from ichseq.labels import CLIP_PROBABILITY, LABELS
-from ichseq.predictions.ensemble import clip
+from ichseq.predictions.smooth import clip
 from ichseq.predictions.write import write_table
 
 COLUMNS: Final = ("ID", "Label")
@@ -83,8 +83,8 @@ def _split(ids: pd.Series, sample: Path) -> tuple[pd.Series, np.ndarray]:
     asked = pd.Series([part[0] for part in parts], dtype="str")
     column = pd.Index(LABELS).get_indexer(pd.Index([part[2] if part[0] else "" for part in parts]))
     if (column < 0).any():
-        odd = ids.iloc[int(np.argmax(column < 0))]
-        raise DataError(f"{sample}: ID {odd} is no <sop_uid>_<label>; the labels are {', '.join(LABELS)}")
+        wrong = ids.iloc[int(np.argmax(column < 0))]
+        raise DataError(f"{sample}: ID {wrong} is no <sop_uid>_<label>; the labels are {', '.join(LABELS)}")
     # No row stands twice and every label is known, so that six rows are the six labels.
     rows = asked.value_counts(sort=False)
     short = rows[rows != len(LABELS)]

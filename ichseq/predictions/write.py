@@ -1,54 +1,16 @@
-"""Prediction tables: the columns that everything after prediction reads, and how they are written."""
+"""Prediction tables and tables of exams as files, Parquet or CSV, that appear whole."""
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from ichseq.errors import DataError
-from ichseq.labels import LABELS, PREDICTION_COLUMNS
 
 EXAMS: Final = "exams.csv"
 """The table of exams, beside that of the slices."""
-
-
-def slice_table(
-    identity: tuple[str, str, str],
-    sop_uids: Sequence[str],
-    files: Sequence[str],
-    positions_mm: np.ndarray,
-    answers: np.ndarray,
-    truth: np.ndarray | None = None,
-) -> pd.DataFrame:
-    """A series' rows of the table, with the columns of `PREDICTION_COLUMNS`.
-
-    Args:
-        identity: PatientID, StudyInstanceUID and SeriesInstanceUID.
-        sop_uids: of the slices, feet to head.
-        files: of the slices.
-        positions_mm: float (n,).
-        answers: (n, 6) probabilities.
-        truth: (n, 6) labels, NaN where unknown; None: all unknown.
-    """
-    columns: dict[str, object] = dict(zip(PREDICTION_COLUMNS[:3], identity, strict=True))
-    columns |= {"sop_uid": sop_uids, "file": files, "slice_index": np.arange(len(answers))}
-    columns |= {"position_mm": positions_mm}
-    columns |= {label: answers[:, k].astype(np.float64) for k, label in enumerate(LABELS)}
-    unknown = np.full(len(answers), np.nan)
-    columns |= {f"true_{label}": unknown if truth is None else truth[:, k] for k, label in enumerate(LABELS)}
-    return pd.DataFrame(columns)[list(PREDICTION_COLUMNS)]
-
-
-def exam_row(table: pd.DataFrame, said: Sequence[str]) -> dict[str, object]:
-    """One series as one row; its score for a label is the highest of its slices' probabilities."""
-    first = table.iloc[0]
-    row: dict[str, object] = {name: first[name] for name in ("patient_id", "study_uid", "series_uid")}
-    row |= {label: float(table[label].max()) for label in LABELS}
-    return row | {"n_slices": len(table), "warnings": "; ".join(said)}
 
 
 def check_writable(path: Path) -> None:

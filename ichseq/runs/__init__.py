@@ -1,1 +1,1 @@
-"""What a run leaves on disk: folders, names, run.json and the log."""
+"""What runs and experiments leave on disk: names, places, reading and writing."""

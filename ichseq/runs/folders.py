@@ -1,23 +1,15 @@
-"""Run folders: where they are, which one is meant, and whom a run has seen.
+"""Run folders: where they are, and which one is meant."""
 
-runs/<name>/<stage>/fold<K>/         a leaf: one stage trained on all folds but one
-runs/<name>/<stage>/all-patients/    a leaf of a stage that was trained on every patient, with no validation
-"""
-
-import hashlib
-import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from ichseq.config import STAGES
-from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import RunError
-from ichseq.files import write_text
+from ichseq.runs.experiments import read_models
+from ichseq.runs.names import CHECKPOINTS, EPOCHS, MODEL, MODELS, RUN, fold_name, fold_words
+from ichseq.runs.records import read_run
 
 RUNS = Path("runs")
-MODELS = "models.json"  # in an experiment's result: the models that answer for it
 
 
 def leaf_of(run: Path, stage: str, fold: int) -> Path:
@@ -25,62 +17,36 @@ def leaf_of(run: Path, stage: str, fold: int) -> Path:
     return run / stage / fold_name(fold)
 
 
-def fold_name(fold: int) -> str:
-    """Name of a fold's folder."""
-    return fold_words(fold).replace(" ", "")
-
-
-def fold_words(fold: int) -> str:
-    """A fold as a person calls it."""
-    return "all-patients" if fold == ALL_PATIENTS else f"fold {fold}"
-
-
 def leaves(run: Path) -> list[Path]:
     """The leaves of a run that hold a model; of a leaf, itself."""
-    if (run / "model.json").is_file():
+    if has_model(run):
         return [run]
-    return sorted(path.parent for path in run.glob("*/*/model.json"))
+    return sorted(path.parent for path in run.glob(f"*/*/{MODEL}"))
 
 
-def read_run(leaf: Path) -> dict[str, Any]:
-    """run.json of a leaf, also for the weights of one of its epochs.
-
-    Raises:
-        RunError: it is missing or damaged.
-    """
-    folder = leaf.parents[1] if leaf.parent.name == "epochs" else leaf
-    try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or not {"fold", "stage", "patients"} <= content.keys():
-            raise ValueError("not what a run writes")
-        return content
-    except (OSError, ValueError) as error:
-        raise RunError(f"{leaf}: run.json can't be read ({type(error).__name__}); it is not a run of ichseq") from None
+def has_model(folder: Path) -> bool:
+    """Whether a leaf, or the folder of one of its epochs, holds a model."""
+    return (folder / MODEL).is_file()
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that ichseq has written.
-
-    Raises:
-        RunError: it is missing or damaged.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{path}: can't be read ({type(error).__name__}); make it again") from None
+def has_run(folder: Path) -> bool:
+    """Whether a folder is a leaf: some training has begun there."""
+    return (folder / RUN).is_file()
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write strict JSON beside and rename it into place.
+def checkpoints_of(leaf: Path) -> Path:
+    """The folder of a leaf's checkpoints."""
+    return leaf / CHECKPOINTS
 
-    Raises:
-        RunError: it can't be written.
-    """
-    text = json.dumps(content, indent=2, allow_nan=False)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
+
+def epoch_folder(leaf: Path, epoch: int) -> Path:
+    """Where a leaf keeps the weights after an epoch, counted from 1; the names sort as the epochs do."""
+    return leaf / EPOCHS / f"epoch-{epoch:03d}"
+
+
+def kept_epochs(leaf: Path) -> list[Path]:
+    """Folders of the epochs whose weights a leaf has kept, in order."""
+    return sorted((leaf / EPOCHS).glob("epoch-*"))
 
 
 def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
@@ -93,13 +59,11 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
         near = [str(path) for path in sorted(run.parent.glob("*")) if _is_run(path)] if run.parent.is_dir() else []
         hint = f"; there are {', '.join(near[:8])}" if near else "; train one with `ichseq train`"
         raise RunError(f"{run}: no such run{hint}")
-    found = leaves(run)
-    if fold is not None:
-        found = [leaf for leaf in found if read_run(leaf)["fold"] == fold]
+    found = [(read_run(leaf), leaf) for leaf in leaves(run)]
     for stage in reversed(STAGES):
-        chosen = [leaf for leaf in found if read_run(leaf)["stage"] == stage]
+        chosen = [(of["fold"], leaf) for of, leaf in found if of["stage"] == stage and fold in (None, of["fold"])]
         if chosen:
-            return sorted(chosen, key=lambda leaf: read_run(leaf)["fold"])
+            return [leaf for _, leaf in sorted(chosen)]
     of_fold = "" if fold is None else f" for {fold_words(fold)}"
     raise RunError(f"{run}: no trained model{of_fold} in it; train one with `ichseq train` (-o {run})")
 
@@ -116,7 +80,7 @@ def models_of(run: Path, bag: int = 0) -> list[Path]:
         RunError: there are none, or a file of an experiment is damaged.
     """
     if (run / MODELS).is_file():
-        return [Path(os.path.normpath(run / path)) for path in read_json(run / MODELS)["models"]]
+        return [Path(os.path.normpath(run / path)) for path in read_models(run)]
     return [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
 
 
@@ -128,7 +92,7 @@ def bag_of(leaf: Path, bag: int) -> list[Path]:
     """
     if bag == 0:
         return [leaf]
-    kept = sorted((leaf / "epochs").glob("epoch-*"))
+    kept = kept_epochs(leaf)
     if len(kept) < bag:
         raise RunError(f"{leaf}: a bag of {bag} epochs was asked for, and the weights of {len(kept)} are kept; train "
                        f"with --set train.keep_epochs={bag}")  # fmt: skip
@@ -141,34 +105,11 @@ def newest_run(fold: int | None = None, stage: str | None = None) -> Path:
     Raises:
         RunError: there is none.
     """
-    pattern = f"*/{stage or '*'}/{'*' if fold is None else fold_name(fold)}/run.json"
+    pattern = f"*/{stage or '*'}/{'*' if fold is None else fold_name(fold)}/{RUN}"
     found = sorted(RUNS.glob(pattern), key=lambda path: path.stat().st_mtime)
     if stage is None:
-        found = [path for path in found if (path.parent / "model.json").is_file()]
+        found = [path for path in found if has_model(path.parent)]
     if not found:
         what = "" if fold is None else f" of {fold_words(fold)}"
         raise RunError(f"no run{what} under {RUNS}/; train one with `ichseq train`, or name one")
     return found[-1].parents[2]
-
-
-def patient_hashes(patient_ids: Iterable[str]) -> list[str]:
-    """A short hash of each different patient, sorted: enough to tell whether two runs share a patient."""
-    return sorted({hashlib.sha256(str(patient).encode()).hexdigest()[:16] for patient in patient_ids})
-
-
-def refuse_seen_patients(leaf: Path, index: Index, fold: int) -> list[str]:
-    """Hashes of the patients that the run of `leaf` has trained on, if none is in this fold's validation part.
-
-    Raises:
-        RunError: some are, so that the fold's figures would be those of patients seen in training.
-    """
-    patients = index.patients()
-    here = set(patient_hashes(patients[i] for i in index.validation_series(fold)))
-    seen = read_run(leaf)["patients"]
-    shared = len(here & set(seen))
-    if shared:
-        raise RunError(
-            f"{leaf}: was trained on {shared} of the {len(here)} patients of this set's fold {fold}, which is held out "
-            "for validation; start from a run of the same fold"
-        )
-    return seen

@@ -1,7 +1,5 @@
 """What a run writes for people to read: log.txt, run.json, config.yaml and history.csv."""
 
-import json
-import os
 import platform
 import shutil
 import subprocess
@@ -18,12 +16,14 @@ from tqdm import tqdm
 
 import ichseq
 from ichseq.config import Config, save_config
-from ichseq.runs.folders import write_json
+from ichseq.files import write_text
+from ichseq.runs.names import CHECKPOINTS, CONFIG, HISTORY, LOG, RUN
+from ichseq.runs.records import read_json, write_json
 
-_BEFORE_THE_FIRST_STEP = ("config.yaml", "run.json", "run.json.part", "log.txt")
+_BEFORE_THE_FIRST_STEP = (CONFIG, RUN, f".{RUN}.part", LOG)
 
 
-class Journal:
+class RunLog:
     """The files of a leaf that say what happened; of several processes, the first one writes.
 
     Args:
@@ -38,16 +38,15 @@ class Journal:
     def begin(self, config: Config, content: dict[str, Any]) -> None:
         """Write config.yaml and run.json."""
         if self.writes:
-            save_config(config, self.leaf / "config.yaml")
+            save_config(config, self.leaf / CONFIG)
             content = {**content, "commit": commit(), "versions": versions(), "threads": torch.get_num_threads()}
-            write_json(self.leaf / "run.json", content | {"seconds": 0.0, "finished": False})
+            write_json(self.leaf / RUN, content | {"seconds": 0.0, "finished": False})
 
     def end(self, seconds: float) -> None:
         """Note in run.json that the stage is finished, and how long it took."""
         if self.writes:
-            path = self.leaf / "run.json"
-            content = json.loads(path.read_text(encoding="utf-8"))
-            write_json(path, content | {"finished": True, "seconds": round(seconds, 1)})
+            path = self.leaf / RUN
+            write_json(path, read_json(path) | {"finished": True, "seconds": round(seconds, 1)})
 
     def note(self, text: str) -> None:
         """A line in log.txt and on the screen."""
@@ -58,15 +57,13 @@ class Journal:
     def log(self, text: str) -> None:
         """A line in log.txt alone; what cannot be written there must not end a run."""
         if self.writes:
-            with suppress(OSError), open(self.leaf / "log.txt", "a", encoding="utf-8") as log:
+            with suppress(OSError), open(self.leaf / LOG, "a", encoding="utf-8") as log:
                 log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def write_history(self, history: list[dict[str, Any]]) -> None:
         """A row an epoch."""
         if self.writes:
-            beside = self.leaf / "history.csv.part"
-            pd.DataFrame(history).to_csv(beside, index=False)
-            os.replace(beside, self.leaf / "history.csv")
+            write_text(self.leaf / HISTORY, pd.DataFrame(history).to_csv(index=False, lineterminator="\n"))
 
     def clear(self) -> None:
         """Take back what stands before the first step, and the folders if nothing else is in them."""
@@ -74,7 +71,7 @@ class Journal:
             return
         for name in _BEFORE_THE_FIRST_STEP:
             (self.leaf / name).unlink(missing_ok=True)
-        shutil.rmtree(self.leaf / "last", ignore_errors=True)
+        shutil.rmtree(self.leaf / CHECKPOINTS, ignore_errors=True)
         with suppress(OSError):  # one that is not empty ends it
             for folder in (self.leaf, *self.leaf.parents[:2]):
                 folder.rmdir()

@@ -1,1 +1,1 @@
-"""Training: what a stage trains, the one loop, losses, checkpoints."""
+"""Training: the stages, what a run is set up with, the one loop, checkpoints."""

@@ -8,7 +8,6 @@ The last two are kept; if the newest is damaged, the one before is used.
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,10 @@ from torch import Tensor
 from ichseq.config import Config
 from ichseq.data.index import Index
 from ichseq.errors import RunError
-from ichseq.files import flush
+from ichseq.files import replacing
 from ichseq.model import Model
+from ichseq.runs.folders import epoch_folder, kept_epochs
+from ichseq.training.memory_plan import MemoryPlan
 
 FORMAT = 1
 KEPT = 2
@@ -54,20 +55,14 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state:
     Raises:
         RunError: the file system refuses; earlier checkpoints are as they were.
     """
-    final, beside = folder / f"step-{step:08d}", folder / f".step-{step:08d}.part"
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / "state.safetensors")
-        state = {**state, "format": FORMAT, "step": step, "checksum": _checksum(beside / "state.safetensors")}
-        (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        for path in (beside / "state.safetensors", beside / "state.json", beside):
-            flush(path)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(beside, final)
-        flush(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / f"step-{step:08d}") as beside:
+            beside.mkdir()
+            save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / "state.safetensors")
+            state = {**state, "format": FORMAT, "step": step, "checksum": _checksum(beside / "state.safetensors")}
+            (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
     except (OSError, safetensors.SafetensorError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
         reason = getattr(error, "strerror", None) or str(error)
         raise RunError(f"{folder}: the checkpoint can't be written ({reason}); the one before is intact") from None
     for old in _found(folder)[:-KEPT]:
@@ -91,8 +86,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             return Checkpoint(load_file(path / "state.safetensors"), state, damaged)
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             damaged[path] = str(error)
-    told = f" ({len(damaged)} damaged)" if damaged else ""
-    raise RunError(f"{folder.parent}: nothing to resume{told}; train without --resume, or name another run with -o")
+    count = f" ({len(damaged)} damaged)" if damaged else ""
+    raise RunError(f"{folder.parent}: nothing to resume{count}; train without --resume, or name another run with -o")
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -133,16 +128,18 @@ def check_same_machine(saved: Checkpoint, machine: dict[str, Any], leaf: Path) -
                        f"{machine['precision']!r}; resume it on a device like the first one")  # fmt: skip
 
 
-def same_fit(saved: Checkpoint, config: Config) -> bool:
-    """Whether a resumed run is asked for the recomputation and the chunk that it was asked for before."""
+def saved_plan(saved: Checkpoint, config: Config) -> MemoryPlan | None:
+    """The plan that a resumed run followed; None if it is now asked for another recomputation or chunk."""
     was = saved.state["config"]["train"]
-    return all(was[name] == getattr(config.train, name) for name in ("checkpointing", "chunk_size"))
+    if any(was[name] != getattr(config.train, name) for name in ("checkpointing", "chunk_size")):
+        return None
+    return MemoryPlan(**saved.state["memory_plan"])
 
 
-def keep_epoch(model: Model, folder: Path, epoch: int, count: int) -> None:
-    """Save the weights after an epoch, and drop all but those of the last `count` epochs."""
-    model.save(folder / f"epoch-{epoch:03d}")
-    for old in sorted(folder.glob("epoch-*"))[:-count]:
+def keep_epoch(model: Model, leaf: Path, epoch: int, count: int) -> None:
+    """Save a leaf's weights after an epoch, and drop all but those of the last `count` epochs."""
+    model.save(epoch_folder(leaf, epoch))
+    for old in kept_epochs(leaf)[:-count]:
         shutil.rmtree(old)
 
 

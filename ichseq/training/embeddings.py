@@ -13,19 +13,19 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import RunError
-from ichseq.files import flush, held
+from ichseq.files import flush, locked
 from ichseq.model import Model
 from ichseq.training.processes import Processes
 from ichseq.training.stopping import StopRequest
@@ -52,8 +52,7 @@ def set_embeddings(
     *,
     dtype: str,
     threads: int,
-    accelerator: Accelerator,
-    group: Processes,
+    processes: Processes,
     request: StopRequest,
     progress: Callable[[int], object],
 ) -> np.ndarray:
@@ -66,8 +65,7 @@ def set_embeddings(
         index: the set.
         dtype: "float32" or "float16", as they are kept.
         threads: that read ahead.
-        accelerator: the device and the precision.
-        group: the processes that share the work.
+        processes: which share the work; their precision is that of the backbone.
         request: after SIGTERM or Ctrl-C, ends after the series in hand.
         progress: called with the number of series done, for each.
 
@@ -75,16 +73,15 @@ def set_embeddings(
         RunError: the file can't be written.
         InterruptedError: stopped, as asked for; what is done is kept.
     """
-    key = embedding_key(model, index, dtype, str(accelerator.mixed_precision))
-    path = index.folder / "embeddings" / f"{key}.npy"
-    with _explained(path), _alone(path, group, request):
+    path = index.folder / "embeddings" / f"{embedding_key(model, index, dtype, processes.precision)}.npy"
+    with _explained(path), _alone(path, processes, request):
         if not path.is_file():
-            work = _Work(path.with_suffix(".part"), index, model.features, dtype, group)
-            _compute(model, index, work, threads, accelerator, request, progress)
-            group.wait()
-            if group.main:
+            work = PartialEmbeddings(path.with_suffix(".part"), index, model.features, dtype, processes)
+            _compute(model, work, threads, processes, request, progress)
+            processes.wait()
+            if processes.main:
                 work.finish(path)
-            group.wait()
+            processes.wait()
     return np.load(path, mmap_mode="r")
 
 
@@ -100,39 +97,51 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _alone(path: Path, group: Processes, request: StopRequest) -> Iterator[None]:
-    """Hold the work on these embeddings against other runs, which wait until they are there and then take them."""
-    if path.is_file() or not group.main:
-        group.wait()
+def _alone(path: Path, processes: Processes, request: StopRequest) -> Iterator[None]:
+    """Keep other runs from computing the same embeddings; they wait until these are there and then take them."""
+    if path.is_file() or not processes.main:
+        processes.wait()
         yield
         return
-    with held(path.with_suffix(".part"), lambda: bool(request.code)):
-        group.wait()
+    with locked(path.with_name(f".{path.stem}.lock"), lambda: bool(request.code)):
+        processes.wait()
         yield
 
 
-class _Work:
-    """The embeddings while they are computed; what an earlier try has done is taken over.
+class PartialEmbeddings:
+    """The embeddings of a set while they are computed; what an earlier try has done is taken over.
 
     Every process writes its own rows, and a list of its own of the series that are done.
+
+    Attributes:
+        done: (n_series,) bool, what earlier tries have done.
     """
 
-    def __init__(self, folder: Path, index: Index, features: int, dtype: str, group: Processes) -> None:
-        self.folder, self.index, self.rank = folder, index, group.rank
-        if group.main:
+    def __init__(self, folder: Path, index: Index, features: int, dtype: str, processes: Processes) -> None:
+        """Make or open the folder; to be called by every process.
+
+        Args:
+            folder: for the array and the lists.
+            index: the set.
+            features: length D of an embedding.
+            dtype: "float32" or "float16".
+            processes: which share the work.
+        """
+        self.folder, self.index, self.rank = folder, index, processes.rank
+        if processes.main:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / "embeddings.npy").is_file():
                 beside = folder / "embeddings.npy.new"
                 shape = (index.n_slices, features)
                 np.lib.format.open_memmap(beside, mode="w+", dtype=dtype, shape=shape).flush()
                 beside.replace(folder / "embeddings.npy")
-        group.wait()
+        processes.wait()
         array = np.load(folder / "embeddings.npy", mmap_mode="r")
-        self.dtype, self.row_bytes = array.dtype, array.dtype.itemsize * features
-        self.offset = int(array.offset)  # of the first row, behind the header
+        self._dtype, self._row_bytes = array.dtype, array.dtype.itemsize * features
+        self._offset = int(array.offset)  # of the first row, behind the header
         self.done = self._done()
-        group.wait()  # until all have seen the same
-        self.waiting: list[int] = []
+        processes.wait()  # until all have seen the same
+        self._unmarked: list[int] = []
 
     def _done(self) -> np.ndarray:
         """(n_series,) bool."""
@@ -146,16 +155,16 @@ class _Work:
         """Write a series' rows; it counts as done from the next `mark` on."""
         # Not through a map: two machines that map one file over a network write over each other's pages.
         with open(self.folder / "embeddings.npy", "r+b") as file:
-            file.seek(self.offset + int(self.index.offsets[series]) * self.row_bytes)
-            file.write(embeddings.astype(self.dtype).tobytes())
-        self.waiting.append(series)
+            file.seek(self._offset + int(self.index.offsets[series]) * self._row_bytes)
+            file.write(embeddings.astype(self._dtype).tobytes())
+        self._unmarked.append(series)
 
     def mark(self) -> None:
         """Note what was written as done, once it lasts."""
         flush(self.folder / "embeddings.npy")
         with open(self.folder / f"done-{self.rank}", "ab") as file:
-            file.write(np.array(self.waiting, np.int64).tobytes())
-        self.waiting.clear()
+            file.write(np.array(self._unmarked, np.int64).tobytes())
+        self._unmarked.clear()
 
     def finish(self, path: Path) -> None:
         """Put the embeddings into their place.
@@ -172,23 +181,21 @@ class _Work:
 @torch.inference_mode()
 def _compute(
     model: Model,
-    index: Index,
-    work: _Work,
+    work: PartialEmbeddings,
     threads: int,
-    accelerator: Accelerator,
+    processes: Processes,
     request: StopRequest,
     progress: Callable[[int], object],
 ) -> None:
     model.eval()
-    left = np.flatnonzero(~work.done)[accelerator.process_index :: accelerator.num_processes]
+    left = np.flatnonzero(~work.done)[processes.rank :: processes.count]
     progress(int(work.done.sum()))
     tasks = [[Item(int(i))] for i in left]
-    batches = feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
-                   device=model.device)  # fmt: skip
+    batches = feed(tasks, partial(read_batch, work.index), threads=threads, device=model.device)
 
     def embedded() -> Iterator[tuple[int, Tensor]]:
         for batch in batches:
-            with accelerator.autocast():
+            with processes.accelerator.autocast():
                 yield batch.items[0].series, model.embed(batch.hu, batch.lengths).float()
 
     for number, (i, embeddings) in enumerate(_one_behind(embedded()), 1):

@@ -8,9 +8,10 @@ import yaml
 from ichseq.config import load_config
 from ichseq.data.index import Index
 from ichseq.errors import RunError
-from ichseq.runs.folders import find_leaves, leaf_of
+from ichseq.runs.folders import checkpoints_of, find_leaves, leaf_of
+from ichseq.runs.names import CONFIG
 from ichseq.training.checkpoint import has_checkpoint
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 
 def train_folds(
@@ -29,7 +30,7 @@ def train_folds(
 
     Args:
         stage: slice, frozen or joint.
-        folds: held out in turn; none stands for all of the set.
+        folds: left out for validation in turn; none stands for all of the set.
         path: YAML with settings.
         overrides: `section.key=value` settings.
         data: the prepared set.
@@ -42,20 +43,22 @@ def train_folds(
         The leaves.
 
     Raises:
-        RunError: as `train`; or nothing to resume.
+        RunError: as `train_stage`; or nothing to resume.
     """
     several = len(folds) != 1
     leaves = []
     for fold in folds or range(Index.load(data).folds):
-        file, base = leaf_of(out, stage, fold) / "config.yaml", None
-        begun = resume and has_checkpoint(file.parent / "last")
+        file, base = leaf_of(out, stage, fold) / CONFIG, None
+        begun = resume and has_checkpoint(checkpoints_of(file.parent))
         if begun:
             base = yaml.safe_load(file.read_text(encoding="utf-8"))
         elif resume and not several:
             raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
         config = load_config(stage, path, overrides, base=base)
         start = None if init is None else _start(init, fold)
-        leaves.append(train(config, stage, data=data, fold=fold, out=out, init=start, resume=begun, progress=progress))
+        leaves.append(
+            train_stage(config, stage, data=data, fold=fold, out=out, init=start, resume=begun, progress=progress)
+        )
     return leaves
 
 

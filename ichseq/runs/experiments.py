@@ -1,29 +1,31 @@
-"""What a finished experiment left in its folder, read and checked.
+"""What an experiment leaves in its folder, written, and read back with checks.
 
 predictions.parquet   its predictions, a row a slice
 metrics.json          their figures, and what they were measured on
 cost.json             what each stage and fold cost
+models.json           the models that answer for it
+experiment.yaml       the experiment as it was put together
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
+import yaml
 
-from ichseq.errors import DataError, counted
+from ichseq.errors import DataError, RunError, counted
+from ichseq.files import write_text
 from ichseq.labels import LABELS
-from ichseq.predictions.ensemble import read_table
-from ichseq.runs.folders import MODELS
+from ichseq.predictions.read import read_table
+from ichseq.runs.names import COST, EXPERIMENT, METRICS, MODELS, PREDICTIONS, folds_text
+from ichseq.runs.records import parse_json, read_json, write_json
 
 Number = int | float
 Kinds = Mapping[str, Any]
-
-PREDICTIONS: Final = "predictions.parquet"
-METRICS: Final = "metrics.json"
-COST: Final = "cost.json"
 
 _IN_METRICS: Final[Kinds] = {
     "name": str,
@@ -55,7 +57,7 @@ class Measured(NamedTuple):
 
     Attributes:
         data_key: of the prepared set.
-        folds: that were held out, in order.
+        folds: whose validation parts were scored, in order.
         slices: in all of them.
     """
 
@@ -76,8 +78,8 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """What one experiment left.
+class ExperimentResult:
+    """The figures and costs that one experiment left.
 
     Attributes:
         folder: where it lies; its name is the experiment's.
@@ -125,7 +127,51 @@ class Experiment:
         return table
 
 
-def read_experiments(folder: Path) -> list[Experiment]:
+def results_folder(runs: Path, test: bool) -> Path:
+    """Where results lie; those of another set apart, so that one table holds one kind."""
+    return runs / ("results-test" if test else "results")
+
+
+def write_description(
+    folder: Path, experiment: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], models: Sequence[Path]
+) -> None:
+    """Write what an experiment's predictions stand on; predictions and figures of an earlier run of it are removed.
+
+    Args:
+        folder: of the experiment; made if need be.
+        experiment: its settings by section, as they were put together.
+        stages: what each training cost; one that stands twice is noted once, by its leaf.
+        models: folders of the models that answer for it.
+
+    Raises:
+        RunError: something can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (METRICS, PREDICTIONS):
+            (folder / name).unlink(missing_ok=True)  # of another time, with other folds perhaps
+        plain = json.loads(json.dumps(experiment))  # YAML has no tuples
+        write_text(folder / EXPERIMENT, yaml.safe_dump(plain, sort_keys=False))
+    except OSError as error:
+        raise RunError(f"{folder}: can't be written ({error.strerror}); make room, or make it writable") from None
+    write_json(folder / COST, {"stages": list({stage["leaf"]: stage for stage in stages}.values())})
+    write_json(folder / MODELS, {"models": [os.path.relpath(model, folder) for model in models]})
+
+
+def read_models(folder: Path) -> list[str]:
+    """Folders of the models that answer for an experiment, relative to its own.
+
+    Raises:
+        RunError: the list is missing or damaged.
+    """
+    remedy = "run the experiment again"
+    models = read_json(folder / MODELS, remedy).get("models")
+    if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
+        raise RunError(f"{folder / MODELS}: names no models; {remedy}")
+    return models
+
+
+def read_results(folder: Path) -> list[ExperimentResult]:
     """The experiments of a folder by name.
 
     Raises:
@@ -135,13 +181,13 @@ def read_experiments(folder: Path) -> list[Experiment]:
         raise DataError(f"{folder}: no such folder; name the one that holds a folder for each experiment")
     found = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     # One that trained on all patients has models and no figures.
-    found = [path for path in found if (path / "metrics.json").exists() or not (path / MODELS).exists()]
+    found = [path for path in found if (path / METRICS).exists() or not (path / MODELS).exists()]
     if not found:
         raise DataError(f"{folder}: holds no experiment; run one first")
     return [_read(path) for path in found]
 
 
-def _read(folder: Path) -> Experiment:
+def _read(folder: Path) -> ExperimentResult:
     path = folder / METRICS
     metrics = _json(path)
     _check(path, metrics, _IN_METRICS)
@@ -168,20 +214,16 @@ def _read(folder: Path) -> Experiment:
             f"{path}: is of {folds_text(folds)}, and {METRICS} of {folds_text(metrics['folds'])}; run the "
             "experiment again"
         )
-    return Experiment(folder, metrics, cost["stages"])
+    return ExperimentResult(folder, metrics, cost["stages"])
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return parse_json(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; finish the experiment, or move its folder away") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: can't be read ({type(error).__name__}); run the experiment again") from None
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def _check(path: Path, content: Any, kinds: Kinds, within: str = "") -> None:
@@ -196,9 +238,3 @@ def _check(path: Path, content: Any, kinds: Kinds, within: str = "") -> None:
 
 def _is(value: object, kind: Any) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))  # True is an int to Python
-
-
-def folds_text(folds: Iterable[int]) -> str:
-    """Folds in words, in order."""
-    folds = sorted(folds)
-    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"

@@ -22,9 +22,9 @@ from ichseq.data.batches import item_lengths
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError, RunError, Stopped
 from ichseq.runs.folders import leaf_of
-from ichseq.training.engine import Trainer, train
-from ichseq.training.session import Session
+from ichseq.training.loop import Training
 from ichseq.training.stopping import StopRequest
+from ichseq.training.train import start_training, train_stage
 
 
 def last_weights(leaf: Path) -> dict[str, torch.Tensor]:
@@ -55,10 +55,10 @@ def test_memory_is_planned_for_the_largest_batch_that_comes(
     prepared: Path, tmp_path: Path, extra: tuple[str, ...]
 ) -> None:
     index = Index.load(prepared)
-    session = Session(tiny("joint", *extra), "joint", index, 0, tmp_path / "x", False)
-    session.prepare()
-    batches = [items for epoch in range(30) for step in session.plan(epoch) for process in step for items in process]
-    assert session._largest_batch()[0] == max(sum(item_lengths(index, items)) for items in batches)
+    setup = start_training(tiny("joint", *extra), "joint", index, 0, tmp_path / "x").setup
+    batches = [items for epoch in range(30) for step in setup.plan(epoch) for process in step for items in process]
+    largest = setup.stage.largest_batch(index, setup.training_series)
+    assert largest.slices == max(sum(item_lengths(index, items)) for items in batches)
 
 
 @pytest.mark.parametrize("extra", [("model.dropout=0.3", "train.ema=0.5"), ("train.accumulate=2", "train.workers=0")])
@@ -66,30 +66,52 @@ def test_interrupted_in_an_epoch_and_resumed_equals_uninterrupted(
     prepared: Path, tmp_path: Path, extra: tuple[str, ...]
 ) -> None:
     config = tiny("joint", *extra)
-    whole = train(config, "joint", data=prepared, fold=1, out=tmp_path / "whole", progress=False)
+    whole = train_stage(config, "joint", data=prepared, fold=1, out=tmp_path / "whole", progress=False)
     leaf = leaf_of(tmp_path / "broken", "joint", 1)
-    session = Session(config, "joint", Index.load(prepared), 1, leaf, False)
-    session.prepare()
     request = StopRequest()
     request.code = 143  # as SIGTERM would set it: the first step is finished and saved
+    training = start_training(config, "joint", Index.load(prepared), 1, leaf, request=request)
     with pytest.raises(Stopped, match="go on with --resume"):
-        Trainer(session, request).run()
-    assert session.at.step == 1
-    train(config, "joint", data=prepared, fold=1, out=tmp_path / "broken", resume=True, progress=False)
+        training.run()
+    assert training.position.step == 1
+    train_stage(config, "joint", data=prepared, fold=1, out=tmp_path / "broken", resume=True, progress=False)
     assert same(last_weights(whole), last_weights(leaf))
     columns = ["epoch", "step", "train_loss", "valid_loss", "learning_rate_backbone"]
     one, other = pd.read_csv(whole / "history.csv")[columns], pd.read_csv(leaf / "history.csv")[columns]
     pd.testing.assert_frame_equal(one, other)
 
 
+def test_a_state_that_is_put_back_leads_to_the_same_steps(prepared: Path, tmp_path: Path) -> None:
+    config, index = tiny("joint", "model.dropout=0.3", "train.ema=0.5"), Index.load(prepared)
+    one, two = (start_training(config, "joint", index, 0, tmp_path / name) for name in ("one", "two"))
+    steps = one.setup.plan(0)[:4]
+
+    def go(training: Training, first: int, stop: int) -> None:
+        batches = training.batches(training.read_ahead().training(0), steps[first:stop])
+        training.begin_epoch()
+        for step in steps[first:stop]:
+            training.step(step, batches)
+        training.read_losses()
+
+    go(one, 0, 2)
+    tensors, state = one.state_dict()
+    two.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, json.loads(json.dumps(state)))
+    go(one, 2, 4)
+    go(two, 2, 4)
+    assert same(one.state_dict()[0], two.state_dict()[0])
+    assert one.position.step == two.position.step == 4
+    assert one.position.epoch_loss == two.position.epoch_loss > 0
+
+
 def test_killed_and_resumed_equals_uninterrupted(prepared: Path, tmp_path: Path) -> None:
     settings = [*TINY, "train.checkpoint_every=1", "train.epochs=4"]
     config = load_config("joint", None, settings)
-    whole = train(config, "joint", data=prepared, fold=0, out=tmp_path / "whole", progress=False)
+    whole = train_stage(config, "joint", data=prepared, fold=0, out=tmp_path / "whole", progress=False)
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path; from ichseq.config import load_config; from ichseq.training.engine import train\n"
-        f"train(load_config('joint', None, {settings!r}), 'joint', data=Path({str(prepared)!r}), fold=0,"
+        "from pathlib import Path; from ichseq.config import load_config\n"
+        "from ichseq.training.train import train_stage\n"
+        f"train_stage(load_config('joint', None, {settings!r}), 'joint', data=Path({str(prepared)!r}), fold=0,"
         f" out=Path({str(tmp_path / 'killed')!r}), progress=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -99,13 +121,13 @@ def test_killed_and_resumed_equals_uninterrupted(prepared: Path, tmp_path: Path)
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    leaf = train(config, "joint", data=prepared, fold=0, out=tmp_path / "killed", resume=True, progress=False)
+    leaf = train_stage(config, "joint", data=prepared, fold=0, out=tmp_path / "killed", resume=True, progress=False)
     assert same(last_weights(whole), last_weights(leaf))
 
 
 def test_threads_change_nothing(prepared: Path, run: Path, tmp_path: Path) -> None:
     config = tiny("joint", "train.workers=3")
-    leaf = train(config, "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
+    leaf = train_stage(config, "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
     assert same(last_weights(leaf), last_weights(leaf_of(run, "joint", 0)))
 
 
@@ -113,7 +135,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(prepared: Path, run
     leaf = leaf_of(run_copy, "joint", 0)
     newest = sorted((leaf / "last").glob("step-*"))[-1] / "state.safetensors"
     newest.write_bytes(newest.read_bytes()[:1000])
-    train(tiny(), "joint", data=prepared, fold=0, out=run_copy, resume=True, progress=False)
+    train_stage(tiny(), "joint", data=prepared, fold=0, out=run_copy, resume=True, progress=False)
     assert "going back to the checkpoint before it" in (leaf / "log.txt").read_text()
     assert same(last_weights(leaf), last_weights(leaf_of(run, "joint", 0)))
 
@@ -126,24 +148,24 @@ def test_what_the_weights_have_seen_is_not_forgotten_when_resumed(prepared: Path
     (real / "index.json").write_text(settings.replace('"phantom": true', '"phantom": false'))
     for out, pretrained, init in (("by init", "false", start), ("by file", f"{start}/weights.safetensors", None)):
         config = tiny("joint", f"model.pretrained={pretrained}")
-        leaf = train(config, "joint", data=real, fold=0, out=tmp_path / out, init=init, progress=False)
+        leaf = train_stage(config, "joint", data=real, fold=0, out=tmp_path / out, init=init, progress=False)
         assert Model.load(leaf).trained_on["phantom"] is True
         shutil.rmtree(sorted((leaf / "last").glob("step-*"))[-1])
         (leaf / "model.json").unlink()
         (leaf / "history.csv").unlink()
-        train(config, "joint", data=real, fold=0, out=tmp_path / out, resume=True, progress=False)
+        train_stage(config, "joint", data=real, fold=0, out=tmp_path / out, resume=True, progress=False)
         assert json.loads((leaf / "run.json").read_text())["phantom"] is False
         assert Model.load(leaf).trained_on["phantom"] is True
 
 
 def test_slice_then_frozen_then_joint(prepared: Path, tmp_path: Path) -> None:
     out = tmp_path / "stages"
-    first = train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=out, progress=False)
-    second = train(tiny("frozen"), "frozen", data=prepared, fold=0, out=out, init=first, progress=False)
+    first = train_stage(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=out, progress=False)
+    second = train_stage(tiny("frozen"), "frozen", data=prepared, fold=0, out=out, init=first, progress=False)
     one, two = Model.load(first).state_dict(), Model.load(second).state_dict()
     assert all(torch.equal(one[key], two[key]) for key in one if key.startswith("backbone."))
     assert not torch.equal(one["sequence.head.weight"], two["sequence.head.weight"])
-    third = train(tiny("joint"), "joint", data=prepared, fold=0, out=out, init=second, progress=False)
+    third = train_stage(tiny("joint"), "joint", data=prepared, fold=0, out=out, init=second, progress=False)
     three = Model.load(third)
     assert three.settings["freeze_bn"] is True  # auto: it starts from trained weights
     means = [key for key in two if key.endswith("running_mean")]
@@ -154,46 +176,48 @@ def test_slice_then_frozen_then_joint(prepared: Path, tmp_path: Path) -> None:
 def test_slice_then_frozen_then_joint_with_neighbours(prepared: Path, tmp_path: Path) -> None:
     """The first start knows none."""
     out, plain = tmp_path / "neighbours", tmp_path / "plain"
-    start = train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=plain, progress=False)
+    start = train_stage(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=plain, progress=False)
     for stage in ("slice", "frozen", "joint"):
         config = tiny(stage, "train.epochs=1", "model.neighbours=1")
-        start = train(config, stage, data=prepared, fold=0, out=out, init=start, progress=False)
-        assert ("widened to 9 channels" in (start / "log.txt").read_text()) == (stage == "slice")
+        start = train_stage(config, stage, data=prepared, fold=0, out=out, init=start, progress=False)
+        assert ("extended to 9 channels" in (start / "log.txt").read_text()) == (stage == "slice")
         assert Model.load(start).settings["neighbours"] == 1
     assert np.isfinite(pd.read_csv(start / "history.csv")["valid_loss"]).all()
     with pytest.raises(RunError, match=r"its model.neighbours is 1, this run's 0"):
-        train(tiny("joint"), "joint", data=prepared, fold=0, out=tmp_path / "r", init=start, progress=False)
+        train_stage(tiny("joint"), "joint", data=prepared, fold=0, out=tmp_path / "r", init=start, progress=False)
 
 
 def test_weights_that_saw_the_fold_are_refused(prepared: Path, run: Path, tmp_path: Path) -> None:
     leaf = leaf_of(run, "joint", 0)
     with pytest.raises(RunError, match="trained on 2 of the 2 patients"):
-        train(tiny(), "joint", data=prepared, fold=1, out=tmp_path / "r", init=leaf, progress=False)
+        train_stage(tiny(), "joint", data=prepared, fold=1, out=tmp_path / "r", init=leaf, progress=False)
     config = tiny("joint", f"model.pretrained={leaf / 'weights.safetensors'}")
     with pytest.raises(RunError, match="trained on 2 of the 2 patients"):
-        train(config, "joint", data=prepared, fold=1, out=tmp_path / "r2", progress=False)
+        train_stage(config, "joint", data=prepared, fold=1, out=tmp_path / "r2", progress=False)
 
 
 def test_refusals(prepared: Path, run: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="there is a run here already"):
-        train(tiny(), "joint", data=prepared, fold=0, out=run, progress=False)
+        train_stage(tiny(), "joint", data=prepared, fold=0, out=run, progress=False)
     with pytest.raises(RunError, match="nothing to resume"):
-        train(tiny(), "joint", data=prepared, fold=0, out=tmp_path / "none", resume=True, progress=False)
+        train_stage(tiny(), "joint", data=prepared, fold=0, out=tmp_path / "none", resume=True, progress=False)
     config = tiny("joint", "model.hidden_size=16")
     with pytest.raises(RunError, match=r"model.hidden_size was 8 and is now 16"):
-        train(config, "joint", data=prepared, fold=0, out=run, resume=True, progress=False)
+        train_stage(config, "joint", data=prepared, fold=0, out=run, resume=True, progress=False)
     with pytest.raises(ConfigError, match="fp16, which needs a GPU"):
-        train(tiny("joint", "train.precision=fp16"), "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
+        train_stage(
+            tiny("joint", "train.precision=fp16"), "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False
+        )
     with pytest.raises(ConfigError, match="fold 7"):
-        train(tiny(), "joint", data=prepared, fold=7, out=tmp_path / "r", progress=False)
+        train_stage(tiny(), "joint", data=prepared, fold=7, out=tmp_path / "r", progress=False)
     with pytest.raises(DataError):
-        train(tiny(), "joint", data=tmp_path / "nothing", fold=0, out=tmp_path / "r", progress=False)
+        train_stage(tiny(), "joint", data=tmp_path / "nothing", fold=0, out=tmp_path / "r", progress=False)
 
 
 def test_a_loss_not_finite_stops_and_keeps_the_last_checkpoint(prepared: Path, tmp_path: Path) -> None:
     config = tiny("joint", "train.backbone_lr=1e30", "train.clip_norm=null", "train.warmup_steps=0")
     with pytest.raises(RunError, match=r"the loss is (nan|inf) on the series .*\.b2nd"):
-        train(config, "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
+        train_stage(config, "joint", data=prepared, fold=0, out=tmp_path / "r", progress=False)
     state = last_weights(leaf_of(tmp_path / "r", "joint", 0))
     assert all(tensor.isfinite().all() for tensor in state.values() if tensor.is_floating_point())
 
@@ -204,13 +228,13 @@ def test_a_damaged_store_file_is_named(prepared: Path, tmp_path: Path) -> None:
     path = index.store_path(int(index.training_series(0)[0]))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(DataError, match=path.name):
-        train(tiny(), "joint", data=broken, fold=0, out=tmp_path / "r", progress=False)
+        train_stage(tiny(), "joint", data=broken, fold=0, out=tmp_path / "r", progress=False)
 
 
 def test_runs_of_different_precision_follow_each_other(prepared: Path, tmp_path: Path) -> None:
     for number, precision in enumerate(("no", "bf16", "no")):
         config = tiny("slice", f"train.precision={precision}", "train.epochs=1")
-        leaf = train(config, "slice", data=prepared, fold=0, out=tmp_path / str(number), progress=False)
+        leaf = train_stage(config, "slice", data=prepared, fold=0, out=tmp_path / str(number), progress=False)
         assert np.isfinite(pd.read_csv(leaf / "history.csv")["train_loss"]).all()
 
 
@@ -219,23 +243,23 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(prepared: Pa
     (leaf / "last" / ".step-00000000.part").mkdir(parents=True)
     (leaf / "run.json").write_text("{}")
     (leaf / "config.yaml").write_text("")
-    train(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=tmp_path / "r", progress=False)
+    train_stage(tiny("slice", "train.epochs=1"), "slice", data=prepared, fold=0, out=tmp_path / "r", progress=False)
     assert json.loads((leaf / "run.json").read_text())["finished"] is True
     other = leaf_of(tmp_path / "r", "slice", 1)
     other.mkdir()
     (other / "notes.txt").write_text("mine")
     with pytest.raises(RunError, match="holds files that are no run's"):
-        train(tiny("slice"), "slice", data=prepared, fold=1, out=tmp_path / "r", progress=False)
+        train_stage(tiny("slice"), "slice", data=prepared, fold=1, out=tmp_path / "r", progress=False)
     assert [path.name for path in other.iterdir()] == ["notes.txt"]
 
 
 def test_a_first_checkpoint_that_cannot_be_written_leaves_nothing(prepared: Path, tmp_path: Path) -> None:
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from conftest import tiny; from ichseq.training.engine import train; from ichseq.errors import RunError\n"
+        "from conftest import tiny; from ichseq.training.train import train_stage; from ichseq.errors import RunError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # as a full disk: a file can't grow further\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        f"try: train(tiny(), 'joint', data=Path({str(prepared)!r}), fold=0, out=Path({str(tmp_path / 'r')!r}),"
+        f"try: train_stage(tiny(), 'joint', data=Path({str(prepared)!r}), fold=0, out=Path({str(tmp_path / 'r')!r}),"
         " progress=False)\n"
         "except RunError as error: print(error)"
     )
@@ -247,7 +271,7 @@ def test_a_first_checkpoint_that_cannot_be_written_leaves_nothing(prepared: Path
 
 def test_a_model_that_cannot_be_made_leaves_no_folder(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no_such_net"):
-        train(
+        train_stage(
             tiny("joint", "model.backbone=no_such_net"),
             "joint",
             data=prepared,

@@ -1,4 +1,4 @@
-"""Models asked as one: the mean over models and views, and no slice read twice by one backbone."""
+"""Several models as one: the mean over models and views, and no slice read twice by one backbone."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from ichseq.cli import main
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError
 from ichseq.evaluation.evaluate import evaluate_fold
-from ichseq.inference.panel import Panel
+from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
-from ichseq.training.engine import train
+from ichseq.training.train import train_stage
 
 LENGTHS = torch.tensor([4, 6])
 
@@ -32,18 +32,18 @@ def hu() -> torch.Tensor:
     return (torch.randn(10, 40, 40, generator=torch.Generator().manual_seed(3)) * 200).to(torch.int16)
 
 
-def answers(panel: Panel, hu: torch.Tensor) -> np.ndarray:
-    return panel.answer(panel.embed(hu, LENGTHS), LENGTHS, None)
+def answers(ensemble: ModelEnsemble, hu: torch.Tensor) -> np.ndarray:
+    return ensemble.probabilities(ensemble.embed(hu, LENGTHS), LENGTHS, None)
 
 
 def test_the_mean_over_models_and_views(hu: torch.Tensor) -> None:
     one, other = make(1, crop="none"), make(2, crop="none")
     turned = [hu, hu.flip(2), hu.transpose(1, 2)]
-    by_hand = np.mean([answers(Panel(model), view) for model in (one, other) for view in turned], axis=0)
-    assert np.allclose(answers(Panel([one, other], ["flip", "transpose"]), hu), by_hand, atol=1e-5)
-    assert not np.allclose(answers(Panel([one, other]), hu), by_hand, atol=1e-3)
+    by_hand = np.mean([answers(ModelEnsemble(model), view) for model in (one, other) for view in turned], axis=0)
+    assert np.allclose(answers(ModelEnsemble([one, other], ["flip", "transpose"]), hu), by_hand, atol=1e-5)
+    assert not np.allclose(answers(ModelEnsemble([one, other]), hu), by_hand, atol=1e-3)
     with torch.no_grad():
-        assert np.allclose(answers(Panel(one), hu), torch.sigmoid(one.eval()(hu, LENGTHS)), atol=1e-6)
+        assert np.allclose(answers(ModelEnsemble(one), hu), torch.sigmoid(one.eval()(hu, LENGTHS)), atol=1e-6)
 
 
 def test_a_models_views_are_averaged_before_the_sequence_part(hu: torch.Tensor) -> None:
@@ -60,30 +60,30 @@ def test_a_backbone_that_models_share_reads_a_slice_once(hu: torch.Tensor) -> No
     with torch.no_grad():
         other.sequence.head.bias += 1
     third = make(2)
-    panel = Panel([one, third, other])
-    parts = [answers(Panel(model), hu) for model in (one, third, other)]
+    ensemble = ModelEnsemble([one, third, other])
+    parts = [answers(ModelEnsemble(model), hu) for model in (one, third, other)]
     for model in (one, other, third):
         model.backbone_slices = 0
-    assert np.allclose(answers(panel, hu), np.mean(parts, axis=0), atol=1e-6)
+    assert np.allclose(answers(ensemble, hu), np.mean(parts, axis=0), atol=1e-6)
     assert (one.backbone_slices, third.backbone_slices, other.backbone_slices) == (10, 10, 0)
     windowed = make(1, window_first=True)
-    assert len(Panel([one, windowed]).embed(hu, LENGTHS)) == 2  # the same weights, but another view of a slice
+    assert len(ModelEnsemble([one, windowed]).embed(hu, LENGTHS)) == 2  # the same weights, but another view of a slice
 
 
 def test_an_unknown_view_is_named() -> None:
     with pytest.raises(ConfigError, match="--tta: no view 'mirror'; there are flip, transpose"):
-        Panel(make(), ["mirror"])
+        ModelEnsemble(make(), ["mirror"])
     with pytest.raises(ConfigError, match=r"model\.views: no view 'mirror'"):
         make(views=["mirror"])
 
 
 def test_a_bag_is_the_mean_over_the_last_epochs(prepared: Path, tmp_path: Path) -> None:
     config = tiny("joint", "train.epochs=3", "train.keep_epochs=2")
-    leaf = train(config, "joint", data=prepared, fold=0, out=tmp_path / "run", progress=False)
+    leaf = train_stage(config, "joint", data=prepared, fold=0, out=tmp_path / "run", progress=False)
     index = Index.load(prepared)
     kept = sorted((leaf / "epochs").iterdir())
     assert [path.name for path in kept] == ["epoch-002", "epoch-003"]
-    parts = [predict_prepared(Panel(Model.load(path)), index, index.validation_series(0)) for path in kept]
+    parts = [predict_prepared(ModelEnsemble(Model.load(path)), index, index.validation_series(0)) for path in kept]
     table, metrics = evaluate_fold(leaf, index, bag=2)
     assert np.allclose(table[list(LABELS)], np.mean([part[list(LABELS)] for part in parts], axis=0), atol=1e-6)
     assert (metrics["bag"], metrics["tta"]) == (2, [])

@@ -1,0 +1,163 @@
+"""The files of a prepared set, read and written.
+
+index.json      format, key, HU range, folds, seed, phantom flag, names of the sources, counts; written last
+series.parquet  a row a series (SERIES_SCHEMA)
+slices.parquet  a row a slice, by series and then from feet to head (SLICES_SCHEMA)
+left_out.csv    file, reason
+store/          one file a series (ichseq.data.store)
+"""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ichseq.data.store import CODEC, write_whole
+from ichseq.errors import DataError
+from ichseq.labels import LABELS
+from ichseq.windows import HU_RANGE
+
+FORMAT: Final = 1
+"""Version of the tables' layout; goes up with every change that older code could not read."""
+
+SERIES_SCHEMA: Final = pa.schema(
+    [
+        ("series", pa.int32()),
+        ("patient_id", pa.string()),
+        ("study_uid", pa.string()),
+        ("series_uid", pa.string()),
+        ("store", pa.string()),  # path below the prepared folder
+        ("n_slices", pa.int32()),
+        ("rows", pa.int32()),
+        ("columns", pa.int32()),
+        ("spacing_row_mm", pa.float32()),
+        ("spacing_column_mm", pa.float32()),
+        ("fold", pa.int16()),
+        ("phantom", pa.bool_()),
+        ("warnings", pa.string()),  # one a line
+        ("first_row", pa.int64()),  # in slices.parquet
+    ]
+)
+SLICES_SCHEMA: Final = pa.schema(
+    [
+        ("series", pa.int32()),
+        ("slice_index", pa.int32()),
+        ("sop_uid", pa.string()),
+        ("file", pa.string()),
+        ("position_mm", pa.float64()),
+        *((label, pa.float32()) for label in LABELS),  # NaN where unknown
+        ("checksum", pa.uint64()),  # of the stored pixels
+    ]
+)
+
+_KEY: Final = b"ichseq_key"
+PREPARE_AGAIN: Final = "run `ichseq prepare` again, which does only what is missing"
+
+
+def patients_of(series: pa.Table) -> pa.Array:
+    """Who each series' patient is: the PatientID; where that is empty, the study stands for the patient."""
+    unnamed = pc.equal(series["patient_id"], "")
+    return pc.if_else(unnamed, series["study_uid"], series["patient_id"]).combine_chunks()
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The content of index.json, whose `finished` says whether the set is complete.
+
+    Raises:
+        DataError: it is missing, damaged or of another version.
+    """
+    path = folder / "index.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        found = (settings["format"], settings["codec"], tuple(settings["hu_range"]))
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{folder}: no prepared set (index.json is missing); make one with `ichseq prepare`") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: damaged or not ichseq's ({type(error).__name__}); prepare into another folder"
+        ) from error
+    if found != (FORMAT, CODEC, HU_RANGE):
+        raise DataError(
+            f"{folder}: prepared by another version of ichseq (format {found[0]}, {found[1]}; this one reads {FORMAT}, "
+            f"{CODEC}); prepare it again into another folder, or use the version that made it"
+        )
+    return dict(settings)
+
+
+def write_settings(folder: Path, *, finished: bool, **settings: Any) -> None:
+    """Write index.json with the versions and the settings given."""
+    header = {"format": FORMAT, "codec": CODEC, "hu_range": list(HU_RANGE), "finished": finished}
+    write_whole(folder / "index.json", (json.dumps(header | settings, indent=2) + "\n").encode())
+
+
+def write_index(folder: Path, series: pa.Table, slices: pa.Table, **settings: Any) -> str:
+    """Write the tables and index.json, which makes the set a finished one; the same content gives the same bytes.
+
+    Args:
+        folder: the prepared folder.
+        series: rows as in SERIES_SCHEMA.
+        slices: rows as in SLICES_SCHEMA.
+        settings: what index.json keeps beside the versions: folds, seed, source and the like.
+
+    Returns:
+        The set's key.
+    """
+    series, slices = series.select(SERIES_SCHEMA.names).cast(SERIES_SCHEMA), slices.select(SLICES_SCHEMA.names)
+    slices = slices.cast(SLICES_SCHEMA)
+    key = _key_of(series, slices)
+    for name, table in (("series.parquet", series), ("slices.parquet", slices)):
+        sink = io.BytesIO()
+        pq.write_table(table.combine_chunks().replace_schema_metadata({_KEY: key}), sink, compression="zstd")
+        write_whole(folder / name, sink.getvalue())
+    phantom = bool(np.any(numbers_of(series, "phantom")))
+    counts = {"series": len(series), "slices": len(slices), "patients": len(patients_of(series).unique())}
+    write_settings(folder, finished=True, key=key, phantom=phantom, **settings, counts=counts)
+    return key
+
+
+def _key_of(series: pa.Table, slices: pa.Table) -> str:
+    """Hash of identity, order, labels, folds and pixels; file names and the place of the source do not enter."""
+    digest = hashlib.sha256(f"{FORMAT} {CODEC} {HU_RANGE}".encode())
+    for table, names in (
+        (series, ("patient_id", "study_uid", "series_uid", "n_slices", "rows", "columns", "fold", "phantom")),
+        (slices, ("sop_uid", "position_mm", *LABELS, "checksum")),
+    ):
+        for name in names:
+            text = pa.types.is_string(table.schema.field(name).type)
+            content = "\n".join(table[name].to_pylist()).encode() if text else numbers_of(table, name).tobytes()
+            digest.update(f"\n{name} {len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def numbers_of(table: pa.Table, name: str) -> np.ndarray:
+    """A column of numbers as one array."""
+    values = table[name].to_numpy()
+    return np.ascontiguousarray(values)
+
+
+def read_table(path: Path, schema: pa.Schema, key: str) -> pa.Table:
+    """The columns of a schema from one of the two tables.
+
+    Raises:
+        DataError: it is missing, damaged, or does not belong to the set of that key.
+    """
+    try:
+        table = pq.read_table(path, memory_map=False)
+        found = (table.schema.metadata or {}).get(_KEY, b"").decode()
+        table = table.select(schema.names).cast(schema)
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; {PREPARE_AGAIN}") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{path}: damaged ({type(error).__name__}); {PREPARE_AGAIN}") from error
+    if found != key:
+        raise DataError(
+            f"{path}: does not belong to index.json (interrupted, or copied from elsewhere); {PREPARE_AGAIN}"
+        )
+    return table

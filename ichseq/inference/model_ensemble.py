@@ -1,0 +1,152 @@
+"""Several models that answer as one: the mean of their probabilities, over views of the slices too."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ichseq.geometry import VIEWS, check_views
+from ichseq.model import Model
+
+
+class ModelEnsemble:
+    """One model or several, with one answer.
+
+    Models whose embeddings are the same, such as those of the epochs of a frozen stage, share a backbone: the first of
+    them reads each slice for all.
+
+    Attributes:
+        models: in evaluation mode.
+        views: that are averaged with the slices as they are.
+        device: where the models are; all on one.
+    """
+
+    def __init__(self, models: Model | Sequence[Model], tta: Iterable[str] = ()) -> None:
+        """Take the models.
+
+        Args:
+            models: on one device.
+            tta: names of `ichseq.geometry.VIEWS` that are averaged with the slices as they are.
+
+        Raises:
+            ConfigError: an unknown view.
+        """
+        self.models = [models] if isinstance(models, Model) else list(models)
+        self.views = list(tta)
+        check_views(self.views, "--tta")
+        self.device = self.models[0].device
+        self._warps = [None, *(VIEWS[name][None] for name in self.views)]
+        # Of each model, the number of the first one with the same embeddings; and these first ones, each once.
+        self._embedder_of = [next(k for k, other in enumerate(self.models) if _same_embeddings(model, other))
+                             for model in self.models]  # fmt: skip
+        self._embedders = sorted(set(self._embedder_of))
+        for model in self.models:
+            model.eval()
+
+    @classmethod
+    def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str | None = None) -> "ModelEnsemble":
+        """The models of some folders, on a device (None: a GPU if there is one); a shared backbone is there once."""
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        ensemble = cls([Model.load(folder) for folder in folders], tta)
+        for model, embedder in zip(ensemble.models, ensemble._embedder_of, strict=True):
+            model.backbone = ensemble.models[embedder].backbone
+            model.to(device)
+        ensemble.device = ensemble.models[0].device
+        return ensemble
+
+    @property
+    def reach(self) -> int:
+        """On how many slices to each side an embedding depends, at most."""
+        return max(model.reach for model in self.models)
+
+    def empty_bodies(self, shape: Sequence[int]) -> list[Tensor]:
+        """Bool (rows, columns) for each backbone: where body was seen, which is nowhere yet; `add_body` marks it."""
+        return [torch.zeros(tuple(shape), dtype=torch.bool) for _ in self._embedders]
+
+    def add_body(self, bodies: list[Tensor], hu: np.ndarray) -> None:
+        """Mark where a slice (rows, columns) has body."""
+        for body, k in zip(bodies, self._embedders, strict=True):
+            body |= self.models[k].network_input.body_of(torch.from_numpy(hu)[None])
+
+    def crop_boxes(self, bodies: list[Tensor]) -> list[Tensor | None]:
+        """Crop box (1, 4) of a series for each backbone; None where it crops each slice by itself."""
+        inputs = [self.models[k].network_input for k in self._embedders]
+        return [None if one.crop == "slice" else one.box_of(body)[None] for one, body in
+                zip(inputs, bodies, strict=True)]  # fmt: skip
+
+    @torch.inference_mode()
+    def embed(self, hu: Tensor, lengths: Tensor, boxes: Sequence[Tensor | None] | None = None) -> list[Tensor]:
+        """Embeddings of slices, (S, D) for each backbone and view.
+
+        Args:
+            hu: (S, rows, columns), the slices of all series stacked.
+            lengths: (series,) slices of each.
+            boxes: (series, 4) for each backbone, as `crop_boxes` gives them; None: found in `hu`.
+
+        Returns:
+            What `probabilities` takes; those of pieces of a series may be put together first.
+        """
+        found = []
+        for place, k in enumerate(self._embedders):
+            model = self.models[k]
+            for warp in self._warps:
+                box = None if boxes is None else boxes[place]
+                turned = None if warp is None else warp.expand(len(lengths), 3, 3)
+                with _autocast(model):
+                    found.append(model.embed(hu.to(model.device), lengths, boxes=box, warp=turned))
+        return found
+
+    @torch.inference_mode()
+    def probabilities(self, embeddings: Sequence[Tensor], lengths: Tensor, positions_mm: Tensor | None) -> np.ndarray:
+        """(S, 6), the mean over models and views of what `embed` gave.
+
+        Args:
+            embeddings: (S, D) for each backbone and view.
+            lengths: (series,) slices of each.
+            positions_mm: (S,), for a sequence part that reads positions.
+        """
+        every = []
+        for model, embedder in zip(self.models, self._embedder_of, strict=True):
+            first = self._embedders.index(embedder) * len(self._warps)
+            for one in embeddings[first : first + len(self._warps)]:
+                every.append(_probabilities(model, one, lengths, positions_mm))
+        return torch.stack(every).mean(0).cpu().numpy()
+
+
+def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None) -> Tensor:
+    """(S, 6); a model whose sequence part was not trained answers with its slice head."""
+    with _autocast(model):
+        if model.trained_on.get("answers_with") == "slice_head":
+            logits = model.slice_logits(embeddings)
+        else:
+            logits = model.sequence_logits(embeddings, lengths, positions_mm)
+    return torch.sigmoid(logits.float())
+
+
+def _autocast(model: Model) -> AbstractContextManager[object]:
+    """On a GPU, the precision in which the model was trained; on a CPU the full one."""
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(model.trained_on.get("precision")))
+    if model.device.type != "cuda" or kind is None:
+        return nullcontext()
+    return torch.autocast("cuda", dtype=kind)
+
+
+def _same_embeddings(one: Model, other: Model) -> bool:
+    """Whether two models see a slice alike and have the same backbone, weights and all."""
+    if one is other:
+        return True
+    precision = [model.trained_on.get("precision") for model in (one, other)]
+    if _embedding_settings(one) != _embedding_settings(other) or precision[0] != precision[1]:
+        return False
+    weights = (one.backbone.state_dict(), other.backbone.state_dict())
+    return all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+def _embedding_settings(model: Model) -> dict[str, Any]:
+    """The settings that embeddings depend on, weights aside."""
+    of_the_rest = ("sequence", "hidden_size", "sequence_inputs", "dropout", "channel_dropout", "freeze_bn")
+    return {name: value for name, value in model.settings.items() if name not in of_the_rest}

@@ -1,0 +1,167 @@
+"""What a prediction table has to be, and what several tables have to agree in."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ichseq.errors import DataError, counted
+from ichseq.labels import LABELS
+from ichseq.predictions.schema import EXAM_KEY, SLICE_KEY, TRUTH, Floats, Integers
+
+
+def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    """See that columns are there.
+
+    Raises:
+        DataError: some are not.
+    """
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise DataError(f"{name}: columns missing: {', '.join(missing)}; use a table written by ichseq")
+
+
+def numbers_of(table: pd.DataFrame, column: str, name: str) -> Floats:
+    """A column as float64, NaN where it is empty.
+
+    Raises:
+        DataError: something in it is not a number.
+    """
+    try:
+        return pd.to_numeric(table[column]).to_numpy(dtype=np.float64, na_value=np.nan)
+    except (TypeError, ValueError):
+        raise DataError(f"{name}: column {column} holds something that is not a number") from None
+
+
+def checked_probabilities(table: pd.DataFrame, name: str) -> Floats:
+    """The six labels' probabilities, float64 (n, 6).
+
+    Raises:
+        DataError: one is empty, no number, or outside 0 to 1.
+    """
+    columns = [numbers_of(table, label, name) for label in LABELS]
+    for label, values in zip(LABELS, columns, strict=True):
+        _refuse_empty(values, label, name, "every slice needs a probability")
+        _refuse(values, ~((values >= 0) & (values <= 1)), label, name, ", outside 0 to 1; give probabilities, "
+                "not logits")  # fmt: skip
+    return np.stack(columns, axis=1)
+
+
+def checked_truth(table: pd.DataFrame, name: str) -> Floats:
+    """The six labels as they are known, float64 (n, 6), NaN where unknown.
+
+    Raises:
+        DataError: one is not 0, 1 or empty.
+    """
+    columns = [numbers_of(table, column, name) for column in TRUTH]
+    for column, values in zip(TRUTH, columns, strict=True):
+        wrong = ~np.isnan(values) & (values != 0) & (values != 1)
+        _refuse(values, wrong, column, name, "; the truth is 0, 1 or empty")
+    return np.stack(columns, axis=1)
+
+
+def check_slice_index(table: pd.DataFrame, name: str) -> None:
+    """See that slices are numbered by whole numbers.
+
+    Raises:
+        DataError: one is not.
+    """
+    values, advice = numbers_of(table, "slice_index", name), "slices are numbered 0, 1, 2, ..."
+    _refuse_empty(values, "slice_index", name, advice)
+    _refuse(values, values % 1 != 0, "slice_index", name, f"; {advice}")
+
+
+def _refuse_empty(values: Floats, column: str, name: str, advice: str) -> None:
+    empty = int(np.isnan(values).sum())
+    if empty:
+        raise DataError(f"{name}: column {column} is empty in {empty:,} of {counted(len(values), 'row')}; {advice}")
+
+
+def _refuse(values: Floats, wrong: np.ndarray, column: str, name: str, why: str) -> None:
+    if wrong.any():
+        raise DataError(f"{name}: column {column} holds {values[wrong][0]:g}{why}")
+
+
+def check_scorable(table: pd.DataFrame, name: str = "prediction table") -> tuple[Floats, Floats]:
+    """Probabilities and truth of a table that can be scored, each float64 (n, 6); truth is NaN where unknown.
+
+    Args:
+        table: a row a slice; of `PREDICTION_COLUMNS`, those of the exam, the probabilities and the truth are needed.
+        name: of the table, for messages.
+
+    Raises:
+        DataError: a column is missing, a value is wrong, or no label is known.
+    """
+    check_columns(table, (*EXAM_KEY, *LABELS, *TRUTH), name)
+    probability, truth = checked_probabilities(table, name), checked_truth(table, name)
+    if np.isnan(truth).all():
+        raise DataError(f"{name}: no slice has a known label (all true_ columns are empty); evaluate with labels")
+    return probability, truth
+
+
+def refuse_duplicates(table: pd.DataFrame, name: str) -> None:
+    """Refuse a table that holds a slice in two rows.
+
+    Raises:
+        DataError: it does.
+    """
+    twice = table.duplicated(list(SLICE_KEY))
+    if twice.any():
+        sop_uid = table.loc[twice, "sop_uid"].iloc[0]
+        raise DataError(f"{name}: {counted(int(twice.sum()), 'slice')} twice, such as {sop_uid}; keep one row a slice")
+
+
+def count_shared_exams(tables: Sequence[pd.DataFrame]) -> int:
+    """How many exams have slices in more than one table."""
+    exams = pd.concat([table[list(EXAM_KEY)].drop_duplicates() for table in tables])
+    return len(exams[exams.duplicated()].drop_duplicates())
+
+
+def match_slices(first: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str) -> Integers:
+    """The row in `other` of each row of `first`.
+
+    Raises:
+        DataError: a slice stands in one of them alone.
+    """
+    keys = [pd.MultiIndex.from_frame(table[list(SLICE_KEY)]) for table in (first, other)]
+    rows = keys[1].get_indexer(keys[0])
+    only_first, only_other = np.flatnonzero(rows < 0), np.setdiff1d(np.arange(len(other)), rows)
+    if not len(only_first) and not len(only_other):
+        return rows
+    sides = [_unmatched(first, only_first, other, name), _unmatched(other, only_other, first, other_name)]
+    raise DataError(f"{name} and {other_name} differ in their slices: {', '.join(filter(None, sides))}; take "
+                    "predictions of the same scans")  # fmt: skip
+
+
+def _unmatched(table: pd.DataFrame, rows: Integers, other: pd.DataFrame, name: str) -> str:
+    """How many slices stand in this table alone, with an example, and in what it differs if it is there after all."""
+    if not len(rows):
+        return ""
+    example = table.iloc[rows[0]]
+    text = f"{len(rows):,} of {len(table):,} stand in {name} alone, such as {example['sop_uid']}"
+    near = other[other["sop_uid"] == example["sop_uid"]]
+    differing = [column for column in SLICE_KEY if len(near) and near[column].iloc[0] != example[column]]
+    return f"{text} (there with another {' and '.join(differing)})" if differing else text
+
+
+def merge_truth(truth: Floats, other: Floats, table: pd.DataFrame, name: str) -> Floats:
+    """The truth that either knows, (n, 6), for the slices of `table` in its order.
+
+    Args:
+        truth: (n, 6), as it is known so far, NaN where unknown.
+        other: the same of one table more.
+        table: has the slices' names, for messages.
+        name: of the table that `other` is of, for messages.
+
+    Raises:
+        DataError: they contradict each other.
+    """
+    contradictions = np.argwhere(~np.isnan(truth) & ~np.isnan(other) & (truth != other))
+    if len(contradictions):
+        row, k = contradictions[0]
+        raise DataError(
+            f"{name}: {counted(len(contradictions), 'label')} other than in the tables before it, such as {TRUTH[k]} "
+            f"of {table['sop_uid'].iloc[row]}: {other[row, k]:g}, not {truth[row, k]:g}; evaluate all with the same "
+            "labels"
+        )
+    return np.where(np.isnan(truth), other, truth)

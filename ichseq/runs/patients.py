@@ -1,0 +1,32 @@
+"""Whom a run has seen: patients as hashes, which tell whether two runs share one and no more."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from ichseq.data.index import Index
+from ichseq.errors import RunError
+from ichseq.runs.records import read_run
+
+
+def patient_hashes(patient_ids: Iterable[str]) -> list[str]:
+    """A short hash of each different patient, sorted: enough to tell whether two runs share a patient."""
+    return sorted({hashlib.sha256(str(patient).encode()).hexdigest()[:16] for patient in patient_ids})
+
+
+def refuse_seen_patients(leaf: Path, index: Index, fold: int) -> list[str]:
+    """Hashes of the patients that the run of `leaf` has trained on, if none is in this fold's validation part.
+
+    Raises:
+        RunError: some are, so that the fold's figures would be those of patients seen in training.
+    """
+    patients = index.patients()
+    validation = set(patient_hashes(patients[i] for i in index.validation_series(fold)))
+    seen = read_run(leaf)["patients"]
+    shared = len(validation & set(seen))
+    if shared:
+        raise RunError(
+            f"{leaf}: was trained on {shared} of the {len(validation)} patients of this set's fold {fold}, which is "
+            "kept for validation; start from a run of the same fold"
+        )
+    return seen

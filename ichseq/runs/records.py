@@ -1,0 +1,119 @@
+"""What stands in run.json, history.csv, metrics.json and predictions.parquet, written and read back with checks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ichseq.errors import RunError
+from ichseq.files import write_text
+from ichseq.predictions.read import read_table
+from ichseq.predictions.write import write_table
+from ichseq.runs.names import EPOCHS, HISTORY, METRICS, PREDICTIONS, RUN
+
+
+def parse_json(path: Path) -> Any:
+    """The content of a strict JSON file.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: it is damaged.
+    """
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+
+
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def read_json(path: Path, remedy: str = "make it again") -> dict[str, Any]:
+    """The content of a JSON file that ichseq has written; `remedy` says what to do about a damaged one.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        return dict(parse_json(path))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{path}: can't be read ({type(error).__name__}); {remedy}") from None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write strict JSON beside and rename it into place.
+
+    Raises:
+        RunError: it can't be written.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
+
+
+def read_run(leaf: Path) -> dict[str, Any]:
+    """run.json of a leaf, also for the weights of one of its epochs.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    folder = leaf.parents[1] if leaf.parent.name == EPOCHS else leaf
+    try:
+        content = parse_json(folder / RUN)
+        if not isinstance(content, dict) or not {"fold", "stage", "patients"} <= content.keys():
+            raise ValueError("not what a run writes")
+        return content
+    except (OSError, ValueError) as error:
+        raise RunError(f"{leaf}: {RUN} can't be read ({type(error).__name__}); it is not a run of ichseq") from None
+
+
+def read_history(leaf: Path) -> pd.DataFrame:
+    """history.csv of a leaf, a row an epoch.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        return pd.read_csv(leaf / HISTORY)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{leaf / HISTORY}: can't be read ({type(error).__name__}); train the stage again") from None
+
+
+def write_scored(folder: Path, table: pd.DataFrame, metrics: dict[str, Any]) -> None:
+    """Write a prediction table and its figures into a leaf, a stage's folder or an experiment's.
+
+    Raises:
+        DataError: the table can't be written.
+        RunError: the figures can't.
+    """
+    write_table(table, folder / PREDICTIONS)
+    write_json(folder / METRICS, metrics)
+
+
+def read_predictions(leaf: Path) -> pd.DataFrame:
+    """The predictions of a leaf that was evaluated.
+
+    Raises:
+        RunError: it wasn't.
+        DataError: the table is damaged.
+    """
+    if not (leaf / PREDICTIONS).is_file():
+        fold = read_run(leaf)["fold"]
+        raise RunError(f"{leaf}: no {PREDICTIONS}; run `ichseq evaluate --fold {fold} --run {leaf}` first")
+    return read_table(leaf / PREDICTIONS)
+
+
+def data_key_of(leaf: Path) -> str | None:
+    """The key of the set that a leaf predicted; where nothing says so, of the one that it was trained on.
+
+    Raises:
+        RunError: a file is missing or damaged.
+    """
+    if not (leaf / METRICS).is_file():
+        return read_run(leaf).get("data_key")
+    remedy = "run `ichseq evaluate` again"
+    metrics = read_json(leaf / METRICS, remedy)
+    if "data_key" not in metrics:
+        raise RunError(f"{leaf / METRICS}: can't be read (it names no data_key); {remedy}")
+    return metrics["data_key"]

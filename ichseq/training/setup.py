@@ -1,0 +1,211 @@
+"""What a training works with, built once before its first step and complete from then on."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from ichseq.config import Config
+from ichseq.data.batches import Plan
+from ichseq.data.index import Index
+from ichseq.errors import DataError
+from ichseq.model import Model
+from ichseq.runs.folders import has_run
+from ichseq.runs.log import RunLog
+from ichseq.runs.patients import patient_hashes, refuse_seen_patients
+from ichseq.training.checkpoint import Checkpoint, saved_plan
+from ichseq.training.memory_plan import MemoryPlan, plan_memory
+from ichseq.training.optimizer import make_optimizer, make_scheduler
+from ichseq.training.processes import Processes
+from ichseq.training.stage_loss import StageLoss
+from ichseq.training.stages import Stage, make_stage
+from ichseq.training.start import build_model, start_from
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """One stage on one fold: everything but the loop and where it stands.
+
+    Attributes:
+        config: settings of the run.
+        stage: that is trained.
+        index: the prepared set.
+        fold: left out of training, for validation.
+        training_series: numbers of the series that are trained on.
+        validation_series: of those that are validated on.
+        leaf: the run's folder for this stage and fold.
+        log: what the run writes there for people to read.
+        processes: that train together.
+        model: the network.
+        ema: moving average of its weights, if asked for.
+        loss: the model with the stage's loss, wrapped for the precision and for several processes.
+        optimizer: of the trained parameters, wrapped alike.
+        scheduler: sets the optimizer's learning rates by step.
+        steps_per_epoch: the same in every epoch.
+        started: by time.monotonic(), when it began to be built.
+    """
+
+    config: Config
+    stage: Stage[Any]
+    index: Index
+    fold: int
+    training_series: np.ndarray
+    validation_series: np.ndarray
+    leaf: Path
+    log: RunLog
+    processes: Processes
+    model: Model
+    ema: ModelEmaV3 | None
+    loss: nn.Module
+    optimizer: AcceleratedOptimizer
+    scheduler: Scheduler
+    steps_per_epoch: int
+    started: float
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the run has."""
+        return self.config.train.epochs or 1
+
+    @property
+    def accelerator(self) -> Accelerator:
+        """Of the processes."""
+        return self.processes.accelerator
+
+    @property
+    def models(self) -> list[Model]:
+        """The model and its moving average."""
+        return [self.model] if self.ema is None else [self.model, self.ema.module]
+
+    @property
+    def answering(self) -> Model:
+        """The model that is validated and saved: the moving average, if there is one."""
+        return self.models[-1]
+
+    @property
+    def machine(self) -> dict[str, Any]:
+        """What of the machine decides a step's result, rounding aside."""
+        return {"processes": self.processes.count, "precision": self.processes.precision}
+
+    def plan(self, epoch: int) -> Plan:
+        """The steps of an epoch."""
+        return self.stage.plan(self.index, self.training_series, epoch=epoch, processes=self.processes.count)
+
+    def rates(self) -> Mapping[str, float]:
+        """The optimizer's learning rates now, by group; 0 for a part that is not trained."""
+        rates = {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
+        return {"backbone": 0.0, "sequence": 0.0} | rates
+
+    def share_statistics(self) -> None:
+        """Give every process the mean of all their running statistics, which are then those of the saved weights."""
+        for model in self.models:
+            self.processes.average([buffer for buffer in model.buffers() if buffer.is_floating_point()])
+
+
+def set_up(
+    config: Config,
+    stage_name: str,
+    index: Index,
+    fold: int,
+    leaf: Path,
+    *,
+    processes: Processes,
+    log: RunLog,
+    init: Path | None = None,
+    saved: Checkpoint | None = None,
+) -> Setup:
+    """Build what a run trains with; a new run's config.yaml and run.json are written.
+
+    Args:
+        config: settings of the run.
+        stage_name: slice, frozen or joint.
+        index: the prepared set.
+        fold: left out of training, for validation.
+        leaf: the run's folder for this stage and fold; there, and free to be written to.
+        processes: that train together.
+        log: of the leaf.
+        init: leaf of another run whose weights a new run starts from.
+        saved: the checkpoint of a resumed run; the loop puts back what it holds.
+
+    Raises:
+        ConfigError: a fold, backbone, window or weights file that does not work.
+        DataError: nothing to train on.
+        RunError: the start does not fit, or has seen this fold's patients.
+    """
+    started, train, stage = time.monotonic(), config.train, make_stage(stage_name, config)
+    training, prevalence = _labelled_series(index, fold)
+    seen = _patients_of_the_start(config, index, fold, init) if saved is None else []
+
+    model = build_model(config, stage_name, index, fold, init=init, saved=saved)
+    model.start_at(prevalence)
+    if init is not None and saved is None:
+        log.note(start_from(model, init))
+    loss = StageLoss(model, stage)
+    optimizer = make_optimizer(stage.parameter_groups(model), train, processes.device)
+    model.to(processes.device)
+    ema = ModelEmaV3(model, decay=train.ema, use_warmup=True) if train.ema else None
+
+    plan = None if saved is None else saved_plan(saved, config)
+    if plan is None:
+        plan = _planned(model, stage, index, training, processes, log)
+    plan.apply([model] if ema is None else [model, ema.module])
+    if train.compile:
+        model.backbone.compile(dynamic=True)  # chunks differ in length; a size for each would be compiled
+
+    loss, optimizer = processes.accelerator.prepare(loss, optimizer)
+    steps_per_epoch = len(stage.plan(index, training, epoch=0, processes=processes.count))
+    scheduler = make_scheduler(optimizer, train, steps_per_epoch)
+
+    if saved is None:
+        patients = index.patients()
+        hashes = patient_hashes(patients[i] for i in training)
+        log.begin(config, {
+            "stage": stage_name, "fold": fold, "seed": train.seed, "device": str(processes.device),
+            "data_key": index.key, "data_folder": str(index.folder), "phantom": index.phantom,
+            "prevalence": prevalence, "patients": sorted({*hashes, *seen}),
+        })  # fmt: skip
+    return Setup(
+        config=config, stage=stage, index=index, fold=fold, training_series=training,
+        validation_series=index.validation_series(fold), leaf=leaf, log=log, processes=processes, model=model, ema=ema,
+        loss=loss, optimizer=optimizer, scheduler=scheduler, steps_per_epoch=steps_per_epoch, started=started,
+    )  # fmt: skip
+
+
+def _labelled_series(index: Index, fold: int) -> tuple[np.ndarray, list[float | None]]:
+    """The series outside a fold; and by label their share of positive slices, None where none is known."""
+    series = index.training_series(fold)
+    prevalence = [None if math.isnan(share) else float(share) for share in index.prevalence(series)]
+    if not len(series) or all(share is None for share in prevalence):
+        raise DataError(f"{index.folder}: no labelled series outside fold {fold}, so nothing to train on; prepare "
+                        "the scans with --labels")  # fmt: skip
+    return series, prevalence
+
+
+def _patients_of_the_start(config: Config, index: Index, fold: int, init: Path | None) -> list[str]:
+    """Hashes of the patients that the first weights have seen; none of them is in the validation part."""
+    seen = refuse_seen_patients(init, index, fold) if init else []
+    pretrained = config.model.pretrained
+    if isinstance(pretrained, str) and has_run(Path(pretrained).parent):
+        seen = seen + refuse_seen_patients(Path(pretrained).parent, index, fold)
+    return seen
+
+
+def _planned(
+    model: Model, stage: Stage[Any], index: Index, series: np.ndarray, processes: Processes, log: RunLog
+) -> MemoryPlan:
+    """The first process's plan for memory, for all: times and free memory differ between them, and layouts must not."""
+    with processes.accelerator.autocast():
+        largest, ahead = stage.largest_batch(index, series), stage.config.train.workers + 2
+        plan, reason = plan_memory(model, stage.config, largest, ahead=ahead)
+    layout, recompute, chunk = processes.of_the_first([plan.channels_last, plan.recompute, plan.chunk_size])
+    log.note(reason)
+    return MemoryPlan(bool(layout), bool(recompute), chunk)

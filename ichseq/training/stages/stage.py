@@ -1,0 +1,157 @@
+"""What every stage of training offers to the loop that runs it."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from ichseq.config import Config
+from ichseq.data.batches import Batch, Plan, plan_epoch, plan_windows, share_of_negatives
+from ichseq.data.index import Index
+from ichseq.model import Model
+from ichseq.training.processes import Processes
+from ichseq.training.stages.readers import Reader
+from ichseq.training.stopping import StopRequest
+
+B = TypeVar("B", bound=Batch)
+
+
+class BatchSize(NamedTuple):
+    """How much a batch holds: slices, and bytes of Hounsfield units that come with one of them."""
+
+    slices: int
+    slice_bytes: int
+
+
+class Loss(NamedTuple):
+    """Sums over a batch's slices: what is minimised, and the stage's own loss, which is shown."""
+
+    total: Tensor
+    own: Tensor
+
+
+class Stage(ABC, Generic[B]):
+    """One stage of training: the parts of the model that it trains, how it goes through the data, and its loss.
+
+    Its batches hold whole series, or with `train.window` neighbouring slices of each, unless a stage says otherwise.
+
+    Attributes:
+        name: as in `ichseq.config.STAGES`.
+        parts: of the model that are trained, by the names of its attributes.
+        answers_with: the part of the model that its logits come from.
+        config: settings of the run.
+    """
+
+    name: ClassVar[str]
+    parts: ClassVar[tuple[str, ...]]
+    answers_with: ClassVar[Literal["slice_head", "sequence"]]
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    # ---- what is trained -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def trains(cls, part: str) -> bool:
+        """Whether a part of the model is trained."""
+        return part in cls.parts
+
+    def choose_parameters(self, model: Model) -> None:
+        """Let gradients reach the parts that are trained, and no others.
+
+        Raises:
+            ConfigError: the model lacks what the stage trains.
+        """
+        model.requires_grad_(False)
+        for part in self.parts:
+            if (module := getattr(model, part)) is not None:
+                module.requires_grad_(True)
+        if not self.trains("backbone"):
+            model.freeze_backbone()
+
+    def freezes_backbone(self, epoch: int) -> bool:
+        """Whether a backbone that is trained is left alone in this epoch."""
+        return False
+
+    def parameter_groups(self, model: Model) -> list[dict[str, Any]]:
+        """Trained parameters in up to three groups, each with its learning rate and a name, for the optimizer."""
+        train = self.config.train
+        groups: dict[str, dict[str, Any]] = {
+            "backbone": {"lr": train.backbone_lr},
+            "cross_slice": {"lr": train.cross_slice_lr, "weight_decay": 0.0},  # a weight a channel, as those of norms
+            "sequence": {"lr": train.sequence_lr},
+        }
+        for path, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                name = "sequence" if not path.startswith("backbone.") else "backbone"
+                name = "cross_slice" if path.startswith("backbone.cross_slice.") else name
+                groups[name].setdefault("params", []).append(parameter)
+        return [{"name": name} | group for name, group in groups.items() if "params" in group]
+
+    # ---- on which batches ------------------------------------------------------------------------------------------
+
+    def plan(self, index: Index, series: np.ndarray, *, epoch: int, processes: int) -> Plan:
+        """Steps of an epoch over these series, less the share of negative patients that it leaves out.
+
+        Raises:
+            DataError: none are left.
+        """
+        train = self.config.train
+        key = (train.seed, epoch)
+        series = share_of_negatives(index, series, train.negatives, key=key)
+        return self._steps(index, series, accumulate=train.accumulate, processes=processes, key=key)
+
+    def _steps(self, index: Index, series: np.ndarray, **sharing: Any) -> Plan:
+        train = self.config.train
+        if train.window:
+            return plan_windows(index, series, slices=train.window, batch=train.patients_per_batch, **sharing)
+        return plan_epoch(index, series, batch=train.patients_per_batch, **sharing)
+
+    def largest_batch(self, index: Index, series: np.ndarray) -> BatchSize:
+        """The most that a batch of any epoch over these series holds."""
+        train, lengths = self.config.train, index.lengths[series]
+        if train.window:
+            lengths = lengths.clip(max=train.window)
+        slices = int(np.sort(lengths)[-train.patients_per_batch :].sum())
+        return BatchSize(slices, self._slice_bytes(index, parts=train.window > 0))
+
+    def _slice_bytes(self, index: Index, *, parts: bool) -> int:
+        """Bytes of int16 that come with a slice; one of a part of a series comes with its neighbours."""
+        together = 1 + 2 * self.config.model.neighbours if parts else 1
+        return 2 * together * int(index.shapes.prod(axis=1).max())
+
+    @abstractmethod
+    def reader(
+        self, model: Model, index: Index, series: np.ndarray, *, processes: Processes, request: StopRequest, shown: bool
+    ) -> Reader[B]:
+        """What reads the stage's batches; first, what has to be known of the whole set is read ahead.
+
+        Args:
+            model: on the device, with the weights that training starts from.
+            index: the set.
+            series: that are trained on.
+            processes: which share the work.
+            request: SIGTERM or Ctrl-C end the reading ahead.
+            shown: show a progress bar.
+
+        Raises:
+            InterruptedError: stopped, as asked for.
+            RunError: what is read ahead can't be kept.
+        """
+
+    # ---- with which loss -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(self, model: Model, batch: B, *, backbone_frozen: bool = False) -> Loss:
+        """The loss of a batch of training.
+
+        Args:
+            model: in training mode.
+            batch: on its device, with at least one slice.
+            backbone_frozen: no gradient reaches the backbone, see `freezes_backbone`.
+        """
+
+    @abstractmethod
+    def logits(self, model: Model, batch: B) -> Tensor:
+        """(S, 6): the answers on a batch of whole series, as validation scores them."""

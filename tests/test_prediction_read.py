@@ -1,0 +1,70 @@
+"""Prediction tables are read back as they were written, or refused by name."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from five_slices import five_slices
+
+from ichseq.errors import DataError
+from ichseq.predictions.read import read_table
+from ichseq.predictions.schema import PREDICTION_COLUMNS
+from ichseq.predictions.write import write_table
+
+NAN = np.nan
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
+    table = five_slices(truth=[0, 1, NAN, 1, 0])
+    table["patient_id"] = ["007", "007", "NA", "nan", "null"]
+    table["series_uid"] = ["1.10", "1.10", "1.1", "1.0", "1"]
+    table["position_mm"] = [0.0, 5.0, NAN, 1.5, -2.5]
+    write_table(table.assign(mine="more"), tmp_path / name)
+    read = read_table(tmp_path / name)
+    assert list(read.columns) == list(PREDICTION_COLUMNS)
+    pd.testing.assert_frame_equal(read, table, check_dtype=False)
+    assert (read["patient_id"] == ["007", "007", "NA", "nan", "null"]).all()
+
+
+def with_value(column: str, value: object) -> pd.DataFrame:
+    table = five_slices()
+    table[column] = table[column].astype(object)
+    table.loc[2, column] = value
+    return table
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (five_slices().drop(columns=["any", "true_any"]), "columns missing: any, true_any"),
+        (with_value("subdural", NAN), "column subdural is empty in 1 of 5 rows"),
+        (with_value("subdural", 1.25), "column subdural holds 1.25, outside 0 to 1"),
+        (with_value("subdural", -3.0), "column subdural holds -3, outside 0 to 1"),
+        (with_value("subdural", np.inf), "column subdural holds inf, outside 0 to 1"),
+        (with_value("true_any", 0.5), "column true_any holds 0.5; the truth is 0, 1 or empty"),
+        (with_value("slice_index", NAN), "column slice_index is empty"),
+        (with_value("slice_index", 1.5), "column slice_index holds 1.5"),
+        (with_value("sop_uid", "ID_1"), "1 slice twice, such as ID_1"),
+        (five_slices()[:0], "no rows"),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_that_is_wrong_is_refused(tmp_path: Path, table: pd.DataFrame, words: str, name: str) -> None:
+    write_table(table, tmp_path / name)
+    with pytest.raises(DataError, match=words) as error:
+        read_table(tmp_path / name)
+    assert name in str(error.value)
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.csv: no such file"):
+        read_table(tmp_path / "absent.csv")
+    write_table(with_value("any", "high"), tmp_path / "words.csv")
+    with pytest.raises(DataError, match=r"words\.csv: column any holds something that is not a number"):
+        read_table(tmp_path / "words.csv")
+    for name, content in {"empty.csv": b"", "binary.csv": b"\xff\x00\xfe", "no.parquet": b"ID,Label\n"}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            read_table(tmp_path / name)
