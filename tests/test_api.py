@@ -6,6 +6,7 @@ import rlcompleter
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,9 @@ from conftest import tiny, tiny_sections
 from dicom_files import ct_dataset, dicom_bytes
 
 import ichseq
-from ichseq.api import Fold, predict_scans
+from ichseq.api import Fold, Stage, predict_scans
 from ichseq.cli import main
+from ichseq.config import STAGES
 from ichseq.errors import ConfigError, DataError, RunError, ScanError
 from ichseq.labels import LABELS
 from ichseq.runs.folders import leaf_of
@@ -37,6 +39,10 @@ def test_completion_shows_the_seven_names() -> None:
     assert all(getattr(ichseq, name).__doc__ for name in NAMES)
     with pytest.raises(AttributeError, match="no attribute 'import_modules'"):
         _ = ichseq.import_modules
+
+
+def test_the_stages_are_those_of_the_settings() -> None:
+    assert get_args(Stage) == STAGES
 
 
 def test_importing_it_is_light() -> None:

@@ -24,7 +24,7 @@ def test_help_needs_no_torch() -> None:
         "import sys; from ichseq.cli import main\n"
         f"for command in [[], *([name] for name in {COMMANDS!r})]:\n"
         "    assert main([*command, '--help'], standalone_mode=False) == 0, command\n"
-        "assert 'torch' not in sys.modules and 'timm' not in sys.modules\n"
+        "assert not {'torch', 'timm', 'numpy', 'pydantic', 'yaml'} & set(sys.modules), 'help is to be quick'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from ichseq.data import DEFAULT_SET
 from ichseq.errors import RunError
 
 Stage = Literal["slice", "frozen", "joint"]
+"""`ichseq.config.STAGES` for editors and for help, which need no import of the settings."""
 
 
 def train(

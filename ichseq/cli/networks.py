@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -10,7 +10,6 @@ from ichseq import api
 from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, SCHEDULER, FoldType, Views, default_of
-from ichseq.config import STAGES
 from ichseq.errors import counted
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def _tta(function: Callable[..., Any]) -> _Decorator:
 
 
 @click.command()
-@click.option("--stage", type=click.Choice(STAGES), default=default_of(api.train, "stage"), show_default=True)
+@click.option("--stage", type=click.Choice(get_args(Stage)), default=default_of(api.train, "stage"), show_default=True)
 @click.option("-c", "--config", type=PATH, help="YAML with settings that differ from the defaults.")
 @_data(api.train)
 @click.option(
