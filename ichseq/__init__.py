@@ -1,20 +1,34 @@
 """ichseq: one end-to-end network that finds bleeding in head CT.
 
-Research software, not a medical device.
+    series = ichseq.load_series("my_scan")         # DICOM to ordered slices in Hounsfield units
+    ichseq.prepare("scans")                        # a set to train on
+    run = ichseq.train("joint", fold=0)            # the network over whole series
+    ichseq.evaluate(run, fold=0)                   # scored on patients kept for validation
+    table = ichseq.predict(run, "my_scan")         # probabilities, a row a slice
+
+The command line has the same words: `ichseq --help`. Research software, not a medical device.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Model", "__version__", "load_series", "predict"]
+__all__ = ["Model", "Series", "__version__", "evaluate", "load_series", "predict", "prepare", "train"]
 
 if TYPE_CHECKING:
-    from ichseq.ct.series import load_series
-    from ichseq.inference.predict import predict
+    from ichseq.api import evaluate, predict, prepare, train
+    from ichseq.ct.series import Series, load_series
     from ichseq.model import Model
 
-_HOMES = {"Model": "ichseq.model", "load_series": "ichseq.ct.series", "predict": "ichseq.inference.predict"}
+_HOMES = {
+    "Model": "ichseq.model",
+    "Series": "ichseq.ct.series",
+    "load_series": "ichseq.ct.series",
+    "prepare": "ichseq.api",
+    "train": "ichseq.api",
+    "evaluate": "ichseq.api",
+    "predict": "ichseq.api",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -22,3 +36,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'ichseq' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names and what Python itself needs, without the parts that happen to be imported already."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

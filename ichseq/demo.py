@@ -3,35 +3,37 @@
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ichseq.config import load_config
+from ichseq.api import Bar, Stage, evaluate, predict_scans, prepare, train
 from ichseq.ct.series import load_series
 from ichseq.data.index import Index
-from ichseq.data.prepare import prepare
 from ichseq.errors import RunError
-from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.evaluation.pictures import plot_history, plot_montage
-from ichseq.evaluation.report import metrics_text, write_results_page
-from ichseq.inference.predict import PHANTOM_NOTE, predict_sources
+from ichseq.evaluation.report import write_results_page
+from ichseq.inference.predict import PHANTOM_NOTE
 from ichseq.labels import LABELS
-from ichseq.model import Model
 from ichseq.phantom import write_phantoms
 from ichseq.predictions.write import write_table
-from ichseq.training.train import train_stage
 
-PATIENTS, SIZE, FOLD = 220, 128, 0
 SMALL = Path(__file__).with_name("small.yaml")
+STAGES: tuple[Stage, ...] = ("slice", "joint")
 
-Bar = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
 
-
-def run_demo(out: Path, *, bar: Bar, echo: Callable[[str], object]) -> None:
-    """Make phantoms, prepare them, train on fold 0, evaluate, and predict one held-out exam that bleeds.
+def run_demo(
+    out: Path,
+    *,
+    bar: Bar,
+    echo: Callable[[str], object],
+    patients: int = 220,
+    size: int = 128,
+    fold: int = 0,
+    config: Path = SMALL,
+) -> None:
+    """Make phantoms, prepare them, train, evaluate, and predict one validation exam that bleeds.
 
     The joint stage is trained from a short slice stage, since the small network starts from random weights.
 
@@ -39,58 +41,66 @@ def run_demo(out: Path, *, bar: Bar, echo: Callable[[str], object]) -> None:
         out: a new or empty folder.
         bar: gives a progress bar by name and unit.
         echo: prints a line.
+        patients: how many are made up.
+        size: rows and columns of their slices.
+        fold: the fold that is kept for validation.
+        config: YAML with the settings.
 
     Raises:
         RunError: the folder holds something already, or can't be made.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out}: is there already; remove it, or choose another folder with -o")
+    settings, data, run = out / "small.yaml", out / "prepared", out / "run"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SMALL, out / "small.yaml")
+        shutil.copy(config, settings)
     except OSError as error:
         raise RunError(f"{out}: can't be made ({error.strerror}); choose another folder with -o") from None
     started = time.monotonic()
     with bar("phantoms", "patients") as progress:
-        write_phantoms(out / "raw", patients=PATIENTS, test_patients=0, size=SIZE, progress=progress)
-    with bar("prepare", "files") as progress:
-        summary = prepare(out / "raw", out / "prepared", progress=progress)
-    index = summary.index
-    run, leaf, histories = out / "run", None, {}
-    for stage in ("slice", "joint"):
-        config = load_config(stage, out / "small.yaml")
-        leaf = train_stage(config, stage, data=out / "prepared", fold=FOLD, out=run, init=leaf)
-        histories[stage] = pd.read_csv(leaf / "history.csv")
-    assert leaf is not None
-    with bar("evaluate", "series") as progress:
-        _, metrics = evaluate_fold(leaf, index, progress=progress)
-    plot_history(histories, out / "training.png", prior=metrics["prior_weighted_log_loss"])
-    _show_exam(leaf, index, out)
+        write_phantoms(out / "raw", patients=patients, test_patients=0, size=size, progress=progress)
+    index = prepare(out / "raw", data, progress=bar).index
+    for stage, init in zip(STAGES, (None, run), strict=True):
+        train(stage, fold, config=settings, data=data, out=run, init=init)
+    scored = evaluate(run, fold, data=data, progress=bar)
+    histories: dict[str, pd.DataFrame] = {
+        stage: pd.read_csv(run / stage / scored.folder.name / "history.csv") for stage in STAGES
+    }
+    plot_history(histories, out / "training.png", prior=scored.metrics["prior_weighted_log_loss"])
+    _show_exam(run, index, fold, out)
     minutes = (time.monotonic() - started) / 60
-    then = [
-        f"ichseq predict PATH/TO/DICOM --run {run}",
-        f"ichseq train --stage slice -c {out / 'small.yaml'} --data {out / 'prepared'} --fold 2 -o {run}",
-        f"ichseq train --stage joint -c {out / 'small.yaml'} --data {out / 'prepared'} --fold 2 -o {run} --init {run}",
-        f"ichseq evaluate --fold 2 --run {run} --data {out / 'prepared'}",
-    ]
+    then = _next_steps(settings, data, run, index, fold)
     write_results_page(
         out,
-        metrics,
+        scored.metrics,
         title="ichseq demo: bleeding found in made-up head CT",
         note=PHANTOM_NOTE,
         montage="montage.png",
         curves="training.png",
         next_steps=then,
     )
-    echo(metrics_text(metrics))
+    echo(scored.text())
     echo(f"\ndone in {minutes:.1f} minutes; open {out / 'index.html'} (montage.png, training.png beside it)")
     echo(f"next: {then[0]}")
 
 
-def _show_exam(leaf: Path, index: Index, out: Path) -> None:
-    """Predict one held-out exam that bleeds from its DICOM files, as a new scan would be, and draw it."""
-    chosen = bleeding_exam(index, index.validation_series(FOLD))
-    outcome = predict_sources([Model.load(leaf)], [index.files(chosen)])
+def _next_steps(settings: Path, data: Path, run: Path, index: Index, fold: int) -> list[str]:
+    """Commands to go on with: a scan predicted, and another fold."""
+    other = (fold + 2) % index.folds
+    trained = f"-c {settings} --data {data} --fold {other} -o {run}"
+    return [
+        f"ichseq predict PATH/TO/DICOM --run {run}",
+        f"ichseq train --stage slice {trained}",
+        f"ichseq train --stage joint {trained} --init {run}",
+        f"ichseq evaluate --fold {other} --run {run} --data {data}",
+    ]
+
+
+def _show_exam(run: Path, index: Index, fold: int, out: Path) -> None:
+    """Predict one validation exam that bleeds from its DICOM files, as a new scan would be, and draw it."""
+    chosen = bleeding_exam(index, index.validation_series(fold))
+    outcome = predict_scans(run, index.files(chosen), progress=False)
     table = outcome.slices
     rows = slice(index.offsets[chosen], index.offsets[chosen + 1])
     for k, label in enumerate(LABELS):
@@ -98,7 +108,9 @@ def _show_exam(leaf: Path, index: Index, out: Path) -> None:
     write_table(table, out / "predictions.csv")
     write_table(outcome.exams, out / "exams.csv")
     (series,) = load_series(index.files(chosen))
-    plot_montage(series.hu, table, out / "montage.png", title="A held-out phantom, feet to head", note=PHANTOM_NOTE)
+    plot_montage(
+        series.hu, table, out / "montage.png", title="A phantom kept for validation, feet to head", note=PHANTOM_NOTE
+    )
 
 
 def bleeding_exam(index: Index, series: np.ndarray) -> int:

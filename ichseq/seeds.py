@@ -1,6 +1,10 @@
 """Seeds: every random draw follows from what it is for, so that an order of events changes none."""
 
 import hashlib
+from typing import Final
+
+DEFAULT_SEED: Final = 0
+"""Where none is given."""
 
 
 def derive_seed(*parts: int | str) -> int:

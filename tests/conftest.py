@@ -2,9 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from ichseq.config import Config, load_config
 from ichseq.data.index import Index
@@ -39,6 +41,16 @@ _NO_HEAD_CT = "no real head CT is there; git clone https://github.com/neurolabus
 def tiny(stage: str = "joint", *more: str) -> Config:
     """Settings of a network that trains in seconds."""
     return load_config(stage, None, [*TINY, *more])
+
+
+def tiny_sections() -> dict[str, dict[str, Any]]:
+    """The same settings as sections, as a YAML file or a dict holds them."""
+    sections: dict[str, dict[str, Any]] = {}
+    for setting in TINY:
+        section, _, rest = setting.partition(".")
+        key, _, value = rest.partition("=")
+        sections.setdefault(section, {})[key] = yaml.safe_load(value)
+    return sections
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ ORDER = [
     "inference",
     "evaluation",
     "experiment",
+    "api",
     "demo",
     "cli",
 ]

@@ -1,16 +1,20 @@
 """The command line: quick help, and one line for whatever a user gets wrong."""
 
 import hashlib
+import inspect
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
+import ichseq
 from ichseq.cli import main
+from ichseq.cli.options import FoldType
 
 COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict", "ensemble", "submit", "experiment"]
 
@@ -20,12 +24,41 @@ def test_help_needs_no_torch() -> None:
         "import sys; from ichseq.cli import main\n"
         f"for command in [[], *([name] for name in {COMMANDS!r})]:\n"
         "    assert main([*command, '--help'], standalone_mode=False) == 0, command\n"
-        "assert 'torch' not in sys.modules and 'timm' not in sys.modules\n"
+        "assert not {'torch', 'timm', 'numpy', 'pydantic', 'yaml'} & set(sys.modules), 'help is to be quick'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Usage:") == 1 + len(COMMANDS)
-    assert set(main.commands) == set(COMMANDS)
+    assert list(main.commands) == COMMANDS
+
+
+def test_help_lists_the_road_in_its_order_a_line_each() -> None:
+    """In a terminal of 80 columns, no summary is cut off."""
+    shown = CliRunner().invoke(main, ["--help"], terminal_width=80).stdout
+    lines = shown.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines] == COMMANDS
+    assert all(len(line) <= 80 and line.endswith(".") and not line.endswith("...") for line in lines), shown
+
+
+def test_an_option_has_the_default_of_the_function() -> None:
+    """Each is stated once: what a command does without options is what its function does without arguments."""
+    required = {"prepare": ["scans"], "predict": ["scans", "--run", "runs/first"]}
+    for name in ("prepare", "train", "evaluate", "predict"):
+        command, arguments = main.commands[name], inspect.signature(getattr(ichseq, name)).parameters
+        given = command.make_context(name, required.get(name, [])).params
+        shared = {option for option in given if option in arguments and option != "source"}
+        assert len(shared) >= 4
+        assert {option: str(given[option]) for option in shared} == {
+            option: str(arguments[option].default) for option in shared
+        }
+
+
+@pytest.mark.parametrize(("given", "expected"), [("3", 3), ("all", "all"), ("all-patients", "all-patients")])
+def test_a_fold_is_a_number_or_a_word(given: str, expected: int | str) -> None:
+    assert FoldType().convert(given, None, None) == expected
+    for wrong in ("-1", "one", "", "1.5", "²"):
+        with pytest.raises(click.BadParameter, match="no fold; give a number, all or all-patients"):
+            FoldType().convert(wrong, None, None)
 
 
 CASES = [
@@ -34,7 +67,6 @@ CASES = [
     (["evaluate", "--data", "{set}", "--fold", "all-patients", "--run", "{tmp}/absent"], "absent: no such run"),
     (["train", "--data", "{tmp}/absent"], "absent"),
     (["evaluate", "--data", "{tmp}/absent"], "absent"),
-    (["train", "--data", "{set}", "--stage", "jiont"], "'jiont'"),
     (["train", "--data", "{set}", "--set", "train.epoch=3"], "did you mean 'epochs'?"),
     (["train", "--data", "{set}", "-c", "{tmp}/absent.yaml"], "absent.yaml"),
     (["train", "--data", "{set}", "--set", "model.backbone=resnet5O", "--set", "model.pretrained=false"], "resnet5O"),
@@ -69,7 +101,14 @@ def test_a_mistake_is_one_line(
 
 @pytest.mark.parametrize(
     "command",
-    [["predict"], ["trian"], ["train", "--fold", "one"], ["evaluate", "--fold", "x"], ["prepare", "--no-such"]],
+    [
+        ["predict"],
+        ["trian"],
+        ["train", "--stage", "jiont"],
+        ["train", "--fold", "one"],
+        ["evaluate", "--fold", "x"],
+        ["prepare", "--no-such"],
+    ],
 )
 def test_usage_errors_are_2(command: list[str]) -> None:
     result = CliRunner().invoke(main, command)
@@ -117,13 +156,13 @@ def test_what_a_stopped_command_says_is_true(
         [sys.executable, "-m", "ichseq", *given, "--run", str(run_copy)], stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert process.stderr is not None
-    said = b""
-    while f"{command[0]}:".encode() not in said:  # the progress bar
-        said += process.stderr.read(1) or pytest.fail(said.decode())
+    shown = b""
+    while f"{command[0]}:".encode() not in shown:  # the progress bar
+        shown += process.stderr.read(1) or pytest.fail(shown.decode())
     process.send_signal(signal.SIGINT)
-    said += process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
-    assert said.decode().rstrip().endswith(f"{words}: run the same command again")
+    shown += process.communicate(timeout=60)[1]
+    assert process.returncode == 130, shown
+    assert shown.decode().rstrip().endswith(f"{words}: run the same command again")
     assert not list(tmp_path.rglob("*.part"))
 
 
@@ -137,6 +176,6 @@ def test_an_experiment_that_is_stopped_says_how_it_goes_on(prepared: Path, tmp_p
     while process.poll() is None and not any(runs.glob("slice-*/slice/fold0/history.csv")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
-    assert said.rstrip().endswith("long: stopped, saved; run the same command again to go on")
+    shown = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, shown
+    assert shown.rstrip().endswith("long: stopped, saved; run the same command again to go on")

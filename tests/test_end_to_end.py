@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pandas as pd
-from conftest import TINY
+import yaml
+from conftest import tiny_sections
 
 from ichseq.predictions.schema import PREDICTION_COLUMNS
 
@@ -24,12 +25,7 @@ def test_the_road(tmp_path: Path) -> None:
 
     go("phantom", "data/raw", "--patients", "10", "--test-patients", "1", "--size", "64")
     assert "10 patients" in go("prepare", "data/raw").stdout
-    sections: dict[str, list[str]] = {}
-    for setting in TINY:
-        section, _, rest = setting.partition(".")
-        sections.setdefault(section, []).append("  " + rest.replace("=", ": "))
-    text = "\n".join(f"{section}:\n" + "\n".join(lines) for section, lines in sections.items())
-    (tmp_path / "small.yaml").write_text(text)
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tiny_sections()))
     go("train", "--stage", "joint", "-c", "small.yaml", "--fold", "2")
     leaf = next((tmp_path / "runs").glob("*/joint/fold2"))
     shown = go("evaluate", "--fold", "2").stdout

@@ -246,7 +246,7 @@ def test_every_kind_in_every_ten_patients() -> None:
 )
 def test_a_number_out_of_range_is_named(tmp_path: Path, name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=rf"{name}: {value}"):
-        write_phantoms(tmp_path / "out", **{name: value})
+        write_phantoms(tmp_path / "out", **{"patients": 1, "test_patients": 0, "size": 32, name: value})
     assert not list(tmp_path.iterdir())
 
 

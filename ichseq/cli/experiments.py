@@ -7,6 +7,7 @@ import click
 
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, machine
+from ichseq.data import DEFAULT_SET
 from ichseq.errors import RunError, Stopped
 
 
@@ -30,7 +31,7 @@ class _Numbers(click.ParamType):
 
 @click.command()
 @click.argument("files", metavar="FILE...", type=PATH, nargs=-1)
-@click.option("--data", type=PATH, default="data/prepared", show_default=True, help="The prepared set.")
+@click.option("--data", type=PATH, default=DEFAULT_SET, show_default=True, help="The prepared set.")
 @click.option(
     "--folds",
     type=_Numbers("all", "all-patients"),
@@ -54,7 +55,10 @@ def experiment(
     table: Path | None,
     reference: str | None,
 ) -> None:
-    """Run experiments from start to end, going on where they stopped; what two have in common is trained once."""
+    """Run experiment files from start to end.
+
+    Run again, they go on where they stopped; what two have in common is trained once.
+    """
     import os
 
     from ichseq.evaluation.report import metrics_text

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ichseq import api
 from ichseq.errors import IchseqError, Stopped
 
 _AFTER_A_STOP = {
@@ -62,6 +63,10 @@ class Signals:
 class Group(click.Group):
     """Prints the message of an expected error on one line; --debug shows where it came from."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the road, in which they were added."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with Signals():
@@ -87,14 +92,7 @@ class Group(click.Group):
 
 @contextmanager
 def progress_bar(name: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, moved by calls of (done, total)."""
-    from tqdm import tqdm
-
+    """A progress bar; from here on a command is at work, and what it has begun is taken back when it is stopped."""
     Signals.working = True
-    with tqdm(desc=name, unit=f" {unit}", file=sys.stderr) as bar:
-
-        def move(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with api.progress_bar(name, unit) as move:
         yield move

@@ -1,35 +1,38 @@
 """What several commands take as options."""
 
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ichseq.api import Fold, as_fold
+from ichseq.errors import ConfigError
+
 PATH = click.Path(path_type=Path)
+
+
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default of an argument: an option of the same name has the same."""
+    return inspect.signature(function).parameters[name].default
+
 
 SCHEDULER = click.option(
     "--scheduler", metavar="ADDRESS", help="Work on a Dask cluster: its scheduler's address, such as tcp://node1:8786."
 )
 
 
-class Fold(click.ParamType):
-    """A fold's number, `all` (an empty list) or `all-patients` (-1, as ichseq.data.index.ALL_PATIENTS)."""
+class FoldType(click.ParamType):
+    """A fold's number, `all` or `all-patients`."""
 
     name = "fold"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
-        named: dict[str, list[int]] = {"all": [], "all-patients": [-1]}
-        if isinstance(value, list):
-            return value
-        if value not in named and not value.isdigit():
-            self.fail(f"{value!r} is no fold; give a number, all or all-patients", param, ctx)
-        return named[value] if value in named else [int(value)]
-
-
-def device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Fold:
+        try:
+            return as_fold(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
 
 
 def machine() -> str:
@@ -48,9 +51,5 @@ class Views(click.ParamType):
 
     name = "views"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        return value if isinstance(value, list) else [name for name in value.split(",") if name]
-
-
-BAG = click.option("--bag", default=0, show_default=True, help="Mean over the weights of the last epochs; 0: the best.")
-TTA = click.option("--tta", type=Views(), default="", help="Views averaged with the slices: flip,transpose.")
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Sequence[str]:
+        return [name for name in value.split(",") if name] if isinstance(value, str) else value

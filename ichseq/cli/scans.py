@@ -4,14 +4,16 @@ from pathlib import Path
 
 import click
 
+from ichseq import api
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH, SCHEDULER
+from ichseq.cli.options import PATH, SCHEDULER, default_of
+from ichseq.seeds import DEFAULT_SEED
 
 
 @click.command()
 @click.option("-o", "--out", type=PATH, default="demo", show_default=True, help="Folder for everything it makes.")
 def demo(out: Path) -> None:
-    """Make phantom scans, train a small network on them, and show what it finds."""
+    """Train a small network on made-up scans, show what it finds."""
     from ichseq.demo import run_demo
 
     run_demo(out, bar=progress_bar, echo=click.echo)
@@ -22,10 +24,10 @@ def demo(out: Path) -> None:
 @click.option("--patients", default=60, show_default=True, help="Patients with labels.")
 @click.option("--test-patients", default=10, show_default=True, help="Patients of the test part.")
 @click.option("--size", default=512, show_default=True, help="Rows and columns of a slice.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--seed", default=DEFAULT_SEED, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
 def phantom(out: Path, patients: int, test_patients: int, size: int, seed: int, workers: int | None) -> None:
-    """Make up head CT with bleeding, as DICOM in the layout of the RSNA 2019 set."""
+    """Make up head CT with bleeding, as DICOM. Its folders are those of the RSNA 2019 set."""
     from ichseq.phantom import write_phantoms
 
     with progress_bar("phantoms", "patients") as progress:
@@ -43,19 +45,28 @@ def phantom(out: Path, patients: int, test_patients: int, size: int, seed: int, 
 
 @click.command()
 @click.argument("source", type=PATH)
-@click.option("-o", "--out", type=PATH, default="data/prepared", show_default=True, help="The prepared set.")
+@click.option(
+    "-o", "--out", type=PATH, default=default_of(api.prepare, "out"), show_default=True, help="The prepared set."
+)
 @click.option("--labels", type=PATH, help="Label table; default: stage_2_train.csv in the source, if there.")
-@click.option("--folds", default=5, show_default=True, help="Number of folds, by patient.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the folds.")
+@click.option(
+    "--folds", default=default_of(api.prepare, "folds"), show_default=True, help="Number of folds, by patient."
+)
+@click.option("--seed", default=default_of(api.prepare, "seed"), show_default=True, help="Seed of the folds.")
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
 @SCHEDULER
 def prepare(
     source: Path, out: Path, labels: Path | None, folds: int, seed: int, workers: int | None, scheduler: str | None
 ) -> None:
-    """Read the DICOM files of a folder or zip once into a set to train on; run again, it does what is missing."""
-    from ichseq.cluster import dask_cluster
-    from ichseq.data.prepare import prepare as prepare_set
-
-    with dask_cluster(scheduler), progress_bar("prepare", "files") as progress:
-        summary = prepare_set(source, out, labels=labels, folds=folds, seed=seed, workers=workers, progress=progress)
+    """Read DICOM files once into a set to train on. Run again, it does what is missing."""
+    summary = api.prepare(
+        source,
+        out,
+        labels=labels,
+        folds=folds,
+        seed=seed,
+        workers=workers,
+        scheduler=scheduler,
+        progress=progress_bar,
+    )
     click.echo(summary.text())

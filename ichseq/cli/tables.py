@@ -43,7 +43,7 @@ _CLIP = click.option(
 )
 def ensemble(runs: tuple[Path, ...], out: Path, weights: str | None, smoothing: "Smoothing", least: float, by: "By"
              ) -> None:  # fmt: skip
-    """Blend the predictions of several runs over the same slices into one table, and score it.
+    """Blend the predictions of several runs, and score the blend.
 
     RUN is a run or a leaf of it that `ichseq evaluate` has scored, or a prediction table (CSV, Parquet).
     """
@@ -75,7 +75,7 @@ def _numbers(weights: str | None) -> list[float] | None:
 @click.option("-o", "--out", type=PATH, default="submission.csv", show_default=True, help="The submission, CSV.")
 @_CLIP
 def submit(table: Path, sample: Path, out: Path, least: float) -> None:
-    """Write a prediction table as a submission to the RSNA 2019 competition, in the sample's order."""
+    """Write a table as a submission to the RSNA 2019 competition. Its rows are in the sample's order."""
     from ichseq.predictions.read import read_table
     from ichseq.predictions.submission import check_name, submission, write_submission
     from ichseq.predictions.write import check_writable

@@ -8,7 +8,7 @@ slices in parallel, use the flat layer below it: `list_files`, `scan_headers`, `
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from ichseq.ct.order import Order, arrange
 from ichseq.ct.pixels import read_slice
 from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
 from ichseq.errors import ConfigError, ScanError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "FileList",
@@ -49,6 +52,12 @@ class Series:
         spacing_mm: (between rows, between columns); NaN where the header has none.
         shape: (slices, rows, columns).
         phantom: whether the slices are made up.
+
+    Example:
+        >>> import ichseq
+        >>> series = ichseq.load_series("scans/stage_2_test")[0]
+        >>> series.hu.shape == series.shape == (len(series), 64, 64)
+        True
     """
 
     def __init__(self, files: FileList, headers: Headers, positions_mm: np.ndarray, warnings: Sequence[str]) -> None:
@@ -71,6 +80,34 @@ class Series:
 
     def __repr__(self) -> str:
         return f"Series({self.shape[0]} slices of {self.shape[1]} x {self.shape[2]}, {len(self.warnings)} warnings)"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a few slices in the brain window, sizes and spacing, and nothing of the patient."""
+        from ichseq.ct.picture import series_html
+
+        return series_html(self)
+
+    def plot(self, window: str = "brain", *, slices: int = 12) -> "Figure":
+        """A matplotlib figure of evenly spaced slices, numbered from 1, feet to head.
+
+        A notebook shows it, `savefig` writes it; it belongs to no window of pyplot.
+
+        Args:
+            window: a name of `ichseq.windows.WINDOWS`: "brain", "subdural" or "soft_tissue".
+            slices: at most so many.
+
+        Raises:
+            ConfigError: there is no such window, or no slice is asked for.
+            SliceError: a slice can't be read.
+
+        Example:
+            >>> import ichseq
+            >>> series = ichseq.load_series("scans/stage_2_test")[0]
+            >>> series.plot("subdural", slices=6).savefig("series.png")
+        """
+        from ichseq.ct.picture import series_figure
+
+        return series_figure(self, window=window, slices=slices)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_hu": None}  # a worker reads the pixels itself
@@ -224,6 +261,12 @@ def load_series(
     Raises:
         ScanError: a path does not exist, there is no DICOM file, or none is a usable CT slice.
         ConfigError: an unknown order.
+
+    Example:
+        >>> import ichseq
+        >>> found = ichseq.load_series("scans/stage_2_test")
+        >>> len(found), found.left_out
+        (1, [])
     """
     if order not in ("position", "instance", "file"):
         raise ConfigError(f"order {order!r} is unknown; use position, instance or file")

@@ -22,6 +22,7 @@ import pyarrow as pa
 from ichseq.ct.archive import FileList, list_files
 from ichseq.ct.left_out import LeftOut
 from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.data import DEFAULT_FOLDS
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
 from ichseq.data.index import Index
 from ichseq.data.index_files import SERIES_SCHEMA, SLICES_SCHEMA, patients_of, write_index
@@ -32,6 +33,7 @@ from ichseq.data.store import write_whole
 from ichseq.data.summary import LabelCounts, Summary
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.seeds import DEFAULT_SEED
 
 Progress = Callable[[int, int], None]
 TRAIN_CSV: Final = "stage_2_train.csv"
@@ -43,11 +45,11 @@ _SLICES_AT_ONCE: Final = 300
 
 def prepare(
     source: str | Path | Sequence[str | Path],
-    out: str | Path = "data/prepared",
+    out: str | Path,
     *,
     labels: str | Path | None = None,
-    folds: int = 5,
-    seed: int = 0,
+    folds: int = DEFAULT_FOLDS,
+    seed: int = DEFAULT_SEED,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Summary:

@@ -25,7 +25,7 @@ def evaluate_fold(
     *,
     bag: int = 0,
     tta: Sequence[str] = (),
-    device: str = "cpu",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Predict the validation part of a leaf's fold and score it; both are written into the leaf.
@@ -35,7 +35,7 @@ def evaluate_fold(
         index: the prepared set.
         bag: 0 asks the leaf's best weights; n, the mean over those of its last n epochs.
         tta: views that are asked beside the slices as they are.
-        device: where the models go.
+        device: where the models compute; "auto": a GPU if there is one.
         progress: called with (series done, series in all).
 
     Raises:
@@ -59,7 +59,7 @@ def evaluate_all(
     *,
     bag: int = 0,
     tta: Sequence[str] = (),
-    device: str = "cpu",
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score every fold's validation predictions as one table; both are written beside the folds' leaves.

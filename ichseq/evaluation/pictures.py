@@ -15,9 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from ichseq.ct.picture import grey, spread
 from ichseq.errors import DataError
 from ichseq.labels import LABELS
-from ichseq.windows import WINDOWS
 
 _INITIALS = ("E", "IP", "IV", "SA", "SD", "any")
 _COLOURS = ("#f0a030", "#56b4e9", "#2fc48d", "#f2e250", "#e58ac0", "#ffffff")  # apart for the colour-blind too
@@ -107,7 +107,7 @@ def plot_montage(hu: np.ndarray, table: pd.DataFrame, path: Path, *, title: str,
         raise DataError(f"a montage needs a row of predictions a slice; it got {len(table)} rows for {n} slices")
     answers = table[list(LABELS)].to_numpy(float)
     truth = table.reindex(columns=[f"true_{label}" for label in LABELS]).to_numpy(float)
-    shown = np.unique(np.linspace(0, n - 1, min(n, _MOST_TILES)).round().astype(int))
+    shown = spread(n, _MOST_TILES)
     columns = 6 if len(shown) <= 18 else 8 if len(shown) <= 40 else 10
     pitch = (_WIDTH - 40) / columns
     picture = pitch - 10
@@ -159,11 +159,11 @@ def _draw_slice(
     number: str,
 ) -> None:
     left, top = corner
-    centre, width = WINDOWS["brain"]
-    grey = np.clip((hu.astype(np.float32) - (centre - width / 2)) / width, 0, 1)
+    shown = grey(hu, "brain")
     rows, cols = np.array(hu.shape) * size / max(hu.shape)
     x, y = left + (size - cols) / 2, top + (size - rows) / 2
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(x, x + cols, y + rows, y), interpolation="hanning", zorder=1)
+    place = (x, x + cols, y + rows, y)
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=1, extent=place, interpolation="hanning", zorder=1)
     alarm = answers[LABELS.index("any")] >= 0.5
     edge, line = (_ALARM, 3.0) if alarm else (_LINE, 0.8)
     axes.add_patch(Rectangle((left, top), size, size, fill=False, edgecolor=edge, linewidth=line, zorder=3))

@@ -1,6 +1,5 @@
 """Predictions from DICOM series or from a prepared set, by one model or the mean of several."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,39 +20,11 @@ from ichseq.errors import DataError, ScanError, counted
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.sources import load_sources
 from ichseq.model import Model
-from ichseq.predictions.schema import PREDICTION_COLUMNS, ExamId, exam_rows, slice_rows
+from ichseq.predictions.schema import ExamId, exam_rows, slice_rows
 
 PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their answers mean nothing on real ones"
 
 _PIECE = 64  # slices of a series that are read and embedded at a time
-
-
-def predict(
-    model: Model | Sequence[Model], series: Series | Iterable[Series], *, tta: Iterable[str] = ()
-) -> pd.DataFrame:
-    """Probabilities for every slice of one or more series.
-
-    Args:
-        model: an `ichseq.Model`, or several, whose probabilities are averaged.
-        series: what `ichseq.load_series` gives, or one element of it.
-        tta: views ("flip", "transpose") whose answers are averaged with that on the slices as they are.
-
-    Returns:
-        The columns of `ichseq.predictions.schema.PREDICTION_COLUMNS`, slices in order from feet to head; the true_
-        columns are empty. Weights trained on phantoms say so in a warning and in `.attrs["note"]`.
-
-    Raises:
-        ScanError: a slice can't be decoded; the message names its file.
-    """
-    ensemble = ModelEnsemble(model, tta)
-    every = [series] if isinstance(series, Series) else series
-    tables = [predict_series(ensemble, one).table_of_all() for one in every]
-    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(PREDICTION_COLUMNS))
-    note = phantom_note(ensemble.models)
-    if note:
-        table.attrs["note"] = note
-        warnings.warn(note, stacklevel=2)
-    return table
 
 
 def phantom_note(models: Iterable[Model]) -> str | None:
@@ -74,16 +45,6 @@ class SeriesPrediction:
     table: pd.DataFrame | None
     warnings: list[str]
     unread: list[LeftOut]
-
-    def table_of_all(self) -> pd.DataFrame:
-        """The table, if every slice could be read.
-
-        Raises:
-            ScanError: one could not.
-        """
-        if self.unread or self.table is None:
-            raise ScanError(self.unread[0].file, self.unread[0].reason)
-        return self.table
 
 
 def predict_series(ensemble: ModelEnsemble, series: Series) -> SeriesPrediction:
@@ -239,18 +200,45 @@ def predict_sources(
         note = note or phantom_note(ensemble.models)
         predictor = predict_local(ensemble)
     found, failed = load_sources(sources, order=order)
-    left_out = list(found.left_out)
+    failed += [item for item in found.left_out if not item.expected]
+    return predict_found(predictor, found, note=note, left_out=found.left_out, failed=failed, progress=progress)
+
+
+def predict_found(
+    predictor: Predictor,
+    found: Sequence[Series],
+    *,
+    note: str | None = None,
+    left_out: Sequence[LeftOut] = (),
+    failed: Sequence[LeftOut] = (),
+    progress: Callable[[int, int], object] | None = None,
+) -> Predictions:
+    """Predict series that are loaded, going on past slices that can't be read.
+
+    Args:
+        predictor: as for `predict_sources`.
+        found: the series.
+        note: what a person should know of all predictions.
+        left_out: files that were left out already, with reasons.
+        failed: those of them that should be in a series, and sources that gave none.
+        progress: called with (series done, series in all).
+
+    Raises:
+        ScanError: not one series could be predicted.
+    """
     tables, series_warnings = [], []
+    unread: list[LeftOut] = []
     for done, outcome in enumerate(predictor(found), 1):
-        left_out += outcome.unread
+        unread += outcome.unread
         if outcome.table is not None:
             tables.append(outcome.table)
             series_warnings.append(outcome.warnings)
         if progress is not None:
             progress(done, len(found))
-    failed += [item for item in left_out if not item.expected]
+    failed = [*failed, *(item for item in unread if not item.expected)]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError("", f"no series could be predicted: {first}")
+    slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings])
-    return Predictions(pd.concat(tables, ignore_index=True), exams, left_out, failed, series_warnings, note)
+    return Predictions(slices, exams, every, failed, series_warnings, note)

@@ -52,6 +52,12 @@ class Model(nn.Module):
 
     Raises:
         ConfigError: a setting or weights file that does not work, or weights that can't be fetched.
+
+    Example:
+        >>> import ichseq
+        >>> model = ichseq.Model.load("runs/first/joint/fold0")
+        >>> model.trained_on["stage"]
+        'joint'
     """
 
     chunk_size = OfChunks[int]("size")

@@ -28,6 +28,7 @@ from ichseq.phantom.scanner import (
     finish,
     take_slice,
 )
+from ichseq.seeds import DEFAULT_SEED
 
 SEEN_SHARE, SEEN_AREA = 1 / 3, 50.0
 """A slice is positive for a kind where at least 50 mm2 of its pixels hold a third of blood of that kind or more,
@@ -59,10 +60,10 @@ def generator_hash() -> str:
 def write_phantoms(
     out: Path,
     *,
-    patients: int = 60,
-    test_patients: int = 10,
-    size: int = 512,
-    seed: int = 0,
+    patients: int,
+    test_patients: int,
+    size: int,
+    seed: int = DEFAULT_SEED,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:

@@ -56,7 +56,7 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
         RunError: no such run, or nothing in it for that fold.
     """
     if not run.is_dir():
-        near = [str(path) for path in sorted(run.parent.glob("*")) if path.is_dir()] if run.parent.is_dir() else []
+        near = [str(path) for path in sorted(run.parent.glob("*")) if _is_run(path)] if run.parent.is_dir() else []
         hint = f"; there are {', '.join(near[:8])}" if near else "; train one with `ichseq train`"
         raise RunError(f"{run}: no such run{hint}")
     found = [(read_run(leaf), leaf) for leaf in leaves(run)]
@@ -66,6 +66,11 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
             return [leaf for _, leaf in sorted(chosen)]
     of_fold = "" if fold is None else f" for {fold_words(fold)}"
     raise RunError(f"{run}: no trained model{of_fold} in it; train one with `ichseq train` (-o {run})")
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder holds a trained model, or is an experiment's result."""
+    return (folder / MODELS).is_file() or bool(leaves(folder))
 
 
 def models_of(run: Path, bag: int = 0) -> list[Path]:

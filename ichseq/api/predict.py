@@ -1,0 +1,169 @@
+"""predict: the probabilities of every slice of some scans."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ichseq.api.progress import Bar, bar_of
+from ichseq.errors import ConfigError, ScanError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ichseq.ct.order import Order
+    from ichseq.ct.series import Series
+    from ichseq.inference.predict import Predictions, Predictor
+    from ichseq.model import Model
+
+    Models = Model | str | Path | Sequence[Model | str | Path]
+    Scans = str | Path | Series | Iterable[str | Path] | Iterable[Series]
+
+
+def predict(
+    model: Models,
+    scans: Scans,
+    *,
+    order: Order = "position",
+    bag: int = 0,
+    tta: Sequence[str] = (),
+    scheduler: str | None = None,
+    device: str = "auto",
+    progress: bool | Bar = True,
+) -> pd.DataFrame:
+    """Probabilities for every slice of some scans, or an error: no slice is missing from the table without a word.
+
+    Args:
+        model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it or an experiment's result, or several
+            of these, whose probabilities are averaged. A `Model` computes where it is.
+        scans: a folder, a zip, a DICOM file or a list of these, taken together; or a `Series`, or what `load_series`
+            gives.
+        order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
+            positions.
+        bag: of runs, the mean over the weights of the last epochs, so many; 0: the best weights.
+        tta: views averaged with the slices as they are: "flip", "transpose".
+        scheduler: address of a Dask cluster's scheduler that does the work; the models are then runs.
+        device: where the models of runs compute; "auto": a GPU if there is one.
+        progress: whether a bar is shown on standard error.
+
+    Returns:
+        A row a slice, from feet to head; the six labels are columns, see docs/reference.md. Weights trained on made-up
+        scans say so in a warning and in `.attrs["note"]`.
+
+    Raises:
+        ScanError: something of the scans can't be read, and the message names it; `predict_scans` goes on past it.
+        RunError: no such run.
+        ConfigError: a view that does not exist, or options that do not go together.
+
+    Example:
+        >>> import ichseq
+        >>> table = ichseq.predict("runs/first", "scans/stage_2_test")
+        >>> exams = table.groupby("series_uid")["any"].max()
+        >>> len(exams), list(exams.between(0, 1))
+        (1, [True])
+    """
+    import warnings
+
+    outcome = predict_scans(
+        model, scans, order=order, bag=bag, tta=tta, scheduler=scheduler, device=device, progress=progress
+    )
+    if outcome.failed:
+        first = outcome.failed[0]
+        raise ScanError(first.file, first.reason)
+    table = outcome.slices
+    if outcome.note:
+        table.attrs["note"] = outcome.note
+        warnings.warn(outcome.note, stacklevel=2)
+    return table
+
+
+def predict_scans(
+    model: Models,
+    scans: Scans,
+    *,
+    out: str | Path | None = None,
+    order: Order = "position",
+    bag: int = 0,
+    tta: Sequence[str] = (),
+    scheduler: str | None = None,
+    device: str = "auto",
+    progress: bool | Bar = True,
+) -> Predictions:
+    """Probabilities for every slice and every exam of some scans, going on past what can't be read.
+
+    Args:
+        model: as for `predict`.
+        scans: as for `predict`.
+        out: where the table of slices is written, Parquet or CSV, with exams.csv beside it; None: nowhere.
+        order: as for `predict`.
+        bag: as for `predict`.
+        tta: as for `predict`.
+        scheduler: as for `predict`.
+        device: as for `predict`.
+        progress: as for `predict`.
+
+    Returns:
+        The tables of slices and of exams, what was left out and why, and what failed.
+
+    Raises:
+        ScanError: not one series could be predicted.
+        DataError: the tables can't be written.
+        RunError, ConfigError: as for `predict`.
+    """
+    from ichseq.cluster import dask_cluster
+    from ichseq.inference.predict import predict_found, predict_sources
+    from ichseq.predictions.write import exams_beside, write_table
+
+    exams = None if out is None else exams_beside(Path(out))
+    predictor, note = _predictor(model, bag, list(tta), scheduler, device)
+    paths, series = _paths_or_series(scans)
+    with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
+        if paths:
+            outcome = predict_sources(predictor, paths, note=note, order=order, progress=move)
+        else:
+            outcome = predict_found(predictor, series, note=note, progress=move)
+    if out is not None and exams is not None:
+        write_table(outcome.slices, Path(out))
+        write_table(outcome.exams, exams)
+    return outcome
+
+
+def _predictor(
+    model: Models, bag: int, tta: list[str], scheduler: str | None, device: str
+) -> tuple[Predictor, str | None]:
+    """What predicts series, and the note that goes with all its answers."""
+    from ichseq.inference.cluster import predict_distributed
+    from ichseq.inference.model_ensemble import ModelEnsemble
+    from ichseq.inference.predict import phantom_note, predict_local
+    from ichseq.model import Model
+    from ichseq.runs.folders import models_of
+
+    asked: list[Any] = [model] if isinstance(model, Model | str | Path) else list(model)
+    runs = [Path(one) for one in asked if isinstance(one, str | Path)]
+    if not asked:
+        raise ConfigError("no model to predict with; give an ichseq.Model, or a run such as runs/NAME")
+    if len(runs) < len(asked):
+        if bag or scheduler or runs:
+            raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
+                              "runs alone")  # fmt: skip
+        ensemble = ModelEnsemble(asked, tta)
+        return predict_local(ensemble), phantom_note(ensemble.models)
+    folders = [folder for run in runs for folder in models_of(run, bag)]
+    ensemble = ModelEnsemble.load(folders, tta, device)
+    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta)
+    return predictor, phantom_note(ensemble.models)
+
+
+def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:
+    """The scans, as the one or the other; the second is empty where they are paths."""
+    from ichseq.ct.series import Series, SeriesCollection
+
+    if isinstance(scans, SeriesCollection):  # each access gives a series without pixels
+        return [], scans
+    every: list[Any] = [scans] if isinstance(scans, str | Path | Series) else list(scans)
+    paths = [one for one in every if isinstance(one, str | Path)]
+    series = [one for one in every if isinstance(one, Series)]
+    if not every or len(every) not in (len(paths), len(series)):
+        raise ConfigError("scans are paths, or series from load_series, at least one, and not both together")
+    return paths, series

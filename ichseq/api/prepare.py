@@ -1,0 +1,58 @@
+"""prepare: DICOM files to a set to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ichseq.api.progress import Bar, bar_of
+from ichseq.data import DEFAULT_FOLDS, DEFAULT_SET
+from ichseq.seeds import DEFAULT_SEED
+
+if TYPE_CHECKING:
+    from ichseq.data.summary import Summary
+
+
+def prepare(
+    source: str | Path | Sequence[str | Path],
+    out: str | Path = DEFAULT_SET,
+    *,
+    labels: str | Path | None = None,
+    folds: int = DEFAULT_FOLDS,
+    seed: int = DEFAULT_SEED,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    progress: bool | Bar = True,
+) -> Summary:
+    """Read the DICOM files of a source once into a set to train on; run again, it does what is missing.
+
+    Args:
+        source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
+        out: the prepared set; a new or empty folder, or one prepared before from the same series or some of them.
+        labels: a label table; None: the source's stage_2_train.csv, if it has one.
+        folds: how many, drawn by patient.
+        seed: of the folds' draw.
+        workers: processes; None: as many as there are cores.
+        scheduler: address of a Dask cluster's scheduler that does the work, such as tcp://node1:8786.
+        progress: whether a bar is shown on standard error.
+
+    Returns:
+        What was found and what was left out; `.index` is the set, `.text()` the summary in words.
+
+    Raises:
+        ScanError: the source does not exist, or has no usable CT slice.
+        DataError: bad labels; an output that can't be written, holds something else, or is of another version.
+        ConfigError: more folds than patients; other folds or another seed than the set was drawn with; no cluster.
+
+    Example:
+        >>> import ichseq
+        >>> summary = ichseq.prepare("scans", "data/prepared", folds=5)
+        >>> summary.index.n_patients
+        10
+    """
+    from ichseq.cluster import dask_cluster
+    from ichseq.data.prepare import prepare as prepare_set
+
+    with dask_cluster(scheduler), bar_of(progress)("prepare", "files") as move:
+        return prepare_set(source, out, labels=labels, folds=folds, seed=seed, workers=workers, progress=move)
