@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from ichseq.cli import main
 
-COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict", "ensemble", "submit", "experiment"]
+ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "predict"]
+COMMANDS = [*ROAD, "ensemble", "submit", "experiment", "settings"]
 
 
 def test_help_needs_no_torch() -> None:
