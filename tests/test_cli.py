@@ -16,7 +16,8 @@ import ichseq
 from ichseq.cli import main
 from ichseq.cli.options import FoldType
 
-COMMANDS = ["demo", "phantom", "prepare", "train", "evaluate", "predict", "ensemble", "submit", "experiment"]
+ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "predict"]
+COMMANDS = [*ROAD, "ensemble", "submit", "experiment", "settings"]
 
 
 def test_help_needs_no_torch() -> None:
