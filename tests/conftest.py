@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from ichseq.config import Config, load_config
+from ichseq.config.yaml_text import parse_yaml
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
 from ichseq.evaluation.evaluate import evaluate_fold
@@ -49,7 +49,7 @@ def tiny_sections() -> dict[str, dict[str, Any]]:
     for setting in TINY:
         section, _, rest = setting.partition(".")
         key, _, value = rest.partition("=")
-        sections.setdefault(section, {})[key] = yaml.safe_load(value)
+        sections.setdefault(section, {})[key] = parse_yaml(value)
     return sections
 
 

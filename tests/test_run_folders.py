@@ -35,11 +35,12 @@ def test_the_last_stage_is_meant_and_folds_come_in_order(tmp_path: Path) -> None
 
 
 def test_a_missing_run_names_its_neighbours(tmp_path: Path) -> None:
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(RunError, match=r"yours: no such run; there are .*mine"):
+    make_leaf(tmp_path / "mine", "joint", 0)
+    (tmp_path / "scans").mkdir()
+    with pytest.raises(RunError, match=r"yours: no such run; there are \S*mine$"):
         runs.find_leaves(tmp_path / "yours")
     with pytest.raises(RunError, match="no trained model in it"):
-        runs.find_leaves(tmp_path / "mine")
+        runs.find_leaves(tmp_path / "scans")
 
 
 def test_the_newest_run_with_the_fold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from ichseq.config import load_config
+from ichseq.config import load_config, read_yaml
 from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.runs.folders import checkpoints_of, find_leaves, leaf_of
@@ -51,7 +49,7 @@ def train_folds(
         file, base = leaf_of(out, stage, fold) / CONFIG, None
         begun = resume and has_checkpoint(checkpoints_of(file.parent))
         if begun:
-            base = yaml.safe_load(file.read_text(encoding="utf-8"))
+            base = read_yaml(file)
         elif resume and not several:
             raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
         config = load_config(stage, path, overrides, base=base)
