@@ -44,8 +44,8 @@ def main() -> None:
             run.stop_after_checkpoints(3)
             run.truncate_newest()
             run.finish()
-            said = "going back to the checkpoint before it" in run.log()
-            rows.append([threads, "newest checkpoint truncated, resumed", 1, int(said), int(run.same_as(whole))])
+            noted = "going back to the checkpoint before it" in run.log()
+            rows.append([threads, "newest checkpoint truncated, resumed", 1, int(noted), int(run.same_as(whole))])
     report("resume", "Interrupted and resumed against uninterrupted", rows, [
         f"{len(prepared_training(data))} series, test_resnet at 64, dropout, moving average, a checkpoint every 2 "
         f"steps, 3 epochs; one thread of arithmetic; an uninterrupted run takes {length:.0f} s. The moment is drawn "
