@@ -85,7 +85,7 @@ def test_a_run_has_the_settings_that_it_was_given(prepared: Path, tmp_path: Path
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(given))
     config = tmp_path / "settings.yaml" if in_file else given
     out = tmp_path / "run"
-    settings = {"train.epochs": 1, "train": {"seed": 5}, "model.pretrained": False}
+    settings = {"train.epochs": 1, "train.seed": 5, "model.pretrained": False}
     run = ichseq.train("slice", 1, config=config, data=prepared, out=out, settings=settings, progress=False)
     assert run == out
     written = yaml.safe_load((leaf_of(run, "slice", 1) / "config.yaml").read_text())
@@ -149,6 +149,8 @@ def test_no_slice_is_missing_without_a_word(run: Path, tmp_path: Path) -> None:
         ("train", {"fold": 9}, ConfigError, "fold 9 does not exist"),
         ("train", {"stage": "jiont"}, ConfigError, "'jiont'"),
         ("train", {"settings": {"train.epoch": 3}}, ConfigError, "did you mean 'epochs'"),
+        ("train", {"settings": {"epochs": 3}}, ConfigError, "settings: 'epochs' is no section.key"),
+        ("train", {"config": {"train": {"epochs": 0}}}, ConfigError, "config: train.epochs is 0"),
         ("train", {"config": {"modle": {"pool": "max"}}}, ConfigError, "modle"),
         ("train", {"data": "absent"}, DataError, "absent"),
         ("train", {"resume": True, "out": "absent"}, RunError, "nothing to resume"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -90,12 +89,11 @@ def train_leaves(
     if out is None:
         newest = newest_run(number, stage) if resume else None
         out = newest or RUNS / time.strftime("%Y%m%d-%H%M%S")
-    in_file = config is None or isinstance(config, str | Path)
     return train_folds(
         stage,
         list(range(Index.load(data).folds)) if number is None else [number],
-        path=Path(config) if isinstance(config, str | Path) else None,
-        overrides=[*([] if in_file else _as_texts(config)), *_as_texts(settings)],
+        source=Path(config) if isinstance(config, str) else config,
+        overrides=[settings] if isinstance(settings, str) else settings,
         data=Path(data),
         out=Path(out),
         init=None if init is None else Path(init),
@@ -107,16 +105,3 @@ def train_leaves(
 def one_process() -> bool:
     """Whether this process trains alone, and not as one of several that torchrun has started."""
     return int(os.environ.get("WORLD_SIZE", "1")) == 1
-
-
-def _as_texts(settings: Any) -> list[str]:
-    """Settings as `section.key=value`; a stage's own section comes last, as in a file."""
-    if not isinstance(settings, Mapping):
-        return [settings] if isinstance(settings, str) else list(settings)
-    from ichseq.config import STAGES
-
-    texts = []
-    for name, value in sorted(settings.items(), key=lambda item: item[0] in STAGES):
-        keys = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
-        texts += [f"{key}={json.dumps(one, default=str)}" for key, one in keys.items()]
-    return texts

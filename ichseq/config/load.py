@@ -61,9 +61,19 @@ SECTIONS = _sections()
 
 
 def load_config(
-    stage: str, path: Path | None = None, overrides: Sequence[str] = (), *, base: Mapping[str, Any] | None = None
+    stage: str,
+    source: Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    *,
+    base: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Configuration of a stage: defaults, then `base`, then the YAML file, then `section.key=value` settings.
+    """Configuration of a stage: defaults, then `base`, then `source`, then single settings.
+
+    Args:
+        stage: slice, frozen or joint.
+        source: a YAML file, or what one would hold: sections with keys.
+        overrides: texts `section.key=value`, or a dict with keys `section.key`.
+        base: sections of a run that is resumed, or of an experiment.
 
     Raises:
         ConfigError: an unknown stage, section, key or a value that does not fit, named.
@@ -73,10 +83,16 @@ def load_config(
     values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     if base is not None:
         _merge(values, base, "the run's config.yaml", stage)
-    if path is not None:
-        _merge(values, read_yaml(path), str(path), stage)
-    for text in overrides:
-        _merge(values, _override(text), f"--set {text}", stage)
+    if isinstance(source, Mapping):
+        _merge(values, source, "config", stage)
+    elif source is not None:
+        _merge(values, read_yaml(source), str(source), stage)
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            _merge(values, _setting(key, value), "settings", stage)
+    else:
+        for text in overrides:
+            _merge(values, _override(text), f"--set {text}", stage)
     for setting in settings_of(TrainConfig):
         by_stage = setting.mark(ByStage)
         if by_stage is not None and values["train"].get(setting.name) is None:
@@ -124,6 +140,14 @@ def _override(text: str) -> dict[str, dict[str, Any]]:
         return {section: {name: parse_yaml(raw)}}
     except yaml.YAMLError:
         raise ConfigError(f"--set {text}: {raw!r} is not a YAML value") from None
+
+
+def _setting(key: str, value: Any) -> dict[str, dict[str, Any]]:
+    """A setting from Python, as a file would hold it."""
+    section, dot, name = key.partition(".")
+    if not dot:
+        raise ConfigError(f"settings: {key!r} is no section.key, such as train.epochs")
+    return {section: {name: value}}
 
 
 def _merge(values: dict[str, dict[str, Any]], new: Mapping[str, Any], where: str, stage: str) -> None:

@@ -1,7 +1,8 @@
 """A stage trained on one fold after the other, as `ichseq train` asks for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ichseq.config import load_config, read_yaml
 from ichseq.data.index import Index
@@ -16,8 +17,8 @@ def train_folds(
     stage: str,
     folds: Sequence[int],
     *,
-    path: Path | None = None,
-    overrides: Sequence[str] = (),
+    source: Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     data: Path,
     out: Path,
     init: Path | None = None,
@@ -29,8 +30,8 @@ def train_folds(
     Args:
         stage: slice, frozen or joint.
         folds: left out for validation in turn; none stands for all of the set.
-        path: YAML with settings.
-        overrides: `section.key=value` settings.
+        source: settings, as for `ichseq.config.load_config`.
+        overrides: single settings, as there.
         data: the prepared set.
         out: the run's folder.
         init: a run, of which each fold starts from the leaf of the same fold; or one leaf, for all.
@@ -52,7 +53,7 @@ def train_folds(
             base = read_yaml(file)
         elif resume and not several:
             raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
-        config = load_config(stage, path, overrides, base=base)
+        config = load_config(stage, source, overrides, base=base)
         start = None if init is None else _start(init, fold)
         leaves.append(
             train_stage(config, stage, data=data, fold=fold, out=out, init=start, resume=begun, progress=progress)
