@@ -8,6 +8,7 @@ import lzma
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,7 @@ def load_maps() -> Maps:
         raise DataError(f"{FILE}: cannot be read ({error}); install ichseq again") from error
     if len(raw) != sum(sizes):
         raise DataError(f"{FILE}: holds {len(raw)} bytes where {sum(sizes)} are expected; install ichseq again")
-    parts = []
+    parts: list[NDArray[Any]] = []
     for shape, end in zip(shapes, np.cumsum(sizes), strict=True):
         kind = np.uint8 if len(parts) < 2 else np.int8
         parts.append(np.frombuffer(raw, kind, int(np.prod(shape)), int(end) - int(np.prod(shape))).reshape(shape))
@@ -69,7 +70,7 @@ def load_maps() -> Maps:
 
 
 def atlas_points(x: Array, y: Array, z: Array) -> Array:
-    """Points of the standard head (mm; x to the left, y to the back, z up) in the atlas: (3, ...), z, y forward, |x|."""
+    """Points of the standard head (mm; x left, y back, z up) in the atlas: (3, ...): z, y forward, |x|."""
     return np.stack([(z + 2) / SCALE, (4 - y) / SCALE - 17, np.abs(x) / SCALE]).astype(np.float32)
 
 

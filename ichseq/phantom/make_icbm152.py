@@ -9,6 +9,7 @@ import lzma
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from ichseq.phantom.icbm152 import (
 
 MEMBER = "nilearn/datasets/data/mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
 SHAPE, ORIGIN = (189, 233, 197), (-72, -134, -98)
-CLOSING_MM, GAP_MM = 9.0, 1.5
+CLOSING_MM, CLEFT_MM, GAP_MM = 9.0, 2.5, 1.5
 
 Mask = NDArray[np.bool_]
 
@@ -46,13 +47,13 @@ def main(wheel: Path) -> None:
     # Fluid is what is neither grey nor white; sulci that differ from head to head still show as dark in T1.
     rest = np.clip(1 - grey - white, 0, 1)
     fluid = np.where(brain, np.maximum(rest, np.clip((0.70 - t1) / 0.4, 0, 1)), 1).astype(np.float32)
-    cavity = _bridged(brain)
-    hull = _hull_distance(cavity < 0)
+    cavity = _bridged(brain, np.abs(x), z)
+    hull = ndimage.gaussian_filter(_hull_distance(cavity < 0), 3.0)
     ventricle = ndimage.gaussian_filter(_signed_distance(_ventricles(rest, brain, np.abs(x), y, z)), 0.7)
     tentorium = _tentorium(np.where(brain, fluid, 0))
     known = ndimage.distance_transform_edt(grey + white < 0.3, return_distances=False, return_indices=True)
     share = (grey / (grey + white + 1e-3))[tuple(known)]
-    parts = [_fine(fluid), _fine(share)]
+    parts: list[NDArray[Any]] = [_fine(fluid), _fine(share)]
     parts += [_coarse(field / DISTANCE_STEP) for field in (ventricle, cavity - GAP_MM, hull - GAP_MM)]
     parts.append(_coarse(np.broadcast_to(tentorium / TENTORIUM_STEP, SHAPE))[:1])
     beside = FILE.with_name(FILE.name + ".partial")
@@ -72,14 +73,22 @@ def _signed_distance(mask: Mask) -> Array:
     return (outside - inside).astype(np.float32)
 
 
-def _bridged(brain: Mask) -> Array:
-    """Signed distance to the brain's surface after sulci and cisterns are closed."""
+def _bridged(brain: Mask, x: Array, z: Array) -> Array:
+    """Signed distance to the brain's surface after sulci and cisterns are closed.
+
+    Clefts between the temporal lobe and the cerebellum stay open, but for narrow ones: the petrous bones fill them.
+    """
+    closed = _closed(brain, CLOSING_MM)
+    lateral = (x > 14) & (z < -10)
+    closed = np.where(lateral, _closed(brain, CLEFT_MM), closed) | brain
+    return ndimage.gaussian_filter(_signed_distance(closed), 1.5)
+
+
+def _closed(mask: Mask, radius: float) -> Mask:
     margin = int(4 * CLOSING_MM)
-    wide = ndimage.distance_transform_edt(~np.pad(brain, margin)) < CLOSING_MM
-    closed = ndimage.distance_transform_edt(wide) > CLOSING_MM
-    return ndimage.gaussian_filter(
-        _signed_distance(closed[margin:-margin, margin:-margin, margin:-margin] | brain), 1.5
-    )
+    wide = ndimage.distance_transform_edt(~np.pad(mask, margin)) < radius
+    closed: Mask = ndimage.distance_transform_edt(wide) > radius
+    return closed[margin:-margin, margin:-margin, margin:-margin]
 
 
 def _hull_distance(mask: Mask) -> Array:
