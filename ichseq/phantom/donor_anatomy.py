@@ -31,6 +31,7 @@ class FoundAnatomy:
         depth_mm: distance to the inner table, positive inside.
         place: (3, Z, Y, X), place in the standard head, mm.
         near_ventricle: whether a voxel lies where ventricles may be, 0 or 1.
+        near_folds: whether it lies where sulci, cisterns and fissures are, and not in a scar or in pale white matter.
         head: share of each voxel that belongs to the head and not to table or air.
         brain_hu: HU of the brain without its fluid, the median.
         scale: size along x, y and z against the standard head.
@@ -40,6 +41,7 @@ class FoundAnatomy:
     depth_mm: Array
     place: Array
     near_ventricle: Array
+    near_folds: Array
     head: Array
     brain_hu: float
     scale: tuple[float, float, float]
@@ -70,6 +72,7 @@ def find_anatomy(hu: Array, positions_mm: NDArray[np.float64], pixel_mm: float, 
         depth_mm=ndimage.gaussian_filter(depth, 0.6).astype(np.float32),
         place=place,
         near_ventricle=_near_ventricle(place, depth),
+        near_folds=_near_folds(place, depth, coarse, step),
         head=_head(coarse, step),
         brain_hu=float(np.median(tissue)),
         scale=scale,
@@ -229,6 +232,18 @@ def _near_ventricle(place: Array, depth: Array) -> Array:
     for centre, radii in (THIRD_VENTRICLE, FOURTH_VENTRICLE):
         gap = np.minimum(gap, ellipsoid(x, y, z, centre, radii) - 3)
     return ((gap < 0) & (depth > 10)).astype(np.float32)
+
+
+def _near_folds(place: Array, depth: Array, hu: Array, step: tuple[float, float, float]) -> Array:
+    """Where fluid outside of the ventricles may be: near the surface, the midline, the cisterns of the base."""
+    x, y, z = place
+    ax = np.abs(x)
+    base = (z > -40) & (z < 6) & (y < 45) & (ax < 52)
+    dark = ndimage.gaussian_filter(hu, 0.8) < 20
+    gap = ndimage.distance_transform_edt(dark, step)
+    scar = ndimage.distance_transform_edt(~(gap > 5), step) < 7 if (gap > 5).any() else np.zeros_like(dark)
+    scar &= (depth > 6) & ~((ax < 22) & base)
+    return (((depth < 20) | (ax < 6) | base) & ~scar).astype(np.float32)
 
 
 def _head(hu: Array, step: tuple[float, float, float]) -> Array:
