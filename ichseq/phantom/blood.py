@@ -19,11 +19,11 @@ from ichseq.phantom.volume import HeadVolume
 FLUID_HU = 7.0
 # Millilitres of a patient's first bleed, of which the logarithm is drawn, and the share of them that a further one has.
 VOLUMES = {
-    "epidural": (1.5, 80.0),
-    "intraparenchymal": (0.25, 60.0),
-    "intraventricular": (0.3, 30.0),
-    "subarachnoid": (0.8, 30.0),
-    "subdural": (2.0, 110.0),
+    "epidural": (3.0, 90.0),
+    "intraparenchymal": (0.3, 70.0),
+    "intraventricular": (0.5, 30.0),
+    "subarachnoid": (1.5, 45.0),
+    "subdural": (4.0, 140.0),
 }
 FURTHER = 0.4
 SHAPES: dict[str, Callable[[np.random.Generator, HeadVolume, float, float], Shape | None]] = {
@@ -85,7 +85,7 @@ def draw_blood(rng: np.random.Generator, head: HeadVolume, kinds: list[str], bra
     blood = Blood()
     for number, kind in enumerate(kinds):
         low, high = VOLUMES[kind]
-        millilitres = low * (high * (FURTHER if number else 1.0) / low) ** rng.beta(1.2, 1.1)
+        millilitres = low * (high * (FURTHER if number else 1.0) / low) ** rng.beta(1.5, 1.1)
         shape = SHAPES[kind](rng, head, side if rng.random() < 0.7 else -side, millilitres)
         if shape is None or not (shape.share > 0.2).any():
             continue
@@ -109,7 +109,7 @@ def _density(
 ) -> tuple[float, Array]:
     """Mean HU of a bleed, and its HU by voxel: clots in it, a swirl of fresh blood, a fluid level, old blood."""
     age = rng.random()
-    hu = rng.uniform(54, 78) if age < 0.72 else rng.uniform(42, 54) if age < 0.9 else rng.uniform(76, 90)
+    hu = rng.uniform(54, 78) if age < 0.72 else rng.uniform(42, 54) if age < 0.9 else rng.uniform(76, 86)
     hu = max(hu, brain_hu + LEAST_CONTRAST)
     inside = shape.share > 0.3
     texture = shape.texture

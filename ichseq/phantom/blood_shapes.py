@@ -186,7 +186,7 @@ def intraventricular(rng: np.random.Generator, head: HeadVolume, side: float, mi
     level = fitted_level(head, values, room, millilitres)
     if not np.isfinite(level):
         return None
-    share = room * soft(values - level, edge)
+    share: Array = room * soft(values - level, edge)
     if form == "faint":
         share = room * np.float32(rng.uniform(0.3, 0.6))
     return Shape(form, share.astype(np.float32), clots(rng, head, 14.0))

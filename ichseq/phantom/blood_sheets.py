@@ -34,7 +34,7 @@ def epidural(rng: np.random.Generator, head: HeadVolume, side: float, millilitre
         "posterior fossa": (rng.normal(0.95, 0.25), rng.uniform(-0.6, -0.3)),
     }[place]
     cx, cy, cz = _centre(side, angle, high)
-    radius = rng.uniform(9, 13) * millilitres**0.36 + 4
+    radius = rng.uniform(8.5, 11.5) * millilitres**0.34 + 3
     stretch = np.exp(rng.normal(0, 0.18, 3))
     waves = draw_waves(rng, 35, 1.0, 4)
 
@@ -59,10 +59,10 @@ def subdural(rng: np.random.Generator, head: HeadVolume, side: float, millilitre
         low, room = -75.0, room * (head.above_tentorium_mm < -2)
     else:
         centre = _centre(side, rng.normal(0.15, 0.55), rng.uniform(-0.05, 0.8))
-        radius = rng.uniform(35, 80) if form != "film" else rng.uniform(20, 60)
+        radius = rng.uniform(17, 30) * millilitres**0.28 if form != "film" else rng.uniform(20, 60)
         room = room * (head.above_tentorium_mm > 1)
     if form == "film":
-        millilitres = min(millilitres, (radius / 22) ** 2)
+        millilitres = min(millilitres, (radius / 14) ** 2)
 
     def crescent(x: Array, y: Array, z: Array) -> Array:
         px, py, pz = _surface(x, y, z)
@@ -88,7 +88,8 @@ def _filled(
     level = fitted_level(head, depth / np.maximum(profile, 0.05), room, millilitres)
     if not np.isfinite(level):
         return None
-    thickness = np.float32(max(level, 1.6)) * profile
+    # Less than that is hidden by the skull's edge.
+    thickness = np.float32(max(level, 2.5)) * profile
     share = soft(depth - thickness, 1.3) * room * np.clip(thickness / 0.8 - 0.5, 0, 1)
     push = _inwards(head, thickness) if level > 3 else None
     return Shape(form, share.astype(np.float32), clots(rng, head, rng.uniform(9, 25)), None, push)
@@ -131,6 +132,6 @@ def _along_sheet(
     level = fitted_level(head, np.maximum(across, 0) / np.maximum(weight, 0.08), room, millilitres)
     if not np.isfinite(level):
         return None
-    thickness = np.float32(np.clip(level, 2.0, 9.0)) * weight
+    thickness = np.float32(np.clip(level, 2.5, 9.0)) * weight
     share = soft(across - thickness, 1.2) * soft(-across - 0.2, 1.0) * room * np.clip(thickness / 0.8 - 0.5, 0, 1)
     return Shape(form, share.astype(np.float32), clots(rng, head, 12.0))

@@ -199,13 +199,16 @@ class DonorHead:
             depth_mm=depth * np.float32(d.scale.mean()),
             midline_mm=shown[0] * np.float32(size[0]),
             csf=fluid * folds * (1 - near),
-            ventricles=fluid * near,
+            # A scar beside a ventricle is not as dark as fluid.
+            ventricles=np.clip((fluid - 0.45) / 0.35, 0, 1) * near,
             skull=np.zeros_like(fluid),
             down=(float(down[0]), float(down[1]), float(down[2])),
         )
 
 
-def bleed(rng: np.random.Generator, head: DonorHead, kinds: list[str]) -> tuple[list[VolumeBleed], Array | None]:
+def bleed(
+    rng: np.random.Generator, head: DonorHead, kinds: list[str], brain_hu: float
+) -> tuple[list[VolumeBleed], Array | None]:
     """Draw bleeds into the head; each one's shares and density on the slices' pixels in the box, and the push there."""
     if not kinds:
         return [], None
@@ -214,7 +217,7 @@ def bleed(rng: np.random.Generator, head: DonorHead, kinds: list[str]) -> tuple[
     parts = np.array([-0.25, 0.25])
     heights = (head.heights[:, None] + parts * stack.thickness[:, None]).ravel()
     volume = head.volume(heights, factor)
-    blood = draw_blood(rng, volume, kinds, head.donor.anatomy.brain_hu)
+    blood = draw_blood(rng, volume, kinds, brain_hu)
     return _on_slices(blood, len(parts), head.box)
 
 
@@ -236,18 +239,37 @@ def _on_slices(blood: Blood, parts: int, box: tuple[slice, slice]) -> tuple[list
     return bleeds, push
 
 
-def draw_contrast(rng: np.random.Generator, brain_hu: float) -> tuple[Array, Array]:
-    """Knots of a map from the donor's HU inside the skull to the new head's: fluid, baseline, grey against white."""
+@dataclass(frozen=True)
+class Contrast:
+    """The HU of the new brain, and knots of a map from the donor's HU inside the skull to the new head's."""
+
+    brain_hu: float
+    old: Array
+    new: Array
+
+
+def draw_contrast(rng: np.random.Generator, brain_hu: float) -> Contrast:
+    """Draw the new head's baseline (25 to 42 HU), its fluid, and its grey against its white matter."""
     baseline = float(np.clip(rng.normal(32.5, 3.5), 25, 42))
     gain = rng.uniform(0.75, 1.35)
     fluid = rng.uniform(3, 11)
     old = [-200, -10, 7, brain_hu - 8, brain_hu + 8, 90, 200]
     new = [-200, fluid - 14, fluid, baseline - 8 * gain, baseline + 8 * gain, max(92, baseline + 45), 204]
-    return np.array(old, np.float32), np.array(new, np.float32)
+    return Contrast(baseline, np.array(old, np.float32), np.array(new, np.float32))
 
 
-def slices_hu(rng: np.random.Generator, head: DonorHead, bleeds: list[VolumeBleed], push: Array | None) -> Array:
-    """HU of the slices in the box, bled into, without the scanner's noise: (n, rows, columns)."""
+def slices_hu(
+    head: DonorHead, contrast: Contrast, bleeds: list[VolumeBleed], push: Array | None, *, table: bool
+) -> Array:
+    """HU of the slices in the box, bled into, without the scanner's noise: (n, rows, columns).
+
+    Args:
+        head: the deformed head.
+        contrast: of its brain.
+        bleeds: on the slices' pixels in the box.
+        push: of the brain, there.
+        table: whether the donor's table stays.
+    """
     place = head.smooth_place(head.heights)
     millimetres = head.coordinates(place)
     still = millimetres
@@ -261,15 +283,14 @@ def slices_hu(rng: np.random.Generator, head: DonorHead, bleeds: list[VolumeBlee
     anatomy = head.donor.anatomy
     half = still[:, :, ::2, ::2]
     inside = np.clip(resized(head.found(anatomy.depth_mm, half), *hu.shape[1:]) / 2 + 1, 0, 1)
-    knots = draw_contrast(rng, anatomy.brain_hu)
-    hu += inside * (np.interp(hu, *knots).astype(np.float32) - hu) * ((hu > -200) & (hu < 200))
+    hu += inside * (np.interp(hu, contrast.old, contrast.new).astype(np.float32) - hu) * ((hu > -200) & (hu < 200))
     if bleeds:
         fluid = head.pixels(head.donor.fluid, millimetres, 0) / np.float32(255) * inside
         bone = np.clip((hu - 120) / 300, 0, 1)
         for one in bleeds:
             one.share *= 1 - bone
         hu = paint(hu, bleeds, fluid, head.stack.pixel)
-    if rng.random() < 0.5:  # another table is drawn in its place
+    if not table:
         head_share = resized(head.found(anatomy.head, half), *hu.shape[1:])
         hu = np.where(head_share > 0.15, hu, np.float32(AIR))
     return hu
@@ -287,9 +308,10 @@ def donor_exam(rng: np.random.Generator, donor: Donor, kinds: list[str], size: i
     deformation = draw_deformation(rng)
     stack, first_height = draw_donor_stack(rng, donor, deformation, size)
     head = DonorHead(donor, deformation, stack, first_height)
-    bleeds, push = bleed(rng, head, kinds)
-    hu = slices_hu(rng, head, bleeds, push)
+    contrast, table = draw_contrast(rng, donor.anatomy.brain_hu), bool(rng.random() < 0.5)
+    bleeds, push = bleed(rng, head, kinds, contrast.brain_hu)
+    hu = slices_hu(head, contrast, bleeds, push, table=table)
     half = (size - 1) / 2 * stack.pixel
     centre = np.array([stack.origins[0, 0] + half, stack.origins[0, 1] + half * np.cos(stack.tilt), 0.0])
     centre[:2] += deformation.centre
-    return Exam(stack, centre, head.box, hu, bleeds, head.inherited_labels())
+    return Exam(stack, centre, head.box, hu, bleeds, head.inherited_labels(), table)

@@ -26,6 +26,7 @@ class Exam:
         hu: (n, rows, columns) of the box.
         bleeds: on the same pixels.
         labels: (n, 6), labels that the slices have whatever is put in.
+        table: whether `hu` shows a table already, so that none is drawn.
     """
 
     stack: Stack
@@ -34,6 +35,7 @@ class Exam:
     hu: Array
     bleeds: list[VolumeBleed]
     labels: NDArray[np.int64]
+    table: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ def write_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int, int]
         exam: the slices.
     """
     appearance = draw_appearance(rng, exam.stack.size)
-    scanner, names, part = appearance.scanner, exam_names(*who), PARTS[who[1]]
+    scanner = replace(appearance.scanner, table=appearance.scanner.table and not exam.table)
+    names, part = exam_names(*who), PARTS[who[1]]
     writer = SliceWriter(names, exam.stack, unsigned=bool(rng.random() < 0.08), padded=scanner.circle)
     pose = Pose(exam.centre, np.eye(3))
     counter = BleedTable(exam.bleeds, exam.stack)
