@@ -184,7 +184,9 @@ def _streaks(rng: np.random.Generator, a: Artefacts, load: Array, view: float) -
     zoom = STREAK_ANGLES / ANGLES, STREAK_GRID / GRID, 1
     amount = np.clip(ndimage.zoom(starved[..., loaded], zoom, order=1), 0, None)
     rays = rng.standard_normal(amount.shape, dtype=np.float32) * amount * np.float32(1.1 * a.streaks)
-    image = back_projected(rays.astype(np.float32), STREAK_GRID) * np.float32(1000 * WATER_PER_MM / (view / STREAK_GRID))
+    image = back_projected(rays.astype(np.float32), STREAK_GRID) * np.float32(
+        1000 * WATER_PER_MM / (view / STREAK_GRID)
+    )
     return {int(k): plane for k, plane in zip(loaded, image, strict=True)}
 
 

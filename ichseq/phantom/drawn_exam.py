@@ -1,6 +1,7 @@
 """One exam of a drawn head: who lies how in which scanner, bleeding, look-alikes, and the pictures of the slices."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,19 +10,22 @@ from scipy import ndimage, sparse
 from ichseq.phantom.artefacts import apply_artefacts, draw_artefacts
 from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, paint
 from ichseq.phantom.couch import add_couch, draw_couch
+from ichseq.phantom.dicom_file import SliceWriter
 from ichseq.phantom.drawn import DrawnVolume, Grid, draw_volume
 from ichseq.phantom.head import Array
+from ichseq.phantom.lesions import draw_lesions
 from ichseq.phantom.lookalikes import draw_lookalikes
 from ichseq.phantom.person import draw_person
-from ichseq.phantom.scanner import Pose, Stack, _axes
+from ichseq.phantom.scanner import Picture, Pose, Stack, _axes
 from ichseq.phantom.tissue import AIR
+from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name
 
 LEAST_PIXEL = 0.95
 REACH_ROWS, REACH_COLUMNS = (-126.0, 118.0), (-98.0, 98.0)
 
 
 @dataclass
-class Exam:
+class DrawnExam:
     """The slices of one exam, and what each bleed fills of them.
 
     Attributes:
@@ -37,7 +41,7 @@ class Exam:
     padded: bool
 
 
-def draw_exam(rng: np.random.Generator, kinds: list[str], size: int) -> Exam:
+def drawn_exam(rng: np.random.Generator, kinds: list[str], size: int) -> DrawnExam:
     """Draw an exam.
 
     Nothing that is drawn depends on `kinds` but the bleeds: they come from a random stream of their own.
@@ -56,6 +60,7 @@ def draw_exam(rng: np.random.Generator, kinds: list[str], size: int) -> Exam:
     padded = bool(rng.random() < 0.5)
     grid, parts = volume_grid(stack, pose, profile)
     volume = draw_volume(person, grid, pose)
+    draw_lesions(rng, volume)
     draw_lookalikes(rng, volume)
     blood = draw_blood(blood_rng, volume, kinds, person.head.white + 3) if kinds else Blood()
     pushed(volume, blood)
@@ -71,7 +76,7 @@ def draw_exam(rng: np.random.Generator, kinds: list[str], size: int) -> Exam:
             if bleed.share[k].any():
                 share[k] = (across @ (down @ bleed.share[k]).T).T
     pictures = apply_artefacts(rng, artefacts, images, stack.pixel)
-    return Exam(stack, pictures, [replace(b, share=s) for b, s in zip(bleeds, shares, strict=True)], padded)
+    return DrawnExam(stack, pictures, [replace(b, share=s) for b, s in zip(bleeds, shares, strict=True)], padded)
 
 
 def draw_exam_geometry(
@@ -178,3 +183,18 @@ def _weights(points: NDArray[np.float64], places: NDArray[np.float64]) -> sparse
     values[outside], columns[outside] = 0, 0
     starts = np.arange(len(places) + 1) * 2
     return sparse.csr_array((values.astype(np.float32).ravel(), columns.ravel(), starts), (len(places), len(points)))
+
+
+def write_drawn_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int, int], exam: DrawnExam) -> Truth:
+    """Write an exam's slices into `folder`/stage_2_<part>; `who` is seed, part and number of the patient."""
+    names, part = exam_names(*who), PARTS[who[1]]
+    writer = SliceWriter(names, exam.stack, unsigned=bool(rng.random() < 0.08), padded=exam.padded)
+    counter = BleedTable(exam.bleeds, exam.stack)
+    whole = (slice(0, exam.stack.size),) * 2
+    labels = []
+    for index, hu in enumerate(exam.hu):
+        sop = slice_name(*who, index)
+        writer.write(folder / f"stage_2_{part}" / f"{sop}.dcm", sop, exam.stack.origins[index], hu)
+        picture = Picture(hu, whole, [bleed.share[index] for bleed in exam.bleeds])
+        labels.append((sop, counter.add(index, picture)))
+    return Truth(labels, counter.rows(names[0], names[2], part))
