@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, paint
-from ichseq.phantom.blood_shapes import resized
 from ichseq.phantom.donor import Donor
 from ichseq.phantom.exam import Exam
+from ichseq.phantom.grid import interpolated, resized
 from ichseq.phantom.head import Array
 from ichseq.phantom.scanner import Stack
 from ichseq.phantom.tissue import AIR
@@ -133,8 +133,7 @@ class DonorHead:
 
     def found(self, field: Array, millimetres: Array) -> Array:
         """A field of the donor's anatomy at points in millimetres of its grid."""
-        points = millimetres / np.array(self.donor.anatomy.step, np.float32).reshape(3, 1, 1, 1)
-        return ndimage.map_coordinates(field, points, order=1, mode="nearest", output=np.float32)
+        return interpolated(field, millimetres / np.array(self.donor.anatomy.step, np.float32).reshape(3, 1, 1, 1))
 
     def pixels(self, volume: NDArray[np.generic], millimetres: Array, fill: float) -> Array:
         """The donor's pixels at points in millimetres of its grid; `fill` outside of the image."""
@@ -142,10 +141,9 @@ class DonorHead:
         heights = donor.positions_mm - donor.positions_mm[0]
         # The coarse grid's points are the middles of blocks of pixels.
         offset = (donor.anatomy.step[1] / donor.pixel_mm - 1) / 2
-        points = np.empty_like(millimetres)
+        points = millimetres / np.float32(donor.pixel_mm) + np.float32(offset)
         points[0] = np.interp(millimetres[0], heights, np.arange(len(heights)))
-        points[1:] = millimetres[1:] / np.float32(donor.pixel_mm) + np.float32(offset)
-        return ndimage.map_coordinates(volume, points, order=1, mode="constant", cval=fill, output=np.float32)
+        return interpolated(volume, points, fill)
 
     def _head_box(self) -> tuple[slice, slice]:
         """Rows and columns that hold the head, a few pixels wider; their numbers can be divided by 8."""
