@@ -94,7 +94,8 @@ def test_blood_is_where_the_exam_changed(donor: Donor) -> None:
         full = (bleed.share > 0.85) & (exam.hu < 120)
         if full.sum() > 5:
             changed += 1
-            assert np.median(exam.hu[full]) == pytest.approx(np.median(bleed.density[full]), abs=12)
+            painted, density = np.median(exam.hu[full]), np.median(bleed.density[full])
+            assert 0.75 * density < painted < density + 12
     assert changed > 3
 
 
