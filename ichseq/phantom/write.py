@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,29 @@ from ichseq.phantom.bleeding import draw_bleeds, draw_kinds, fit_levels
 from ichseq.phantom.dicom_file import SliceWriter
 from ichseq.phantom.donor import Donor, read_donors
 from ichseq.phantom.donor_exam import donor_exam
+from ichseq.phantom.drawn_exam import drawn_exam, write_drawn_exam
 from ichseq.phantom.exam import write_exam
 from ichseq.phantom.head import draw_head
+from ichseq.phantom.icbm152 import FILE
 from ichseq.phantom.scanner import down_in_head, draw_scanner, draw_stack, finish, take_slice
 from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name, write_tables
+
+HEADS = {"analytic": 0.0, "drawn": 1.0, "mixed": 0.5}
+"""Share of the exams, but donors', whose head is drawn from tissue maps."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the heads of a set come from: donors and their share, and the share of drawn ones among the others."""
+
+    donors: list[Donor]
+    donor_share: float
+    drawn_share: float
 
 
 def generator_hash() -> str:
     """Hash of the code that makes phantoms: with it and a seed, the same scans again."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = [*sorted(Path(__file__).parent.glob("*.py")), FILE]
     return hashlib.blake2b(b"".join(path.read_bytes() for path in sources), digest_size=5).hexdigest()
 
 
@@ -36,6 +51,7 @@ def write_phantoms(
     workers: int | None = None,
     donors: Sequence[Path] = (),
     donor_share: float = 0.6,
+    heads: str = "analytic",
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write made-up head CT as DICOM: seeded, labelled, with the truth beside it.
@@ -55,6 +71,8 @@ def write_phantoms(
         workers: processes; the number of cores if None.
         donors: folders of real head CT without bleeding, of which exams are made too (see `donor`).
         donor_share: share of the exams, drawn for each, that are made from donors' heads where there are any.
+        heads: what heads that are not a donor's are: "analytic" (of formulas), "drawn" (from tissue maps of real
+            brains, see `drawn`) or "mixed" (half of each).
         progress: called with (patients done, patients in all).
 
     Raises:
@@ -73,13 +91,15 @@ def write_phantoms(
             raise ConfigError(f"{name}: {value!r} does not fit; give a whole number from {low} to {high}")
     if not 0 <= donor_share <= 1:
         raise ConfigError(f"donor_share: {donor_share!r} does not fit; give a number from 0 to 1")
+    if heads not in HEADS:
+        raise ConfigError(f"heads: {heads!r} does not fit; give one of {', '.join(HEADS)}")
     out = Path(out)
-    heads = read_donors(donors)
+    given = Source(read_donors(donors), donor_share, HEADS[heads])
     partial = _start(out)
     try:
         jobs = [(0, i) for i in range(patients)] + [(1, i) for i in range(test_patients)]
         truths = []
-        for done, truth in enumerate(_run(jobs, partial, seed, size, workers, heads, donor_share), 1):
+        for done, truth in enumerate(_run(jobs, partial, seed, size, workers, given), 1):
             truths.append(truth)
             if progress is not None:
                 progress(done, len(jobs))
@@ -113,31 +133,25 @@ def _start(out: Path) -> Path:
 
 
 def _run(
-    jobs: list[tuple[int, int]],
-    folder: Path,
-    seed: int,
-    size: int,
-    workers: int | None,
-    donors: list[Donor],
-    donor_share: float,
+    jobs: list[tuple[int, int]], folder: Path, seed: int, size: int, workers: int | None, source: Source
 ) -> Iterable[Truth]:
     workers = min(workers or os.cpu_count() or 1, len(jobs))
-    calls = [(folder, seed, part, number, size, donors, donor_share) for part, number in jobs]
+    calls = [(folder, (seed, part, number), size, source) for part, number in jobs]
     if workers == 1:
         return (_write_exam(*call) for call in calls)
     pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
     return pool(delayed(_write_exam)(*call) for call in calls)
 
 
-def _write_exam(
-    folder: Path, seed: int, part: int, number: int, size: int, donors: list[Donor], donor_share: float
-) -> Truth:
-    """One exam, from a donor or drawn; which of them follows from seed, part and number."""
-    rng = np.random.default_rng([seed, part, number, 3])
-    if donors and rng.random() < donor_share:
-        exam = donor_exam(rng, donors[int(rng.integers(len(donors)))], draw_kinds(seed, part, number), size)
-        return write_exam(rng, folder, (seed, part, number), exam)
-    return write_patient(folder, seed, part, number, size)
+def _write_exam(folder: Path, who: tuple[int, int, int], size: int, source: Source) -> Truth:
+    """One exam, from a donor or made up; which of them follows from seed, part and number (`who`)."""
+    rng = np.random.default_rng([*who, 3])
+    if source.donors and rng.random() < source.donor_share:
+        exam = donor_exam(rng, source.donors[int(rng.integers(len(source.donors)))], draw_kinds(*who), size)
+        return write_exam(rng, folder, who, exam)
+    if source.drawn_share and rng.random() < source.drawn_share:
+        return write_drawn_exam(rng, folder, who, drawn_exam(rng, draw_kinds(*who), size))
+    return write_patient(folder, *who, size)
 
 
 def write_patient(folder: Path, seed: int, part: int, number: int, size: int) -> Truth:
