@@ -7,11 +7,11 @@ those of the standard head, in mm: x to the left, y to the back, z up.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ichseq.phantom.grid import resized
 from ichseq.phantom.head import Array, Waves, draw_waves
 from ichseq.phantom.tissue import soft
 from ichseq.phantom.volume import HeadVolume
@@ -32,14 +32,6 @@ class Shape:
     texture: Array
     oedema: Array | None = None
     push: Array | None = None
-
-
-def resized(planes: Array, rows: int, columns: int, *, area: bool = False) -> Array:
-    """Planes (Z, Y, X) at another size, float32, linear or by area."""
-    how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    return np.stack(
-        [cv2.resize(np.ascontiguousarray(p, np.float32), (columns, rows), interpolation=how) for p in planes]
-    )
 
 
 def on_coarse(head: HeadVolume, function: Callable[[Array, Array, Array], Array], step_mm: float = 4.0) -> Array:

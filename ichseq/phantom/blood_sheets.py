@@ -34,16 +34,17 @@ def epidural(rng: np.random.Generator, head: HeadVolume, side: float, millilitre
         "posterior fossa": (rng.normal(0.95, 0.25), rng.uniform(-0.6, -0.3)),
     }[place]
     cx, cy, cz = _centre(side, angle, high)
-    radius = rng.uniform(8.5, 11.5) * millilitres**0.34 + 3
+    radius = rng.uniform(10, 14) * millilitres**0.34 + 4
     stretch = np.exp(rng.normal(0, 0.18, 3))
     waves = draw_waves(rng, 35, 1.0, 4)
 
-    def lens(x: Array, y: Array, z: Array) -> Array:
+    def profile(x: Array, y: Array, z: Array) -> Array:
         px, py, pz = _surface(x, y, z)
         away = ((px - cx) / stretch[0]) ** 2 + ((py - cy) / stretch[1]) ** 2 + ((pz - cz) / stretch[2]) ** 2
-        return np.maximum(1 - away / radius**2 * (1 + 0.2 * waves(px, py, pz)), 0).astype(np.float32)
+        lens = np.maximum(1 - away / radius**2 * (1 + 0.2 * waves(px, py, pz)), 0)
+        return (lens**0.75).astype(np.float32)
 
-    return _filled(rng, head, place, on_coarse(head, lens), head.intracranial, millilitres)
+    return _filled(rng, head, place, on_coarse(head, profile), head.intracranial, millilitres)
 
 
 def subdural(rng: np.random.Generator, head: HeadVolume, side: float, millilitres: float) -> Shape | None:

@@ -32,6 +32,7 @@ class FoundAnatomy:
         place: (3, Z, Y, X), place in the standard head, mm.
         near_ventricle: whether a voxel lies where ventricles may be, 0 or 1.
         near_folds: whether it lies where sulci, cisterns and fissures are, and not in a scar or in pale white matter.
+        pale_hu: by how many HU scars and pale white matter are darker than healthy brain.
         head: share of each voxel that belongs to the head and not to table or air.
         brain_hu: HU of the brain without its fluid, the median.
         scale: size along x, y and z against the standard head.
@@ -42,6 +43,7 @@ class FoundAnatomy:
     place: Array
     near_ventricle: Array
     near_folds: Array
+    pale_hu: Array
     head: Array
     brain_hu: float
     scale: tuple[float, float, float]
@@ -66,15 +68,17 @@ def find_anatomy(hu: Array, positions_mm: NDArray[np.float64], pixel_mm: float, 
     place, scale = _place(vault, coarse, step, name)
     inside = _inside(coarse, vault, place, step)
     depth = ndimage.distance_transform_edt(inside, step) - ndimage.distance_transform_edt(~inside, step)
-    tissue = coarse[(depth > 4) & (coarse > 15) & (coarse < 60)]
+    brain_hu = float(np.median(coarse[(depth > 4) & (coarse > 15) & (coarse < 60)]))
+    near_folds = _near_folds(place, depth, coarse, step)
     return FoundAnatomy(
         step=step,
         depth_mm=ndimage.gaussian_filter(depth, 0.6).astype(np.float32),
         place=place,
         near_ventricle=_near_ventricle(place, depth),
-        near_folds=_near_folds(place, depth, coarse, step),
+        near_folds=near_folds,
+        pale_hu=_pale(coarse, near_folds, depth, brain_hu),
         head=_head(coarse, step),
-        brain_hu=float(np.median(tissue)),
+        brain_hu=brain_hu,
         scale=scale,
     )
 
@@ -244,6 +248,14 @@ def _near_folds(place: Array, depth: Array, hu: Array, step: tuple[float, float,
     scar = ndimage.distance_transform_edt(~(gap > 5), step) < 7 if (gap > 5).any() else np.zeros_like(dark)
     scar &= (depth > 6) & ~((ax < 22) & base)
     return (((depth < 20) | (ax < 6) | base) & ~scar).astype(np.float32)
+
+
+def _pale(hu: Array, near_folds: Array, depth: Array, brain_hu: float) -> Array:
+    """By how much scars and pale white matter are too dark; nothing in fluid, of which they are no part."""
+    smooth = ndimage.gaussian_filter(np.clip(hu, -20, 60), 1.2)
+    pale = np.clip(brain_hu - 3 - smooth, 0, 20) * np.clip((smooth - 9) / 5, 0, 1)
+    pale *= np.clip(depth / 4 - 1, 0, 1) * (1 - ndimage.uniform_filter(near_folds, 3))
+    return ndimage.gaussian_filter(pale, 0.7).astype(np.float32)
 
 
 def _head(hu: Array, step: tuple[float, float, float]) -> Array:

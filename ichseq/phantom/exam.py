@@ -91,7 +91,7 @@ def write_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int, int]
     names, part = exam_names(*who), PARTS[who[1]]
     writer = SliceWriter(names, exam.stack, unsigned=bool(rng.random() < 0.08), padded=scanner.circle)
     pose = Pose(exam.centre, np.eye(3))
-    counter = BleedTable(exam.bleeds, exam.stack)
+    counter = BleedTable(exam.bleeds, exam.stack, small=True)
     labels = []
     for index, hu in enumerate(exam.hu):
         picture = Picture(_sharpened(hu, appearance), exam.box, [bleed.share[index] for bleed in exam.bleeds])

@@ -18,6 +18,10 @@ SEEN_SHARE, SEEN_AREA = 1 / 3, 50.0
 counted across the slice's thickness: a spot 8 mm across or a film of 2 by 25 mm, 10 HU above the brain, which a careful
 reader marks when the neighbours confirm it. Less is left unlabelled: the faint end of a bleed."""
 
+SURE_SHARE, SURE_AREA = 2 / 3, 20.0
+"""In volumes, where small bleeds are drawn on purpose, a slice is also positive where 20 mm2 hold two thirds of blood
+or more: a spot 5 mm across that stands out."""
+
 BLEED_COLUMNS = (
     "patient_id", "series_uid", "part", "bleed", "kind", "volume_ml", "mean_hu", "x_mm", "y_mm", "z_mm",
     "slice_index", "row", "column", "min_slice", "max_slice", "min_row", "max_row", "min_column", "max_column",
@@ -62,9 +66,9 @@ def _digest(*what: object) -> str:
 class BleedTable:
     """Gathers, slice by slice, what each bleed fills: labels of the slice at once, a table row a bleed at the end."""
 
-    def __init__(self, bleeds: Sequence[AnyBleed], stack: Stack) -> None:
-        """Start with nothing seen; `stack` says where the slices lie."""
-        self.bleeds, self.stack = bleeds, stack
+    def __init__(self, bleeds: Sequence[AnyBleed], stack: Stack, *, small: bool = False) -> None:
+        """Start with nothing seen; `stack` says where the slices lie, `small` whether `SURE_AREA` counts as well."""
+        self.bleeds, self.stack, self.small = bleeds, stack, small
         self.mass = np.zeros((len(bleeds), 4))
         self.extents: list[list[tuple[int, ...]]] = [[] for _ in bleeds]
 
@@ -82,12 +86,19 @@ class BleedTable:
             row = (rows * np.arange(len(rows))).sum() / rows.sum() + top
             column = (columns * np.arange(len(columns))).sum() / columns.sum() + left
             self.mass[number] += ml * np.array([1, index, row, column])
-            seen = share >= SEEN_SHARE
-            if seen.sum() * area >= SEEN_AREA:
+            if self._seen(share):
+                seen = share >= SEEN_SHARE
                 down, across = np.flatnonzero(seen.any(axis=1)) + top, np.flatnonzero(seen.any(axis=0)) + left
                 self.extents[number].append((index, int(down[0]), int(down[-1]), int(across[0]), int(across[-1])))
-        found = [int((kinds[k] >= SEEN_SHARE).sum() * area >= SEEN_AREA) if k in kinds else 0 for k in LABELS[:5]]
+        found = [int(self._seen(kinds[k])) if k in kinds else 0 for k in LABELS[:5]]
         return (*found, max(found))
+
+    def _seen(self, share: NDArray[np.floating[Any]]) -> bool:
+        """Whether a slice with these shares of blood is positive."""
+        area = self.stack.pixel**2
+        if (share >= SEEN_SHARE).sum() * area >= SEEN_AREA:
+            return True
+        return self.small and bool((share >= SURE_SHARE).sum() * area >= SURE_AREA)
 
     def rows(self, patient: str, series: str, part: str) -> list[tuple[Any, ...]]:
         """A row a bleed in the order of `BLEED_COLUMNS`; the extent is empty where no slice shows enough of it."""
