@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ichseq.errors import DataError
+from ichseq.errors import ConfigError, DataError
 from ichseq.phantom import icbm152
 from ichseq.phantom.artefacts import apply_artefacts, back_projected, draw_artefacts, projector
 from ichseq.phantom.couch import SHAPES, add_couch, draw_couch
@@ -184,3 +184,9 @@ def test_damaged_maps_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         icbm152.load_maps()
     monkeypatch.undo()
     icbm152.load_maps.cache_clear()
+
+
+def test_heads_of_another_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="heads: 'real' does not fit; give one of analytic, drawn, mixed"):
+        write_phantoms(tmp_path / "out", heads="real")
+    assert not list(tmp_path.iterdir())
