@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from ichseq.phantom.anatomy import FAR, Fields, base_height, cone, ellipsoid, ramp, vault
+from ichseq.phantom.anatomy import FAR, Fields, base_height, cone, ellipsoid, ramp
 from ichseq.phantom.drawn_brain import brain_fields, draw_brain
-from ichseq.phantom.face import add_face
+from ichseq.phantom.drawn_face import add_outside
 from ichseq.phantom.head import Array
 from ichseq.phantom.icbm152 import above_tentorium, atlas_points, load_maps, sample_distance
 from ichseq.phantom.person import Person
@@ -108,9 +108,6 @@ def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
         cavity = np.minimum(cavity, cone(x, y, z, (0, 24, -58, 12), (0, 38, -100, 13)))
     if z.size and z.min() < -8:
         cavity = np.maximum(cavity, -_ridges(person, x, y, z))
-    formula, _ = vault(head, x, y, z)
-    blend = ramp((z + 42) / 30)
-    outer = blend * hull + (1 - blend) * np.maximum(formula, hull - 8)
     floor, base_bone, ridge = base_height(x, y)
     waves = head.skull_waves(x, y, z)
     thickness = head.skull_thickness + waves + 2.0 * np.clip(y / 90, -0.6, 1)
@@ -119,12 +116,9 @@ def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
     base = np.minimum(base, cavity - thickness + 8 * ramp((-z - 5) / 25))
     # The temporal bone bridges the cleft between frontal and temporal lobe.
     base = np.minimum(base, -3 - hull + 30 * ramp((-z - 4) / 14))
-    bone = np.maximum(np.maximum(-cavity, outer - thickness), base * ramp((16 - z) / 8) + (ramp((16 - z) / 8) - 1) * 9)
-    f: Fields = {"vault": outer, "cavity": cavity, "bone": bone, "below": below}
-    add_face(head, f, x, y, z)
-    _add_muscles(person, f, x, y, z)
-    if person.ears:
-        _add_ears(f, x, y, z)
+    bone = np.maximum(np.maximum(-cavity, hull - thickness), base * ramp((16 - z) / 8) + (ramp((16 - z) / 8) - 1) * 9)
+    f: Fields = {"vault": hull, "cavity": cavity, "bone": bone, "below": below}
+    add_outside(person, f, x, y, z)
     for name in ("vault", "below"):
         del f[name]
     lean = np.float32(person.tilt_of_falx)
@@ -141,39 +135,14 @@ def _ridges(person: Person, x: Array, y: Array, z: Array) -> Array:
     ax = np.abs(x)
     rough = 1.5 * person.head.skull_waves(x, y, z) + 0.6 * person.head.face_waves(x, y, z)
     height = person.base_bone
-    thick = np.clip(0.55 * (-24 + 4 * height - z + rough), -4, 8 * height * (0.45 + 0.55 * ramp((ax - 8) / 26)))
+    thick = np.clip(0.55 * (-24 + 4 * height - z + rough), -4, height * (3 + 10 * ramp((ax - 8) / 50)))
     petrous = np.abs(y - 2 - 0.55 * ax + rough) * 0.87 - thick
     petrous = np.maximum(petrous, np.maximum(12 - ax, ax - 70))
-    wing = np.abs(y + 14 + 0.5 * ax + rough) * 0.9 - np.clip(0.4 * (-19 + 3 * height - z), -3, 3.5)
+    wing = np.abs(y + 14 + 0.5 * ax + rough) * 0.9 - np.clip(0.3 * (-20 + 3 * height - z), -3, 1.3 + 1.2 * height)
     wing = np.maximum(wing, np.maximum(11 - ax, ax - 66))
     back = ellipsoid(x, y, z, (0, -1, -31), (9, 2.6, 7))
     clinoid = ellipsoid(ax, y, z, (12, -17, -25), (3.2, 5, 3))
     return np.minimum(np.minimum(petrous, wing), np.minimum(back, clinoid))
-
-
-def _add_muscles(person: Person, f: Fields, x: Array, y: Array, z: Array) -> None:
-    """Below the base: muscles as bellies with thin layers of fat between them, in place of the face's spots of fat."""
-    low = ramp((-14 - z) / 12) * ramp((f["below"] - 1) / 4)
-    if low.max() <= 0:
-        return
-    layers = person.head.face_waves(0.55 * x, 0.55 * y, 0.3 * z)
-    between = np.exp(-((layers / 0.22) ** 2)) * 0.9 + 0.6 * ramp((-y - 45) / 30)
-    orbit = np.minimum(f["globe"], cone(np.abs(x), y, z, (32, -76, -31, 17), (13, -30, -28, 3))) if "globe" in f else 9
-    low = low * np.clip(orbit, 0, 1)
-    f["fat"] = f["fat"] * (1 - low) + low * np.clip(between + 0.8 * ramp((f["skin"] + 9) / 6), 0, 1)
-
-
-def _add_ears(f: Fields, x: Array, y: Array, z: Array) -> None:
-    """Add thin flaps beside the head; the field "skin" grows."""
-    if z.max() < -72 or z.min() > 6:
-        return
-    ax = np.abs(x)
-    disc = np.sqrt(((y - 22) / 15) ** 2 + ((z + 34) / 27) ** 2)
-    flap = np.maximum(np.abs(ax - 77 - 0.4 * (y - 14)) - 1.6, (disc - 1) * 15)
-    rim = np.maximum(np.maximum(disc - 1, 0.72 - disc) * 15, np.abs(ax - 78.5 - 0.4 * (y - 14)) - 2.8)
-    flap = np.minimum(flap, rim)
-    f["skin"] = np.minimum(f["skin"], flap)
-    f["fat"] = np.where(flap < 0, 0.3, f["fat"])
 
 
 def _upsample(f: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Fields:
@@ -214,17 +183,21 @@ def _outside(person: Person, f: Fields, edge: float) -> Array:
     fat = np.clip(f["fat"], 0, 1) * np.float32(person.subcutaneous)
     hu: Array = np.float32(MUSCLE) + np.float32(FAT - MUSCLE) * fat
     hu += soft(-1.8 - f["skin"], edge) * (np.float32(SKIN) - hu)
-    if "globe" in f:
-        shell = np.abs(f["globe"] + 0.8) - 0.8
-        hu += soft(f["globe"], edge) * (8 - hu)
-        hu += soft(shell, edge) * (45 - hu)
+    shell = np.abs(f["globe"] + 0.8) - 0.8
+    hu += soft(f["globe"], edge) * (8 - hu)
+    hu += soft(shell, edge) * (45 - hu)
     grain = np.zeros_like(hu)
     index = np.flatnonzero(f["bone"] < 0)
     grain.reshape(-1)[index] = person.grain(*(f[name].reshape(-1)[index] for name in "xyz"))
     diploe = np.float32(person.diploe - person.bone) + 130 * grain
     bone: Array = np.float32(person.bone) + diploe * soft(f["bone"] + 2.1, 2.0)
     hu += soft(f["bone"], edge) * (bone - hu)
-    if "air" in f:
-        hu += soft(f["air"], edge) * (np.float32(AIR) - hu)
+    index = np.flatnonzero(f["cells"] < 1)
+    if index.size:
+        x, y, z, cells = (f[name].reshape(-1)[index] for name in ("x", "y", "z", "cells"))
+        walls = np.abs(person.grain(1.1 * x, 1.1 * y, 0.8 * z)) - np.float32(0.3 + 0.25 * person.head.air_cells)
+        flat = hu.reshape(-1)
+        flat[index] += soft(cells, edge) * np.clip(4 * walls, 0, 1) * (np.float32(AIR) - flat[index])
+    hu += soft(f["air"], edge) * (np.float32(AIR) - hu)
     hu += soft(-f["skin"], edge) * (np.float32(AIR) - hu)
     return hu

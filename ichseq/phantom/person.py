@@ -37,6 +37,7 @@ class Person:
         base_bone: thickness of the skull base, relative.
         lucency: how dark the white matter around the ventricles is.
         subcutaneous: share of fat in the scalp.
+        temporal_muscle: its thickness.
         ears: whether the ears stand off.
     """
 
@@ -62,6 +63,7 @@ class Person:
     base_bone: float
     lucency: float
     subcutaneous: float
+    temporal_muscle: float
     ears: bool
 
 
@@ -93,6 +95,7 @@ def draw_person(rng: np.random.Generator) -> Person:
         base_bone=rng.uniform(0.75, 1.3),
         lucency=float(rng.uniform(2, 10) * old**1.5),
         subcutaneous=rng.uniform(0.4, 1.0),
+        temporal_muscle=rng.uniform(2, 9),
         ears=bool(rng.random() < 0.8),
     )
 
