@@ -62,7 +62,7 @@ def draw_artefacts(rng: np.random.Generator) -> Artefacts:
     """Draw a scanner with its settings; rings and motion are rare."""
     sharp = rng.random()
     return Artefacts(
-        noise=float(np.exp(rng.uniform(np.log(2.2), np.log(9.0)))) * (0.8 + 0.5 * sharp),
+        noise=float(np.exp(rng.uniform(np.log(2.7), np.log(9.5)))) * (0.8 + 0.5 * sharp),
         peak=0.16 + 0.32 * sharp,
         slope=rng.uniform(0.3, 1.2),
         grain=rng.uniform(0, 0.5),
@@ -103,7 +103,9 @@ def apply_artefacts(rng: np.random.Generator, a: Artefacts, hu: Array, pixel: fl
         if sigma > 0.2:
             plane = _smooth(plane, sigma)
         if a.sharpening:
-            plane = plane + np.float32(a.sharpening) * (plane - _smooth(plane, 1.5 / pixel))
+            # Kernels that sharpen don't leave a dark rim of that size inside the skull.
+            soft_tissue = np.clip(plane, -150, 120)
+            plane = plane + np.float32(a.sharpening) * (soft_tissue - _smooth(soft_tissue, 1.5 / pixel))
         added = _resize(error[k], size)
         if k in streaks:
             added += _resize(streaks[k], size)

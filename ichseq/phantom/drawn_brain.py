@@ -65,6 +65,7 @@ def draw_brain(person: Person, f: Fields, edge: float) -> tuple[Array, Array, Ar
     choroid = soft(ellipsoid(ax, y, z, *CHOROID), 2.0) * ventricle
     hu += choroid * (np.float32(person.choroid) - hu)
     _vessels(person, hu, ax, y, z, edge)
+    hu += np.float32(person.rim) * np.exp(np.minimum(-depth, 0) * np.float32(0.48))
     dura, sinus = _dura(person, f, depth, edge)
     hu += dura * (np.float32(head.dura) - hu)
     hu += sinus * (np.float32(person.sinuses) - hu)
