@@ -27,6 +27,13 @@ def demo(out: Path) -> None:
 @click.option(
     "--donor-share", default=0.6, show_default=True, help="Share of the exams that donors' heads are made into."
 )
+@click.option(
+    "--heads",
+    type=click.Choice(["analytic", "drawn", "mixed"]),
+    default="analytic",
+    show_default=True,
+    help="Heads that are no donor's: of formulas, drawn from tissue maps of real brains, or half of each.",
+)
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
 def phantom(
     out: Path,
@@ -36,6 +43,7 @@ def phantom(
     seed: int,
     donors: tuple[Path, ...],
     donor_share: float,
+    heads: str,
     workers: int | None,
 ) -> None:
     """Make up head CT with bleeding, as DICOM in the layout of the RSNA 2019 set.
@@ -56,6 +64,7 @@ def phantom(
             workers=workers,
             donors=donors,
             donor_share=donor_share,
+            heads=heads,
             progress=progress,
         )
     click.echo(f"{patients} + {test_patients} made-up patients in {out}; next: ichseq prepare {out}")

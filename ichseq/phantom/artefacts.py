@@ -1,4 +1,4 @@
-"""What a scanner adds to the picture of a head: hardening between bones, streaks, noise with its texture, rings, motion.
+"""What a scanner adds to the picture of a head: hardening between bones, streaks, noise, rings, motion.
 
 Hardening and streaks are made as they arise: the slices are projected along many angles at low resolution, the error of
 each ray is filtered and projected back. The matrices that do so are made once for each process.
@@ -59,7 +59,7 @@ def draw_artefacts(rng: np.random.Generator) -> Artefacts:
     """Draw a scanner with its settings; rings and motion are rare."""
     sharp = rng.random()
     return Artefacts(
-        noise=float(np.exp(rng.uniform(np.log(1.8), np.log(9.0)))) * (0.8 + 0.5 * sharp),
+        noise=float(np.exp(rng.uniform(np.log(2.2), np.log(9.0)))) * (0.8 + 0.5 * sharp),
         peak=0.16 + 0.32 * sharp,
         slope=rng.uniform(0.3, 1.2),
         blur=rng.uniform(0.62, 0.8) - 0.35 * sharp,
@@ -97,23 +97,26 @@ def apply_artefacts(rng: np.random.Generator, a: Artefacts, hu: Array, pixel: fl
     for k in range(n):
         plane = hu[k]
         if sigma > 0.2:
-            plane = cv2.GaussianBlur(plane, (0, 0), sigma)
+            plane = _smooth(plane, sigma)
         if a.sharpening:
-            plane = plane + np.float32(a.sharpening) * (plane - cv2.GaussianBlur(plane, (0, 0), 1.5 / pixel))
+            plane = plane + np.float32(a.sharpening) * (plane - _smooth(plane, 1.5 / pixel))
         added = _resize(error[k], size)
         if k in streaks:
             added += _resize(streaks[k], size)
         added *= np.clip((plane + 500) / 400, 0.15, 1)
         out[k] = plane * np.float32(a.gain) + np.float32(a.offset) + added + noise.draw(rng) * _resize(spread[k], size)
     if a.rings:
-        out += _rings(rng, a, size)
+        out = out + _rings(rng, a, size)
     return out
+
+
+def _smooth(plane: Array, sigma: float) -> Array:
+    return np.asarray(cv2.GaussianBlur(plane, (0, 0), sigma), np.float32)
 
 
 def _resize(plane: Array, size: int, *, area: bool = False) -> Array:
     how = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    out: Array = cv2.resize(np.ascontiguousarray(plane, np.float32), (size, size), interpolation=how)
-    return out
+    return np.asarray(cv2.resize(np.ascontiguousarray(plane, np.float32), (size, size), interpolation=how), np.float32)
 
 
 @lru_cache(maxsize=2)
@@ -195,12 +198,24 @@ class _Noise:
 
     def __init__(self, a: Artefacts, size: int, pixel: float) -> None:
         fine = self._spectrum(a, 512, pixel * size / 512)
-        density = float((fine**2).mean()) / (pixel * size / 512) ** 2
-        f = fft.fftfreq(size)
-        averaging = np.sinc(f)[:, None] * np.sinc(f)[None, :] if size < 512 else 1.0
-        self.filter = self._spectrum(a, size, pixel) * averaging * (a.noise / np.sqrt(density) / pixel)
-        self.filter = self.filter[:, : size // 2 + 1].astype(np.float32)
+        shape = self._spectrum(a, size, pixel)
+        if size < 512:
+            # Means over blocks keep the noise of all frequencies, folded; the shape is that of the low ones.
+            f = fft.fftfreq(size)
+            shape = shape * np.sinc(f)[:, None] * np.sinc(f)[None, :]
+        blocks = self._of_blocks(512 / size)
+        spread = float(np.sqrt((fine**2 * blocks[:, None] * blocks[None, :]).mean() / (fine**2).mean()))
+        shape = shape * (a.noise * spread / np.sqrt((shape**2).mean()))
+        self.filter = shape[:, : size // 2 + 1].astype(np.float32)
         self.size = size
+
+    @staticmethod
+    def _of_blocks(side: float) -> Array:
+        """By how much the mean over `side` pixels lowers the noise's power, by frequency of a row of 512."""
+        f = np.abs(fft.fftfreq(512))
+        if side <= 1:
+            return np.ones(512)
+        return np.where(f > 0, np.sin(np.pi * f * side) / (side * np.sin(np.pi * np.maximum(f, 1e-9))), 1.0) ** 2
 
     @staticmethod
     def _spectrum(a: Artefacts, size: int, pixel: float) -> Array:
@@ -220,7 +235,8 @@ def _rings(rng: np.random.Generator, a: Artefacts, size: int) -> Array:
     grid = np.arange(size, dtype=np.float32) - (size - 1) / 2
     radius = np.sqrt(grid[:, None] ** 2 + grid[None, :] ** 2)
     profile = rng.standard_normal(size) * (rng.random(size) < 0.08) * a.rings
-    return np.interp(radius, np.arange(size), ndimage.gaussian_filter1d(profile, 0.6)).astype(np.float32)
+    rings: Array = np.interp(radius, np.arange(size), ndimage.gaussian_filter1d(profile, 0.6)).astype(np.float32)
+    return rings
 
 
 def _moved(rng: np.random.Generator, a: Artefacts, hu: Array, pixel: float) -> Array:
@@ -232,7 +248,7 @@ def _moved(rng: np.random.Generator, a: Artefacts, hu: Array, pixel: float) -> A
     for k in np.flatnonzero(rng.random(len(hu)) < a.moved):
         angle, shift = np.rad2deg(a.motion_mm / 90) * rng.normal(), rng.normal(0, a.motion_mm / 2 / pixel, 2)
         matrix = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), angle, 1.0)
-        matrix[:, 2] += shift
+        matrix[:, 2] = matrix[:, 2] + shift
         turned = cv2.warpAffine(hu[k], matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
         share = np.float32(rng.uniform(0.25, 0.5))
         out[k] = hu[k] + share * (turned - hu[k])

@@ -4,33 +4,21 @@ Plane by plane: fields that are smooth (skin, bone, where a point lies in the at
 the brain at full resolution.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import sparse
 
-from ichseq.phantom.anatomy import NUCLEI, Fields, base_height, cone, ellipsoid, ramp, vault
-from ichseq.phantom.face import add_face
+from ichseq.phantom.anatomy import FAR, Fields, base_height, cone, ellipsoid, ramp
+from ichseq.phantom.drawn_brain import brain_fields, draw_brain
+from ichseq.phantom.drawn_face import add_outside
 from ichseq.phantom.head import Array
-from ichseq.phantom.icbm152 import above_tentorium, atlas_points, load_maps, sample_distance, sample_share
-from ichseq.phantom.person import FOLD_STEP, Person
-from ichseq.phantom.scanner import Pose, _upsampling
+from ichseq.phantom.icbm152 import above_tentorium, atlas_points, load_maps, sample_distance
+from ichseq.phantom.person import Person
+from ichseq.phantom.scanner import Pose, upsampling
 from ichseq.phantom.tissue import AIR, FAT, MUSCLE, SKIN, soft
 from ichseq.phantom.volume import HeadVolume
-
-# Large arteries of one side (x outwards, mm, radius): middle cerebral, carotid, posterior cerebral; then the midline's.
-ARTERIES = (
-    ((9, -10, -20, 1.6), (24, -10, -15, 1.4)),
-    ((24, -10, -15, 1.4), (36, -13, -11, 1.2)),
-    ((10, -6, -34, 2.0), (9, -10, -20, 1.8)),
-    ((2, 1, -19, 1.1), (17, 14, -14, 1.0)),
-    ((9, -11, -20, 1.1), (1.5, -22, -17, 1.0)),
-    ((1.5, -22, -17, 1.0), (1.5, -44, 4, 0.9)),
-    ((0, 5, -47, 1.6), (0, 1, -19, 1.5)),
-    ((9, 14, -68, 1.4), (0, 5, -47, 1.5)),
-)
-CHOROID = ((21, 36, 7), (3.2, 6.5, 5.5))
 
 
 @dataclass
@@ -40,7 +28,7 @@ class DrawnVolume(HeadVolume):
     tentorium_height_mm: Array | None = None
 
     @property
-    def above_tentorium_mm(self) -> Array:  # type: ignore[override]
+    def above_tentorium_mm(self) -> Array:
         """Height above the tentorium and its continuation, negative in the posterior fossa."""
         assert self.tentorium_height_mm is not None
         return self.tentorium_height_mm
@@ -71,8 +59,8 @@ def draw_volume(person: Person, grid: Grid, pose: Pose) -> DrawnVolume:
     shape = len(grid.heights), len(grid.rows), len(grid.columns)
     names = ("hu", "depth_mm", "midline_mm", "csf", "ventricles", "skull", "tentorium_height_mm")
     out = {name: np.empty(shape, np.float32) for name in names} | {"place": np.empty((3, *shape), np.float32)}
-    coarse_v, down = _upsampling(grid.rows)
-    coarse_u, across = _upsampling(grid.columns)
+    coarse_v, down = upsampling(grid.rows)
+    coarse_u, across = upsampling(grid.columns)
     for k, height in enumerate(grid.heights):
         start = height * grid.normal
         x, y, z = (
@@ -82,7 +70,7 @@ def draw_volume(person: Person, grid: Grid, pose: Pose) -> DrawnVolume:
             / np.float32(scale)
             for axis, scale in zip(pose.axes, person.head.scale, strict=True)
         )
-        f = _upsample(_coarse_fields(person, x, y, z), down, across)
+        f = _upsample(_plane_fields(person, x, y, z), down, across)
         plane = {name: value[k] for name, value in out.items() if name != "place"}
         _draw_plane(person, f, plane)
         for axis, name in enumerate("xyz"):
@@ -94,8 +82,19 @@ def draw_volume(person: Person, grid: Grid, pose: Pose) -> DrawnVolume:
     return DrawnVolume(positions_mm=grid.heights, pixel_mm=float(grid.rows[1] - grid.rows[0]), down=(a, b, c), **out)
 
 
+def _plane_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
+    """All smooth fields of a plane (h, w); far from the head, where they are not computed, they say so."""
+    near = np.flatnonzero((x / 100) ** 2 + (y / 122) ** 2 + (np.maximum(z, 0) / 102) ** 2 < 1)
+    local = _coarse_fields(person, x.reshape(-1)[near], y.reshape(-1)[near], z.reshape(-1)[near])
+    out: Fields = {"x": x.copy(), "y": y.copy(), "z": z.copy(), "middle": x.copy(), "tent": z + 10}
+    for name, value in local.items():
+        whole = out.setdefault(name, np.full(x.shape, FAR, np.float32))
+        whole.reshape(-1)[near] = value
+    return out
+
+
 def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
-    """All smooth fields of a plane, at points (h, w) of the standard head before its own shape."""
+    """All smooth fields of a plane, at points (n,) of the standard head before its own shape."""
     head = person.head
     shift = [waves(x, y, z) for waves in person.shape]
     x, y, z = x + shift[0], y + shift[1], z + shift[2]
@@ -105,13 +104,10 @@ def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
     cavity = sample_distance(maps.cavity, points)
     # Above the base the inner table bridges the notch of the sagittal sinus; the stem goes on below the atlas.
     cavity = np.minimum(cavity, hull + 2 + 12 * ramp((2 - z) / 14)) + np.float32(1.6 - person.gap)
-    if z.min() < -55:
+    if z.size and z.min() < -55:
         cavity = np.minimum(cavity, cone(x, y, z, (0, 24, -58, 12), (0, 38, -100, 13)))
-    if z.min() < -8:
+    if z.size and z.min() < -8:
         cavity = np.maximum(cavity, -_ridges(person, x, y, z))
-    formula, _ = vault(head, x, y, z)
-    blend = ramp((z + 42) / 30)
-    outer = blend * hull + (1 - blend) * np.maximum(formula, hull - 8)
     floor, base_bone, ridge = base_height(x, y)
     waves = head.skull_waves(x, y, z)
     thickness = head.skull_thickness + waves + 2.0 * np.clip(y / 90, -0.6, 1)
@@ -120,12 +116,9 @@ def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
     base = np.minimum(base, cavity - thickness + 8 * ramp((-z - 5) / 25))
     # The temporal bone bridges the cleft between frontal and temporal lobe.
     base = np.minimum(base, -3 - hull + 30 * ramp((-z - 4) / 14))
-    bone = np.maximum(np.maximum(-cavity, outer - thickness), base * ramp((16 - z) / 8) + (ramp((16 - z) / 8) - 1) * 9)
-    f: Fields = {"vault": outer, "cavity": cavity, "bone": bone, "below": below}
-    add_face(head, f, x, y, z)
-    _add_muscles(person, f, x, y, z)
-    if person.ears:
-        _add_ears(f, x, y, z)
+    bone = np.maximum(np.maximum(-cavity, hull - thickness), base * ramp((16 - z) / 8) + (ramp((16 - z) / 8) - 1) * 9)
+    f: Fields = {"vault": hull, "cavity": cavity, "bone": bone, "below": below}
+    add_outside(person, f, x, y, z)
     for name in ("vault", "below"):
         del f[name]
     lean = np.float32(person.tilt_of_falx)
@@ -133,8 +126,7 @@ def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
     f["tissue"] = head.tissue_waves(x, y, z)
     f["tent"] = np.clip(above_tentorium(points), -40, 60)
     f["from"] = np.float32(person.fluid_from) + person.widening(x, y, z)
-    for name, wave in zip(("gx", "gy", "gz"), person.gyri, strict=True):
-        f[name] = wave(x, y, z)
+    f |= brain_fields(person, f)
     return f
 
 
@@ -143,39 +135,14 @@ def _ridges(person: Person, x: Array, y: Array, z: Array) -> Array:
     ax = np.abs(x)
     rough = 1.5 * person.head.skull_waves(x, y, z) + 0.6 * person.head.face_waves(x, y, z)
     height = person.base_bone
-    thick = np.clip(0.55 * (-24 + 4 * height - z + rough), -4, 8 * height * (0.45 + 0.55 * ramp((ax - 8) / 26)))
+    thick = np.clip(0.55 * (-24 + 4 * height - z + rough), -4, height * (3 + 10 * ramp((ax - 8) / 50)))
     petrous = np.abs(y - 2 - 0.55 * ax + rough) * 0.87 - thick
     petrous = np.maximum(petrous, np.maximum(12 - ax, ax - 70))
-    wing = np.abs(y + 14 + 0.5 * ax + rough) * 0.9 - np.clip(0.4 * (-19 + 3 * height - z), -3, 3.5)
+    wing = np.abs(y + 14 + 0.5 * ax + rough) * 0.9 - np.clip(0.3 * (-20 + 3 * height - z), -3, 1.3 + 1.2 * height)
     wing = np.maximum(wing, np.maximum(11 - ax, ax - 66))
     back = ellipsoid(x, y, z, (0, -1, -31), (9, 2.6, 7))
     clinoid = ellipsoid(ax, y, z, (12, -17, -25), (3.2, 5, 3))
     return np.minimum(np.minimum(petrous, wing), np.minimum(back, clinoid))
-
-
-def _add_muscles(person: Person, f: Fields, x: Array, y: Array, z: Array) -> None:
-    """Below the base: muscles as bellies with thin layers of fat between them, in place of the face's spots of fat."""
-    low = ramp((-14 - z) / 12) * ramp((f["below"] - 1) / 4)
-    if low.max() <= 0:
-        return
-    layers = person.head.face_waves(0.55 * x, 0.55 * y, 0.3 * z)
-    between = np.exp(-((layers / 0.22) ** 2)) * 0.9 + 0.6 * ramp((-y - 45) / 30)
-    orbit = np.minimum(f["globe"], cone(np.abs(x), y, z, (32, -76, -31, 17), (13, -30, -28, 3))) if "globe" in f else 9
-    low = low * np.clip(orbit, 0, 1)
-    f["fat"] = f["fat"] * (1 - low) + low * np.clip(between + 0.8 * ramp((f["skin"] + 9) / 6), 0, 1)
-
-
-def _add_ears(f: Fields, x: Array, y: Array, z: Array) -> None:
-    """Add thin flaps beside the head; the field "skin" grows."""
-    if z.max() < -72 or z.min() > 6:
-        return
-    ax = np.abs(x)
-    disc = np.sqrt(((y - 22) / 15) ** 2 + ((z + 34) / 27) ** 2)
-    flap = np.maximum(np.abs(ax - 77 - 0.4 * (y - 14)) - 1.6, (disc - 1) * 15)
-    rim = np.maximum(np.maximum(disc - 1, 0.72 - disc) * 15, np.abs(ax - 78.5 - 0.4 * (y - 14)) - 2.8)
-    flap = np.minimum(flap, rim)
-    f["skin"] = np.minimum(f["skin"], flap)
-    f["fat"] = np.where(flap < 0, 0.3, f["fat"])
 
 
 def _upsample(f: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Fields:
@@ -203,7 +170,7 @@ def _draw_plane(person: Person, f: Fields, out: Fields) -> None:
     index = np.flatnonzero(f["cavity"] < edge)
     if index.size:
         local = {name: value.reshape(-1)[index] for name, value in f.items()}
-        hu, csf, ventricle = _brain(person, local, edge)
+        hu, csf, ventricle = draw_brain(person, local, edge)
         inside = soft(local["cavity"], edge)
         flat = out["hu"].reshape(-1)
         flat[index] += inside * (hu - flat[index])
@@ -216,83 +183,21 @@ def _outside(person: Person, f: Fields, edge: float) -> Array:
     fat = np.clip(f["fat"], 0, 1) * np.float32(person.subcutaneous)
     hu: Array = np.float32(MUSCLE) + np.float32(FAT - MUSCLE) * fat
     hu += soft(-1.8 - f["skin"], edge) * (np.float32(SKIN) - hu)
-    if "globe" in f:
-        shell = np.abs(f["globe"] + 0.8) - 0.8
-        hu += soft(f["globe"], edge) * (8 - hu)
-        hu += soft(shell, edge) * (45 - hu)
+    shell = np.abs(f["globe"] + 0.8) - 0.8
+    hu += soft(f["globe"], edge) * (8 - hu)
+    hu += soft(shell, edge) * (45 - hu)
     grain = np.zeros_like(hu)
     index = np.flatnonzero(f["bone"] < 0)
     grain.reshape(-1)[index] = person.grain(*(f[name].reshape(-1)[index] for name in "xyz"))
     diploe = np.float32(person.diploe - person.bone) + 130 * grain
     bone: Array = np.float32(person.bone) + diploe * soft(f["bone"] + 2.1, 2.0)
     hu += soft(f["bone"], edge) * (bone - hu)
-    if "air" in f:
-        hu += soft(f["air"], edge) * (np.float32(AIR) - hu)
+    index = np.flatnonzero(f["cells"] < 1)
+    if index.size:
+        x, y, z, cells = (f[name].reshape(-1)[index] for name in ("x", "y", "z", "cells"))
+        walls = np.abs(person.grain(1.1 * x, 1.1 * y, 0.8 * z)) - np.float32(0.3 + 0.25 * person.head.air_cells)
+        flat = hu.reshape(-1)
+        flat[index] += soft(cells, edge) * np.clip(4 * walls, 0, 1) * (np.float32(AIR) - flat[index])
+    hu += soft(f["air"], edge) * (np.float32(AIR) - hu)
     hu += soft(-f["skin"], edge) * (np.float32(AIR) - hu)
     return hu
-
-
-def _brain(person: Person, f: Fields, edge: float) -> tuple[Array, Array, Array]:
-    """HU, share of outer fluid and of ventricle at points (n,) inside the skull."""
-    head, maps = person.head, load_maps()
-    x, y, z = f["x"], f["y"], f["z"]
-    ax = np.abs(f["middle"])
-    inner = 1 / np.float32(person.brain_scale)
-    points = atlas_points((f["middle"] + f["gx"]) * inner, (y - 4 + f["gy"]) * inner + 4, (z + f["gz"]) * inner)
-    fluid, grey = sample_share(maps.fluid, points), sample_share(maps.grey, points)
-    wall = sample_distance(maps.ventricle, points)
-    size = 1 / np.float32(person.ventricle_scale)
-    grown = atlas_points((f["middle"] + f["gx"]) * size, (y - 8 + f["gy"]) * size + 8, (z - 8 + f["gz"]) * size + 8)
-    d_ventricle = sample_distance(maps.ventricle, grown) - np.float32(person.ventricle_growth)
-    ventricle = soft(d_ventricle, edge)
-    outer = fluid * np.clip((wall - 0.5) / 2, 0, 1)
-    depth = -f["cavity"]
-    place = np.stack([x, y, z]) / np.float32(FOLD_STEP)
-    fold = ndimage.map_coordinates(person.folds, place, np.float32, order=1, mode="grid-wrap", prefilter=False)
-    own = np.exp(-((fold / 0.28) ** 2)) - 0.3
-    outer = outer + np.float32(person.fold_depth) * own * np.clip(1.4 - depth / 13, 0, 1) * (grey > 0.2)
-    csf = np.clip((outer - f["from"]) / np.float32(person.fluid_over), 0, 1) * (1 - ventricle)
-    grey = np.clip((grey - 0.5) * 1.25 + 0.5, 0, 1)
-    for centre, radii in NUCLEI:
-        grey = np.maximum(grey, 0.75 * soft(ellipsoid(ax, y, z, centre, radii), 4.0))
-    hu = np.float32(head.white) + np.float32(head.grey - head.white) * grey + f["tissue"]
-    hu -= np.float32(person.lucency) * np.exp(np.maximum(d_ventricle, 0) * np.float32(-0.13)) * (1 - 0.7 * grey)
-    hu += (csf + ventricle) * (np.float32(head.csf) - hu)
-    choroid = soft(ellipsoid(ax, y, z, *CHOROID), 2.0) * ventricle
-    hu += choroid * (np.float32(person.choroid) - hu)
-    _vessels(person, hu, ax, y, z, edge)
-    dura, sinus = _dura(person, f, depth, edge)
-    hu += dura * (np.float32(head.dura) - hu)
-    hu += sinus * (np.float32(person.sinuses) - hu)
-    return hu, csf * (1 - dura) * (1 - sinus), ventricle * (1 - dura)
-
-
-def _vessels(person: Person, hu: Array, ax: Array, y: Array, z: Array, edge: float) -> None:
-    low, high = z.min(), z.max()
-    for start, end in ARTERIES:
-        if high > min(start[2], end[2]) - 4 and low < max(start[2], end[2]) + 4:
-            near = np.flatnonzero((ax < max(start[0], end[0]) + 4) & (np.abs(y - (start[1] + end[1]) / 2) < 24))
-            share = soft(cone(ax[near], y[near], z[near], start, end), edge)
-            hu[near] += share * (np.float32(person.vessels) - hu[near])
-
-
-def _dura(person: Person, f: Fields, depth: Array, edge: float) -> tuple[Array, Array]:
-    """Shares of dura (falx, tentorium) and of the venous sinuses."""
-    y, z, middle, tent = f["y"], f["z"], np.abs(f["middle"]), f["tent"]
-    callosum = np.minimum((np.sqrt(((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2) - 1) * 30, 15)
-    half = np.float32(0.5 * person.head.dura_thickness) * (0.8 + 0.4 * ramp((y + 30) / 80))
-    below = np.clip(-0.5 * tent, 0, 1) * (f["ridge"] > 0)
-    falx = np.maximum(np.maximum(middle - half, 7 - callosum), 3 * below)
-    notch = (1 - np.sqrt((f["x"] / 19) ** 2 + ((y - 4) / 30) ** 2)) * 19
-    edge_of_tent = np.maximum(notch, -f["ridge"] - 2)
-    sheet = np.maximum(np.abs(tent) - half, edge_of_tent)
-    dura = soft(np.minimum(falx, sheet), edge)
-    sagittal = np.maximum(middle - 4.2 + 0.6 * depth, np.maximum(4 - callosum, 2 - tent))
-    lateral = np.maximum(np.sqrt(tent * tent + (depth - 1.5) ** 2) - 3.2, 18 - f["ridge"])
-    straight = np.maximum(np.sqrt(tent * tent + middle * middle) - 2.0, np.maximum(edge_of_tent, 22 - y))
-    return dura, soft(np.minimum(np.minimum(sagittal, lateral), straight), edge)
-
-
-def voxel_fields() -> tuple[str, ...]:
-    """Names of the arrays of a drawn head."""
-    return tuple(field.name for field in fields(DrawnVolume))

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
 from ichseq.phantom.artefacts import apply_artefacts, draw_artefacts
@@ -16,7 +15,7 @@ from ichseq.phantom.head import Array
 from ichseq.phantom.lesions import draw_lesions
 from ichseq.phantom.lookalikes import draw_lookalikes
 from ichseq.phantom.person import draw_person
-from ichseq.phantom.scanner import Picture, Pose, Stack, _axes
+from ichseq.phantom.scanner import Picture, Pose, Stack, head_axes
 from ichseq.phantom.tissue import AIR
 from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name
 
@@ -106,13 +105,13 @@ def draw_exam_geometry(
     turn = rng.uniform(-35, 35) if rng.random() < 0.25 else rng.normal(0, 6)
     nod, lean = rng.normal(0, 6), rng.normal(0, 4)
     turn, nod, lean = np.deg2rad(np.clip([turn, nod, lean], -35, 35))
-    pose = Pose(centre, _axes(turn, nod + tilt, lean))
+    pose = Pose(centre, head_axes(turn, nod + tilt, lean))
     return Stack(np.round(origins, 6), tilt, gaps, view / size, size), pose, profile
 
 
 def volume_grid(stack: Stack, pose: Pose, profile: float) -> tuple[Grid, int]:
     """The grid on which a head is drawn for these slices, and how many planes of it make a slice."""
-    parts = 1 if profile < 1.5 else 2 if profile < 3.5 else 3
+    parts = 1 if profile < 1.5 else 2
     middle = (stack.origins - pose.centre) @ stack.normal
     layer = np.minimum(stack.thickness, profile)
     offsets = (np.arange(parts) + 0.5) / parts - 0.5
@@ -172,7 +171,7 @@ def _to_pixels(
     return _weights(grid.rows, y), _weights(grid.columns, x), x.astype(np.float32), y.astype(np.float32)
 
 
-def _weights(points: NDArray[np.float64], places: NDArray[np.float64]) -> sparse.csr_array:
+def _weights(points: Array, places: Array) -> sparse.csr_array:
     """Linear weights (places, points); zero beyond the points."""
     index = (places - points[0]) / (points[1] - points[0])
     low = np.floor(index).astype(int)

@@ -199,5 +199,5 @@ CHANCES: Chances = {
 
 
 def draw_lesions(rng: np.random.Generator, head: HeadVolume) -> list[str]:
-    """Draw what a head has of these, each by its own chance, into its Hounsfield units and skull; returns their names."""
+    """Draw what a head has of these, each by its own chance, into its density and skull; returns their names."""
     return draw_by_chance(rng, head, CHANCES)

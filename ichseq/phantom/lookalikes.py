@@ -1,11 +1,13 @@
 """What a head may show beside bleeding: calcifications, scars, devices, traces of surgery, contrast, swelling.
 
 Each function puts one thing into the Hounsfield units of a `HeadVolume`, in its place of the standard head, and knows
-nothing of bleeding; `draw_lookalikes` draws which a head has, each by its own chance. Only `lesions.py` and this module
-change a head's density.
+nothing of bleeding; `draw_lookalikes` draws which a head has, each by its own chance. What is larger stands in
+`lesions.py`.
 """
 
 from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +53,14 @@ def box_around(head: HeadVolume, centre: Point, reach: float) -> Box | None:
     )
 
 
-def put(head: HeadVolume, box: Box, share: Array, hu: float | Array) -> None:
+def part_of(head: HeadVolume, box: Box) -> HeadVolume:
+    """The head within a box, as a view, for fields that would be costly to derive for all of it."""
+    arrays = {f.name: getattr(head, f.name) for f in fields(head)}
+    cut = {name: value[(..., *box)] for name, value in arrays.items() if name != "positions_mm" and np.ndim(value) > 1}
+    return replace(head, positions_mm=head.positions_mm[box[0]], **cut)
+
+
+def put(head: HeadVolume, box: Box, share: Array, hu: float | np.floating[Any] | Array) -> None:
     """Replace a share of each voxel of a box by something of that density."""
     part = head.hu[box]
     part += share * (hu - part)
@@ -103,7 +112,7 @@ def calcified_falx(rng: np.random.Generator, head: HeadVolume) -> None:
         px, py, pz = head.place[(slice(None), *box)]
         gap = np.sqrt((py - np.float32(y)) ** 2 + (pz - np.float32(z)) ** 2) / np.float32(radius)
         thick = np.float32(rng.uniform(0.7, 2.6)) * np.clip(1.3 - gap + 0.4 * waves(0 * px, py, pz), 0, 1)
-        share = soft(head.falx_mm[box] - thick, EDGE) * (thick > 0.1) * soft(2 - head.depth_mm[box], 2.0)
+        share = soft(part_of(head, box).falx_mm - thick, EDGE) * (thick > 0.1) * soft(2 - head.depth_mm[box], 2.0)
         put(head, box, share, np.float32(rng.uniform(120, 900)))
 
 
@@ -150,7 +159,8 @@ def fill_vessels(rng: np.random.Generator, head: HeadVolume, arteries: float, si
                 head, (middle[0], middle[1], middle[2]), float(np.linalg.norm(np.subtract(a, b)[:3])) / 2 + 4
             )
             if box is not None:
-                share = soft(cone(*head.place[(slice(None), *box)], a, b) - 0.2, EDGE) * (1 - head.skull[box])
+                x, y, z = head.place[(slice(None), *box)]
+                share = soft(cone(x, y, z, a, b) - 0.2, EDGE) * (1 - head.skull[box])
                 part = head.hu[box]
                 part += share * np.maximum(np.float32(arteries) - part, 0)
     depth, middle_mm, tent = head.depth_mm, np.abs(head.midline_mm), head.above_tentorium_mm
@@ -187,7 +197,8 @@ def dense_artery(rng: np.random.Generator, head: HeadVolume) -> None:
     a, b = (side * start[0], *start[1:3], start[3] + 0.4), (side * end[0], *end[1:3], end[3] + 0.4)
     box = box_around(head, ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2, (a[2] + b[2]) / 2), 18)
     if box is not None:
-        share = soft(cone(*head.place[(slice(None), *box)], a, b), EDGE) * (1 - head.skull[box])
+        x, y, z = head.place[(slice(None), *box)]
+        share = soft(cone(x, y, z, a, b), EDGE) * (1 - head.skull[box])
         put(head, box, share, np.float32(rng.uniform(52, 75)))
 
 
@@ -202,10 +213,11 @@ def catheter(rng: np.random.Generator, head: HeadVolume) -> None:
     box = box_around(head, middle, float(np.linalg.norm(np.subtract(tip, out))) / 2 + 12)
     if box is None:
         return
-    place = head.place[(slice(None), *box)]
-    share = soft(cone(*place, (*tip, radius), (out[0], out[1], out[2], radius)), EDGE)
+    x, y, z = head.place[(slice(None), *box)]
+    share = soft(cone(x, y, z, (*tip, radius), (out[0], out[1], out[2], radius)), EDGE)
     put(head, box, share, np.float32(hu))
-    hole = soft(cone(*place, (*tip, 5.5), (*(1.25 * np.array(out)), 5.5)) - 0.0, EDGE) * head.skull[box]
+    beyond = (1.25 * out[0], 1.25 * out[1], 1.25 * out[2], 5.5)
+    hole = soft(cone(x, y, z, (*tip, 5.5), beyond), EDGE) * head.skull[box]
     put(head, box, hole * soft(head.depth_mm[box] - 1, EDGE), np.float32(30))
 
 
@@ -231,7 +243,8 @@ def dental_metal(rng: np.random.Generator, head: HeadVolume) -> None:
         centre = (float(22 * np.sin(angle)), float(-62 - 22 * np.cos(angle)), float(rng.uniform(-84, -76)))
         box = box_around(head, centre, 8)
         if box is not None:
-            gap = ellipsoid(*head.place[(slice(None), *box)], centre, (4, 4, 3))
+            x, y, z = head.place[(slice(None), *box)]
+            gap = ellipsoid(x, y, z, centre, (4, 4, 3))
             put(head, box, soft(gap, EDGE) * (head.hu[box] > -700), np.float32(rng.uniform(3000, 9000)))
 
 

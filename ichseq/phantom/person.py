@@ -24,7 +24,7 @@ class Person:
         fluid_from: share of fluid in the atlas from which a voxel is fluid; low in old brains with wide sulci.
         fluid_over: over which range of that share a voxel becomes fluid.
         widening: how `fluid_from` varies from place to place.
-        folds: band-limited noise on a lattice of FOLD_STEP mm (periodic), whose zero surfaces are the person's own folds.
+        folds: band-limited noise on a periodic lattice of FOLD_STEP mm; its zero surfaces are the person's own folds.
         fold_depth: how clear those are.
         ventricle_growth: by how much the ventricles' walls lie outwards of the atlas's.
         ventricle_scale: size of the ventricles as a whole.
@@ -37,6 +37,7 @@ class Person:
         base_bone: thickness of the skull base, relative.
         lucency: how dark the white matter around the ventricles is.
         subcutaneous: share of fat in the scalp.
+        temporal_muscle: its thickness.
         ears: whether the ears stand off.
     """
 
@@ -62,6 +63,7 @@ class Person:
     base_bone: float
     lucency: float
     subcutaneous: float
+    temporal_muscle: float
     ears: bool
 
 
@@ -75,8 +77,8 @@ def draw_person(rng: np.random.Generator) -> Person:
         shape=_three(rng, 150, 2.5, 3),
         gyri=_three(rng, 48, 1.2, 4),
         tilt_of_falx=float(rng.normal(0, 0.012)),
-        gap=float(np.clip(-0.5 + 1.6 * old + rng.normal(0, 0.4), -0.8, 1.8)),
-        brain_scale=float(np.clip(1.025 - 0.045 * old + rng.normal(0, 0.006), 0.96, 1.03)),
+        gap=float(np.clip(-1.2 + 2.2 * old**1.5 + rng.normal(0, 0.4), -1.5, 1.6)),
+        brain_scale=float(np.clip(1.03 - 0.045 * old**1.2 + rng.normal(0, 0.006), 0.97, 1.04)),
         fluid_from=float(np.clip(0.46 - 0.34 * old + rng.normal(0, 0.05), 0.06, 0.6)),
         fluid_over=rng.uniform(0.35, 0.6),
         widening=draw_waves(rng, 80, 0.05, 4),
@@ -93,6 +95,7 @@ def draw_person(rng: np.random.Generator) -> Person:
         base_bone=rng.uniform(0.75, 1.3),
         lucency=float(rng.uniform(2, 10) * old**1.5),
         subcutaneous=rng.uniform(0.4, 1.0),
+        temporal_muscle=rng.uniform(2, 9),
         ears=bool(rng.random() < 0.8),
     )
 
@@ -107,7 +110,7 @@ def _draw_frame(rng: np.random.Generator, old: float, child: bool, blood: float)
         ventricle_size=1.0,
         skull_thickness=float(rng.uniform(3.8, 9.5) * thin),
         scalp_thickness=rng.uniform(3.0, 8.5),
-        grey=white + rng.uniform(4.5, 8.5),
+        grey=white + rng.uniform(3.5, 8.0),
         white=white,
         csf=rng.uniform(1, 11),
         dura=float(np.clip(blood + rng.uniform(-3, 11), 38, 64)),
