@@ -84,7 +84,7 @@ def slices_hu(
     draw_lookalikes(rng, shown)
     if not bleeds:
         return shown.hu
-    bone = np.clip((shown.hu - 120) / 300, 0, 1) * (volume.depth_mm < 4)
+    bone = np.clip((shown.hu - 120) / 300, 0, 1) * (volume.depth_mm < 3)
     for one in bleeds:
         one.share *= 1 - bone
     return paint(shown.hu, bleeds, fluid, head.stack.pixel)
