@@ -235,9 +235,9 @@ def _near_ventricle(place: Array, depth: Array) -> Array:
         gap = np.minimum(gap, cone(ax, y, z, start, end) - 5)
     gap = np.minimum(gap, ellipsoid(x, y, z, *THIRD_VENTRICLE) - 3)
     gap = np.minimum(gap, ellipsoid(x, y, z, *FOURTH_VENTRICLE) - 5)
-    # Below the callosum and above the cisterns, what is deep and fluid is ventricle.
-    deep = (((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2 < 1) & (ax < 30) & (depth > 24)
-    deep &= (z > 2) | ((z > -8) & (y < -12))
+    # Below the callosum and above the cisterns, what is deep and fluid is ventricle; so are the horns in front.
+    deep = (((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2 < 1) & (ax < 30) & (depth > 24) & (z > 2)
+    deep |= (ax > 3) & (ax < 24) & (y > -52) & (y < -14) & (z > -5) & (z < 14) & (depth > 18)
     return (((gap < 0) & (depth > 10)) | deep).astype(np.float32)
 
 
