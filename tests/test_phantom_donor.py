@@ -99,6 +99,16 @@ def test_blood_is_where_the_exam_changed(donor: Donor) -> None:
     assert changed > 3
 
 
+def test_nothing_but_blood_depends_on_bleeding(donor: Donor) -> None:
+    for seed in range(3):
+        healthy = donor_exam(np.random.default_rng(seed), donor, [], SIZE)
+        bled = donor_exam(np.random.default_rng(seed), donor, ["intraventricular"], SIZE)
+        blood = sum(bleed.share for bleed in bled.bleeds) > 0
+        np.testing.assert_array_equal(bled.hu[~blood], healthy.hu[~blood])
+        np.testing.assert_array_equal(bled.stack.origins, healthy.stack.origins)
+        assert (bled.box, bled.table) == (healthy.box, healthy.table)
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as file:
         return list(csv.DictReader(file))

@@ -9,6 +9,7 @@ from ichseq.phantom.volume import HeadVolume
 
 REACH_MM = 28.0
 THICKEST_MM = 32.0
+SKULL_EDGE_MM = 4.0
 
 
 def _surface(x: Array, y: Array, z: Array) -> tuple[Array, Array, Array]:
@@ -38,10 +39,14 @@ def epidural(rng: np.random.Generator, head: HeadVolume, side: float, millilitre
     stretch = np.exp(rng.normal(0, 0.18, 3))
     waves = draw_waves(rng, 35, 1.0, 4)
 
+    outwards = np.array([cx, cy - 4, cz]) / np.linalg.norm([cx, cy - 4, cz])
+
     def profile(x: Array, y: Array, z: Array) -> Array:
-        px, py, pz = _surface(x, y, z)
-        away = ((px - cx) / stretch[0]) ** 2 + ((py - cy) / stretch[1]) ** 2 + ((pz - cz) / stretch[2]) ** 2
-        lens = np.maximum(1 - away / radius**2 * (1 + 0.2 * waves(px, py, pz)), 0)
+        # Across the axis of the lens, and not along the skull: so its inner side bulges into the brain.
+        along = x * outwards[0] + (y - 4) * outwards[1] + z * outwards[2]
+        gaps = [p - along * n for p, n in zip((x, y - 4, z), outwards, strict=True)]
+        away = sum((gap / s) ** 2 for gap, s in zip(gaps, stretch, strict=True)) / radius**2
+        lens = np.maximum(1 - away * (1 + 0.2 * waves(x, y, z)), 0) * (along > 15)
         return (lens**0.75).astype(np.float32)
 
     return _filled(rng, head, place, on_coarse(head, profile), head.intracranial, millilitres)
@@ -100,7 +105,8 @@ def _inwards(head: HeadVolume, thickness: Array) -> Array:
     """The brain pushed away from the skull: right below the blood by its thickness, less further in."""
     x, y, z = head.place
     below = np.maximum(head.depth_mm - thickness, 0)
-    amount = np.minimum(thickness, np.maximum(head.depth_mm - 1, 0)) * np.exp(-below / REACH_MM)
+    # Nothing is taken from the skull or from its blurred edge.
+    amount = np.minimum(thickness, np.maximum(head.depth_mm - SKULL_EDGE_MM, 0)) * np.exp(-below / REACH_MM)
     distance = np.sqrt(x * x + (y - 4) ** 2 + z * z) + 10
     return np.stack([-amount * x / distance, -amount * (y - 4) / distance, -amount * z / distance]).astype(np.float32)
 

@@ -233,9 +233,12 @@ def _near_ventricle(place: Array, depth: Array) -> Array:
     gap = np.full_like(x, 60)
     for start, end in LATERAL_VENTRICLE:
         gap = np.minimum(gap, cone(ax, y, z, start, end) - 5)
-    for centre, radii in (THIRD_VENTRICLE, FOURTH_VENTRICLE):
-        gap = np.minimum(gap, ellipsoid(x, y, z, centre, radii) - 3)
-    return ((gap < 0) & (depth > 10)).astype(np.float32)
+    gap = np.minimum(gap, ellipsoid(x, y, z, *THIRD_VENTRICLE) - 3)
+    gap = np.minimum(gap, ellipsoid(x, y, z, *FOURTH_VENTRICLE) - 5)
+    # Below the callosum and above the cisterns, what is deep and fluid is ventricle; so are the horns in front.
+    deep = (((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2 < 1) & (ax < 30) & (depth > 24) & (z > 2)
+    deep |= (ax > 3) & (ax < 24) & (y > -52) & (y < -14) & (z > -5) & (z < 14) & (depth > 18)
+    return (((gap < 0) & (depth > 10)) | deep).astype(np.float32)
 
 
 def _near_folds(place: Array, depth: Array, hu: Array, step: tuple[float, float, float]) -> Array:

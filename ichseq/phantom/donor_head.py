@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ichseq.phantom.blood import FLUID_HU
 from ichseq.phantom.donor import Donor
 from ichseq.phantom.grid import interpolated, resized
 from ichseq.phantom.head import Array
@@ -90,6 +91,36 @@ def draw_donor_stack(
     z = start[2] + (heights - heights[0]) / np.cos(tilt)
     origins = np.stack([np.full(n, start[0] - half), np.full(n, start[1] - half), z], axis=1)
     return Stack(np.round(origins, 6), tilt, gaps, view / size, size), float(heights[0])
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What becomes of the donor's HU inside the skull.
+
+    Attributes:
+        brain_hu: of the new brain.
+        old, new: knots of a map from the donor's HU to the new head's.
+        closed: share of the sulci and cisterns' fluid that gives way to brain, as in the young.
+        healed: share of scars and of pale white matter that becomes healthy brain.
+    """
+
+    brain_hu: float
+    old: Array
+    new: Array
+    closed: float
+    healed: float
+
+
+def draw_contrast(rng: np.random.Generator, brain_hu: float) -> Contrast:
+    """Draw the new head's baseline (25 to 42 HU), its fluid, and its grey against its white matter."""
+    baseline = float(np.clip(rng.normal(32.5, 3.5), 25, 42))
+    gain = rng.uniform(0.75, 1.35)
+    fluid = rng.uniform(3, 11)
+    old = [-200, -10, 7, brain_hu - 8, brain_hu + 8, 90, 200]
+    new = [-200, fluid - 14, fluid, baseline - 8 * gain, baseline + 8 * gain, max(92, baseline + 45), 204]
+    closed = rng.uniform(0, 0.95) if rng.random() < 0.6 else 0.0
+    healed = rng.uniform(0, 1) if rng.random() < 0.7 else 0.0
+    return Contrast(baseline, np.array(old, np.float32), np.array(new, np.float32), closed, healed)
 
 
 class DonorHead:
@@ -199,3 +230,38 @@ class DonorHead:
             skull=np.zeros_like(fluid),
             down=(float(down[0]), float(down[1]), float(down[2])),
         )
+
+    def in_donor(self, shown: Array) -> Array:
+        """Places in the donor of places in the image, which shows it mirrored or not."""
+        if not self.deformation.mirrored:
+            return shown
+        return shown * np.array([-1, 1, 1], np.float32).reshape(3, 1, 1, 1)
+
+    def moved(self, push: Array) -> Array:
+        """A push in mm of the image, as millimetres of the donor's grid."""
+        size = (self.scale * self.deformation.scale).astype(np.float32).reshape(3, 1, 1, 1)
+        return np.tensordot(self.from_place.astype(np.float32), self.in_donor(push / size), 1)
+
+    def changed_hu(self, volume: HeadVolume, millimetres: Array, contrast: Contrast) -> tuple[Array, Array]:
+        """The donor's HU at points of its grid, as the new head has them, and the share of fluid there.
+
+        Args:
+            volume: the new head on the same grid.
+            millimetres: (3, Z, Y, X).
+            contrast: of the new head.
+        """
+        hu = self.pixels(self.donor.hu, millimetres, AIR)
+        anatomy, shape = self.donor.anatomy, hu.shape[1:]
+        inside = np.clip(volume.depth_mm / 2 + 1, 0, 1)
+        fluid = self.pixels(self.donor.fluid, millimetres, 0) / np.float32(255) * inside
+        half = millimetres[:, :, ::2, ::2]
+        if contrast.closed:
+            folds = resized(self.found(anatomy.near_folds * (1 - anatomy.near_ventricle), half), *shape)
+            filled = fluid * folds * np.float32(contrast.closed)
+            hu += filled * np.float32(anatomy.brain_hu + 2 - FLUID_HU)
+            fluid -= filled
+        if contrast.healed:
+            hu += np.float32(contrast.healed) * resized(self.found(anatomy.pale_hu, half), *shape)
+        mapped = np.interp(hu, contrast.old, contrast.new).astype(np.float32)
+        hu += inside * (mapped - hu) * ((hu > -200) & (hu < 200))
+        return hu, fluid

@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ichseq.labels import LABELS
 from ichseq.phantom.blood import VolumeBleed
+from ichseq.phantom.couch import add_couch, draw_couch
 from ichseq.phantom.dicom_file import SliceWriter
 from ichseq.phantom.head import Array
 from ichseq.phantom.scanner import Picture, Pose, Scanner, Stack, draw_scanner, finish
@@ -43,7 +44,7 @@ class Appearance:
     """What a scanner and its settings do to every slice.
 
     Attributes:
-        scanner: noise, streaks and table.
+        scanner: noise and streaks.
         blur: standard deviation in pixels; 0: none.
         sharpen: share of the fine detail that is added once more.
         offset: by how much water is off, HU.
@@ -58,7 +59,7 @@ class Appearance:
 
 
 def draw_appearance(rng: np.random.Generator, size: int) -> Appearance:
-    """Draw kernel, noise (0.5 to 9 HU at 512 pixels), offset of water (up to 6 HU), and the table."""
+    """Draw kernel, noise (0.5 to 11 HU at 512 pixels) and offset of water (up to 6 HU)."""
     scanner = draw_scanner(rng)
     noise = rng.uniform(0.5, 4) if rng.random() < 0.65 else rng.uniform(4, 11)
     draw = rng.random()
@@ -68,7 +69,6 @@ def draw_appearance(rng: np.random.Generator, size: int) -> Appearance:
             noise=noise,
             kernel=rng.uniform(0.3, 0.9),
             streaks=scanner.streaks * (rng.random() < 0.6),
-            table_bottom=scanner.table_bottom + rng.uniform(0, 8),
         ),
         blur=rng.uniform(0.3, 1.0) * size / 256 if draw < 0.3 else 0.0,
         sharpen=rng.uniform(0.3, 1.3) if draw > 0.72 else 0.0,
@@ -87,7 +87,8 @@ def write_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int, int]
         exam: the slices.
     """
     appearance = draw_appearance(rng, exam.stack.size)
-    scanner = replace(appearance.scanner, table=appearance.scanner.table and not exam.table)
+    scanner = replace(appearance.scanner, table=False)
+    couch = None if exam.table else draw_couch(rng)
     names, part = exam_names(*who), PARTS[who[1]]
     writer = SliceWriter(names, exam.stack, unsigned=bool(rng.random() < 0.08), padded=scanner.circle)
     pose = Pose(exam.centre, np.eye(3))
@@ -96,6 +97,9 @@ def write_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int, int]
     for index, hu in enumerate(exam.hu):
         picture = Picture(_sharpened(hu, appearance), exam.box, [bleed.share[index] for bleed in exam.bleeds])
         image = finish(rng, scanner, picture, exam.stack, pose, index)
+        if couch is not None:
+            x, y = _from_middle(exam, index)
+            add_couch(couch, image, x, y)
         if appearance.noise_white:
             image += np.float32(appearance.noise_white) * rng.standard_normal(image.shape, dtype=np.float32)
         image += np.float32(appearance.offset)
@@ -105,6 +109,13 @@ def write_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int, int]
         labels.append((sop, tuple(int(value) for value in found)))
     assert all(len(values) == len(LABELS) for _, values in labels)
     return Truth(labels, counter.rows(names[0], names[2], part))
+
+
+def _from_middle(exam: Exam, index: int) -> tuple[Array, Array]:
+    """Distances of a slice's columns and rows from the middle of the head, mm."""
+    stack, steps = exam.stack, np.arange(exam.stack.size) * exam.stack.pixel
+    gap = stack.origins[index] - exam.centre
+    return (gap[0] + steps).astype(np.float32), (gap[1] + steps * stack.down_column[1]).astype(np.float32)
 
 
 def _sharpened(hu: Array, appearance: Appearance) -> Array:
