@@ -21,6 +21,8 @@ from ichseq.phantom.tissue import AIR, FAT, MUSCLE, SKIN, soft
 from ichseq.phantom.volume import HeadVolume
 
 COARSE_STEP = 2.3
+# So many planes are drawn at once as fit a core's cache.
+PLANES = 3
 
 
 @dataclass
@@ -63,17 +65,19 @@ def draw_volume(person: Person, grid: Grid, pose: Pose) -> DrawnVolume:
     out = {name: np.full(shape, value, np.float32) for name, value in start.items()}
     out["place"] = _standard_place(person, pose, grid, grid.rows, grid.columns, grid.heights)
     out |= {"midline_mm": out["place"][0].copy(), "tentorium_height_mm": out["place"][2] + 10}
-    for k, height in enumerate(grid.heights):
-        box = _head_box(out["place"][:, k])
+    for first in range(0, shape[0], PLANES):
+        planes = slice(first, min(first + PLANES, shape[0]))
+        box = _head_box(out["place"][:, planes])
         if box is None:
             continue
         coarse_v, down = upsampling(grid.rows[box[0]], COARSE_STEP)
         coarse_u, across = upsampling(grid.columns[box[1]], COARSE_STEP)
-        x, y, z = _standard_place(person, pose, grid, coarse_v, coarse_u, np.array([height]))[:, 0]
+        x, y, z = _standard_place(person, pose, grid, coarse_v, coarse_u, grid.heights[planes])
         f = _upsample(_plane_fields(person, x, y, z), down, across)
-        _draw_plane(person, f, {name: value[k][box] for name, value in out.items() if name != "place"})
+        part = (planes, *box)
+        _draw_planes(person, f, {name: value[part] for name, value in out.items() if name != "place"})
         for axis, name in enumerate("xyz"):
-            out["place"][axis, k][box] = f[name]
+            out["place"][axis][part] = f[name]
     scale = float(np.mean(person.head.scale))
     out["depth_mm"] *= np.float32(scale)
     out["midline_mm"] *= np.float32(person.head.scale[0])
@@ -100,9 +104,10 @@ def _near_head(x: Array, y: Array, z: Array) -> NDArray[np.bool_]:
 
 
 def _head_box(place: Array) -> tuple[slice, slice] | None:
-    """Rows and columns of a plane (place: (3, rows, columns)) that hold the head."""
+    """Rows and columns of some planes (place: (3, planes, rows, columns)) that hold the head."""
     step = 4
-    near = _near_head(*place[:, ::step, ::step])
+    x, y, z = place[:, :, ::step, ::step]
+    near = np.any(_near_head(x, y, z), axis=0)
     if not near.any():
         return None
     rows, columns = (np.flatnonzero(near.any(axis=axis)) * step for axis in (1, 0))
@@ -112,7 +117,7 @@ def _head_box(place: Array) -> tuple[slice, slice] | None:
 
 
 def _plane_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
-    """All smooth fields of a plane (h, w); far from the head, where they are not computed, they say so."""
+    """All smooth fields of some planes (n, h, w); far from the head, where they are not computed, they say so."""
     near = np.flatnonzero(_near_head(x, y, z))
     local = _coarse_fields(person, x.reshape(-1)[near], y.reshape(-1)[near], z.reshape(-1)[near])
     out: Fields = {"x": x.copy(), "y": y.copy(), "z": z.copy(), "middle": x.copy(), "tent": z + 10}
@@ -123,7 +128,7 @@ def _plane_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
 
 
 def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
-    """All smooth fields of a plane, at points (n,) of the standard head before its own shape."""
+    """All smooth fields at points (n,) of the standard head before its own shape."""
     head = person.head
     shift = [waves(x, y, z) for waves in person.shape]
     x, y, z = x + shift[0], y + shift[1], z + shift[2]
@@ -175,18 +180,18 @@ def _ridges(person: Person, x: Array, y: Array, z: Array) -> Array:
 
 
 def _upsample(f: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Fields:
-    """Every field of a plane from the coarse grid to the fine one."""
+    """Every field of some planes (n, h, w) from the coarse grid to the fine one."""
     names = list(f)
-    h, w = f["x"].shape
-    block = np.stack([np.clip(f[name], -300, 400) for name in names])  # (fields, h, w)
-    block = (across @ block.reshape(-1, w).T).reshape(across.shape[0], len(names), h)  # (columns, fields, h)
+    n, h, w = f["x"].shape
+    block = np.stack([np.clip(f[name], -300, 400) for name in names])  # (fields, n, h, w)
+    block = (across @ block.reshape(-1, w).T).reshape(-1, len(names) * n, h)  # (columns, fields * n, h)
     block = np.ascontiguousarray(block.transpose(2, 1, 0)).reshape(h, -1)
-    fine = (down @ block).reshape(-1, len(names), across.shape[0])  # (rows, fields, columns)
-    return {name: np.ascontiguousarray(fine[:, i]) for i, name in enumerate(names)}
+    fine = (down @ block).reshape(-1, len(names), n, across.shape[0])  # (rows, fields, n, columns)
+    return {name: np.ascontiguousarray(fine[:, i].transpose(1, 0, 2)) for i, name in enumerate(names)}
 
 
-def _draw_plane(person: Person, f: Fields, out: Fields) -> None:
-    """Fill one plane of every array of the volume."""
+def _draw_planes(person: Person, f: Fields, out: Fields) -> None:
+    """Fill some planes of every array of the volume."""
     edge = 1.2
     out["hu"][:] = _outside(person, f, edge)
     out["depth_mm"][:] = -f["cavity"]
