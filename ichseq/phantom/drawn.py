@@ -137,7 +137,9 @@ def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
     hull = sample_distance(maps.hull, points)
     cavity = sample_distance(maps.cavity, points)
     # Above the base the inner table bridges the notch of the sagittal sinus; the stem goes on below the atlas.
-    cavity = np.minimum(cavity, hull + 2 + 12 * ramp((2 - z) / 14)) + np.float32(1.6 - person.gap)
+    cavity = np.minimum(cavity, hull + 2 - 1.3 * ramp((z - 45) / 20) + 12 * ramp((2 - z) / 14)) + np.float32(
+        1.6 - person.gap
+    )
     if z.size and z.min() < -55:
         cavity = np.minimum(cavity, cone(x, y, z, (0, 24, -58, 12), (0, 38, -100, 13)))
     if z.size and z.min() < -8:
@@ -165,7 +167,7 @@ def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
 
 
 def _ridges(person: Person, x: Array, y: Array, z: Array) -> Array:
-    """Distance to the bone that stands up between the lobes: petrous ridges, wings of the sphenoid, sella's back."""
+    """Distance to the bone that stands up between the lobes: petrous ridges, sphenoid, roofs of the orbits."""
     ax = np.abs(x)
     rough = 1.5 * person.head.skull_waves(x, y, z) + 0.6 * person.head.face_waves(x, y, z)
     height = person.base_bone
@@ -174,9 +176,13 @@ def _ridges(person: Person, x: Array, y: Array, z: Array) -> Array:
     petrous = np.maximum(petrous, np.maximum(12 - ax, ax - 70))
     wing = np.abs(y + 14 + 0.5 * ax + rough) * 0.9 - np.clip(0.3 * (-20 + 3 * height - z), -3, 1.3 + 1.2 * height)
     wing = np.maximum(wing, np.maximum(11 - ax, ax - 66))
-    back = ellipsoid(x, y, z, (0, -1, -31), (9, 2.6, 7))
-    clinoid = ellipsoid(ax, y, z, (12, -17, -25), (3.2, 5, 3))
-    return np.minimum(np.minimum(petrous, wing), np.minimum(back, clinoid))
+    back = ellipsoid(x, y, z, (0, -1, -32 + 3 * height), (9, 1.4 + 1.4 * height, 6)) + 0.5 * rough
+    clinoid = ellipsoid(ax, y, z, (12, -17, -26 + 2 * height), (2.2 + height, 5, 2 + height))
+    # The roofs of the orbits rise into the floor of the frontal lobe, rough as its folds are.
+    bump = np.exp(-(((ax - 28) / 13) ** 2) - ((y + 54) / 20) ** 2)
+    roof = 0.7 * (z + 26 - 11 * height * bump - 2.5 * person.head.face_waves(x, y, z) * (bump > 0.2))
+    roof = np.maximum(roof, np.maximum(np.abs(ax - 28) - 17, np.abs(y + 50) - 27))
+    return np.minimum(np.minimum(petrous, wing), np.minimum(np.minimum(back, clinoid), roof))
 
 
 def _upsample(f: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Fields:
