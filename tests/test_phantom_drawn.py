@@ -106,17 +106,17 @@ def test_geometry_is_within_what_scanners_do() -> None:
 
 def test_an_exam_follows_from_its_seed_and_bleeding_changes_only_where_it_lies() -> None:
     kinds = ["intraparenchymal", "subarachnoid"]
-    first, again = (drawn_exam(np.random.default_rng(5), kinds, 64) for _ in range(2))
+    first, again = (drawn_exam(np.random.default_rng(7), kinds, 64) for _ in range(2))
     np.testing.assert_array_equal(first.hu, again.hu)
-    without = drawn_exam(np.random.default_rng(5), [], 64)
+    without = drawn_exam(np.random.default_rng(7), [], 64)
     np.testing.assert_array_equal(without.stack.origins, first.stack.origins)
     assert without.bleeds == []
     share = np.sum([bleed.share for bleed in first.bleeds], axis=0)
     assert share.max() > 0.5
     higher = first.hu - without.hu
     assert higher[share > 0.7].mean() > 8
-    far = np.abs(higher[(share == 0) & (first.hu < -900)])
-    assert np.median(far) < 1, "scanner, couch and noise are the same"
+    far = np.abs(higher[share == 0])
+    assert np.median(far) < 0.2, "scanner, couch and noise are the same"
 
 
 def test_the_table_tells_where_blood_lies() -> None:

@@ -20,6 +20,10 @@ from ichseq.phantom.scanner import Pose, upsampling
 from ichseq.phantom.tissue import AIR, FAT, MUSCLE, SKIN, soft
 from ichseq.phantom.volume import HeadVolume
 
+COARSE_STEP = 2.3
+# So many planes are drawn at once as fit a core's cache.
+PLANES = 3
+
 
 @dataclass
 class DrawnVolume(HeadVolume):
@@ -57,24 +61,23 @@ def draw_volume(person: Person, grid: Grid, pose: Pose) -> DrawnVolume:
         pose: how the head lies (its centre is the grid's origin).
     """
     shape = len(grid.heights), len(grid.rows), len(grid.columns)
-    names = ("hu", "depth_mm", "midline_mm", "csf", "ventricles", "skull", "tentorium_height_mm")
-    out = {name: np.empty(shape, np.float32) for name in names} | {"place": np.empty((3, *shape), np.float32)}
-    coarse_v, down = upsampling(grid.rows)
-    coarse_u, across = upsampling(grid.columns)
-    for k, height in enumerate(grid.heights):
-        start = height * grid.normal
-        x, y, z = (
-            ((start @ axis + coarse_v * (grid.down_column @ axis))[:, None] + (coarse_u * axis[0])[None, :]).astype(
-                np.float32
-            )
-            / np.float32(scale)
-            for axis, scale in zip(pose.axes, person.head.scale, strict=True)
-        )
+    start = {"hu": AIR, "depth_mm": -FAR, "csf": 0, "ventricles": 0, "skull": 0}
+    out = {name: np.full(shape, value, np.float32) for name, value in start.items()}
+    out["place"] = _standard_place(person, pose, grid, grid.rows, grid.columns, grid.heights)
+    out |= {"midline_mm": out["place"][0].copy(), "tentorium_height_mm": out["place"][2] + 10}
+    for first in range(0, shape[0], PLANES):
+        planes = slice(first, min(first + PLANES, shape[0]))
+        box = _head_box(out["place"][:, planes])
+        if box is None:
+            continue
+        coarse_v, down = upsampling(grid.rows[box[0]], COARSE_STEP)
+        coarse_u, across = upsampling(grid.columns[box[1]], COARSE_STEP)
+        x, y, z = _standard_place(person, pose, grid, coarse_v, coarse_u, grid.heights[planes])
         f = _upsample(_plane_fields(person, x, y, z), down, across)
-        plane = {name: value[k] for name, value in out.items() if name != "place"}
-        _draw_plane(person, f, plane)
+        part = (planes, *box)
+        _draw_planes(person, f, {name: value[part] for name, value in out.items() if name != "place"})
         for axis, name in enumerate("xyz"):
-            out["place"][axis, k] = f[name]
+            out["place"][axis][part] = f[name]
     scale = float(np.mean(person.head.scale))
     out["depth_mm"] *= np.float32(scale)
     out["midline_mm"] *= np.float32(person.head.scale[0])
@@ -82,9 +85,40 @@ def draw_volume(person: Person, grid: Grid, pose: Pose) -> DrawnVolume:
     return DrawnVolume(positions_mm=grid.heights, pixel_mm=float(grid.rows[1] - grid.rows[0]), down=(a, b, c), **out)
 
 
+def _standard_place(person: Person, pose: Pose, grid: Grid, v: Array, u: Array, heights: Array) -> Array:
+    """Places of the standard head, before the person's own shape, of planes, rows v and columns u: (3, Z, Y, X)."""
+    return np.stack(
+        [
+            (
+                ((grid.normal @ axis) * heights[:, None, None] + (grid.down_column @ axis) * v[:, None]) + axis[0] * u
+            ).astype(np.float32)
+            / np.float32(scale)
+            for axis, scale in zip(pose.axes, person.head.scale, strict=True)
+        ]
+    )
+
+
+def _near_head(x: Array, y: Array, z: Array) -> NDArray[np.bool_]:
+    near: NDArray[np.bool_] = (x / 100) ** 2 + (y / 122) ** 2 + (np.maximum(z, 0) / 102) ** 2 < 1
+    return near
+
+
+def _head_box(place: Array) -> tuple[slice, slice] | None:
+    """Rows and columns of some planes (place: (3, planes, rows, columns)) that hold the head."""
+    step = 4
+    x, y, z = place[:, :, ::step, ::step]
+    near = np.any(_near_head(x, y, z), axis=0)
+    if not near.any():
+        return None
+    rows, columns = (np.flatnonzero(near.any(axis=axis)) * step for axis in (1, 0))
+    return slice(max(int(rows[0]) - step, 0), int(rows[-1]) + step), slice(
+        max(int(columns[0]) - step, 0), int(columns[-1]) + step
+    )
+
+
 def _plane_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
-    """All smooth fields of a plane (h, w); far from the head, where they are not computed, they say so."""
-    near = np.flatnonzero((x / 100) ** 2 + (y / 122) ** 2 + (np.maximum(z, 0) / 102) ** 2 < 1)
+    """All smooth fields of some planes (n, h, w); far from the head, where they are not computed, they say so."""
+    near = np.flatnonzero(_near_head(x, y, z))
     local = _coarse_fields(person, x.reshape(-1)[near], y.reshape(-1)[near], z.reshape(-1)[near])
     out: Fields = {"x": x.copy(), "y": y.copy(), "z": z.copy(), "middle": x.copy(), "tent": z + 10}
     for name, value in local.items():
@@ -94,7 +128,7 @@ def _plane_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
 
 
 def _coarse_fields(person: Person, x: Array, y: Array, z: Array) -> Fields:
-    """All smooth fields of a plane, at points (n,) of the standard head before its own shape."""
+    """All smooth fields at points (n,) of the standard head before its own shape."""
     head = person.head
     shift = [waves(x, y, z) for waves in person.shape]
     x, y, z = x + shift[0], y + shift[1], z + shift[2]
@@ -146,18 +180,18 @@ def _ridges(person: Person, x: Array, y: Array, z: Array) -> Array:
 
 
 def _upsample(f: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Fields:
-    """Every field of a plane from the coarse grid to the fine one."""
+    """Every field of some planes (n, h, w) from the coarse grid to the fine one."""
     names = list(f)
-    h, w = f["x"].shape
-    block = np.stack([np.clip(f[name], -300, 400) for name in names])  # (fields, h, w)
-    block = (across @ block.reshape(-1, w).T).reshape(across.shape[0], len(names), h)  # (columns, fields, h)
+    n, h, w = f["x"].shape
+    block = np.stack([np.clip(f[name], -300, 400) for name in names])  # (fields, n, h, w)
+    block = (across @ block.reshape(-1, w).T).reshape(-1, len(names) * n, h)  # (columns, fields * n, h)
     block = np.ascontiguousarray(block.transpose(2, 1, 0)).reshape(h, -1)
-    fine = (down @ block).reshape(-1, len(names), across.shape[0])  # (rows, fields, columns)
-    return {name: np.ascontiguousarray(fine[:, i]) for i, name in enumerate(names)}
+    fine = (down @ block).reshape(-1, len(names), n, across.shape[0])  # (rows, fields, n, columns)
+    return {name: np.ascontiguousarray(fine[:, i].transpose(1, 0, 2)) for i, name in enumerate(names)}
 
 
-def _draw_plane(person: Person, f: Fields, out: Fields) -> None:
-    """Fill one plane of every array of the volume."""
+def _draw_planes(person: Person, f: Fields, out: Fields) -> None:
+    """Fill some planes of every array of the volume."""
     edge = 1.2
     out["hu"][:] = _outside(person, f, edge)
     out["depth_mm"][:] = -f["cavity"]
@@ -165,17 +199,15 @@ def _draw_plane(person: Person, f: Fields, out: Fields) -> None:
     out["tentorium_height_mm"][:] = f["tent"]
     bone = soft(f["bone"], edge)
     out["skull"][:] = bone * soft(f["skin"], edge)
-    for name in ("csf", "ventricles"):
-        out[name][:] = 0
     index = np.flatnonzero(f["cavity"] < edge)
     if index.size:
         local = {name: value.reshape(-1)[index] for name, value in f.items()}
         hu, csf, ventricle = draw_brain(person, local, edge)
         inside = soft(local["cavity"], edge)
-        flat = out["hu"].reshape(-1)
-        flat[index] += inside * (hu - flat[index])
-        out["csf"].reshape(-1)[index] = csf * inside
-        out["ventricles"].reshape(-1)[index] = ventricle * inside
+        where = np.unravel_index(index, f["x"].shape)
+        out["hu"][where] += inside * (hu - out["hu"][where])
+        out["csf"][where] = csf * inside
+        out["ventricles"][where] = ventricle * inside
 
 
 def _outside(person: Person, f: Fields, edge: float) -> Array:

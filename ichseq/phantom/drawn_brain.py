@@ -50,6 +50,9 @@ def draw_brain(person: Person, f: Fields, edge: float) -> tuple[Array, Array, Ar
     ventricle = soft(np.maximum(f["ventricle"], 4 - depth), edge)
     outer = fluid * np.clip((f["wall"] - 0.5) / 2, 0, 1)
     own = np.exp(-((f["fold"] / 0.28) ** 2)) - 0.3
+    # Young brains leave little room beside the falx.
+    falx = np.exp(-((ax / 3.2) ** 2)) * ramp((_callosum(y, z) - 4) / 4) * ramp(f["tent"] / 6)
+    outer = outer - np.float32(0.75 * (1 - head.atrophy)) * falx
     grey = f["grey"]
     outer = outer + np.float32(person.fold_depth) * own * np.clip(1.4 - depth / 13, 0, 1) * (grey > 0.2)
     csf = np.clip((outer - f["from"]) / np.float32(person.fluid_over), 0, 1) * (1 - ventricle)
@@ -62,6 +65,7 @@ def draw_brain(person: Person, f: Fields, edge: float) -> tuple[Array, Array, Ar
     choroid = soft(ellipsoid(ax, y, z, *CHOROID), 2.0) * ventricle
     hu += choroid * (np.float32(person.choroid) - hu)
     _vessels(person, hu, ax, y, z, edge)
+    hu += np.float32(person.rim) * np.exp(np.minimum(-depth, 0) * np.float32(0.48))
     dura, sinus = _dura(person, f, depth, edge)
     hu += dura * (np.float32(head.dura) - hu)
     hu += sinus * (np.float32(person.sinuses) - hu)
@@ -77,10 +81,15 @@ def _vessels(person: Person, hu: Array, ax: Array, y: Array, z: Array, edge: flo
             hu[near] += share * (np.float32(person.vessels) - hu[near])
 
 
+def _callosum(y: Array, z: Array) -> Array:
+    """Distance from the ellipse of the median plane within which there is neither fissure nor falx, 15 at most."""
+    return np.minimum((np.sqrt(((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2) - 1) * 30, 15)
+
+
 def _dura(person: Person, f: Fields, depth: Array, edge: float) -> tuple[Array, Array]:
     """Shares of dura (falx, tentorium) and of the venous sinuses."""
     y, z, middle, tent = f["y"], f["z"], np.abs(f["middle"]), f["tent"]
-    callosum = np.minimum((np.sqrt(((y - 4) / 47) ** 2 + ((z - 8) / 27) ** 2) - 1) * 30, 15)
+    callosum = _callosum(y, z)
     half = np.float32(0.5 * person.head.dura_thickness) * (0.8 + 0.4 * ramp((y + 30) / 80))
     below = np.clip(-0.5 * tent, 0, 1) * (f["ridge"] > 0)
     falx = np.maximum(np.maximum(middle - half, 7 - callosum), 3 * below)

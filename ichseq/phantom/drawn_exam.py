@@ -116,7 +116,7 @@ def volume_grid(stack: Stack, pose: Pose, profile: float) -> tuple[Grid, int]:
     layer = np.minimum(stack.thickness, profile)
     offsets = (np.arange(parts) + 0.5) / parts - 0.5
     heights = (middle[:, None] + layer[:, None] * offsets).ravel()
-    step = max(LEAST_PIXEL, stack.pixel)
+    step = max(LEAST_PIXEL, (1.15 if stack.size <= 256 else 1.0) * stack.pixel)
     # A head that is turned or nods reaches further to the sides.
     rows, columns = np.arange(*REACH_ROWS, step), np.arange(*REACH_COLUMNS, step)
     axes = pose.axes

@@ -60,7 +60,7 @@ def _add_neck(person: Person, f: Fields, x: Array, ax: Array, y: Array, z: Array
 def _add_orbits(f: Fields, ax: Array, y: Array, z: Array) -> None:
     orbit = cone(ax, y, z, ORBIT, APEX)
     f["globe"] = ellipsoid(ax, y, z, (32, -77, -30), (12, 12, 12))
-    content = FAR
+    content: Array = np.full_like(ax, FAR)
     for start, radius in RECTI:
         content = np.minimum(content, cone(ax, y, z, start, (*APEX[:3], radius)))
     inside = np.clip(0.5 - orbit / 2, 0, 1) * ramp((f["cavity"] - 1) / 3)

@@ -251,7 +251,7 @@ def dental_metal(rng: np.random.Generator, head: HeadVolume) -> None:
 CHANCES: Chances = {
     calcified_choroid: 0.6,
     calcified_pineal: 0.6,
-    calcified_falx: 0.22,
+    calcified_falx: 0.15,
     calcified_ganglia: 0.12,
     calcified_arteries: 0.3,
     calcified_spots: 0.2,

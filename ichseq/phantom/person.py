@@ -35,6 +35,7 @@ class Person:
         grain: the same, from place to place.
         bone: HU of the tables.
         base_bone: thickness of the skull base, relative.
+        rim: what the scanner's blur adds to the brain at the bone; it falls off within some mm.
         lucency: how dark the white matter around the ventricles is.
         subcutaneous: share of fat in the scalp.
         temporal_muscle: its thickness.
@@ -61,6 +62,7 @@ class Person:
     grain: Waves
     bone: float
     base_bone: float
+    rim: float
     lucency: float
     subcutaneous: float
     temporal_muscle: float
@@ -70,14 +72,14 @@ class Person:
 def draw_person(rng: np.random.Generator) -> Person:
     """Draw one person: a child now and then, the old more often than the young, as they are scanned."""
     child = rng.random() < 0.06
-    old = 0.05 if child else float(np.clip(rng.beta(1.5, 1.4), 0.02, 1))
+    old = 0.05 if child else float(np.clip(rng.beta(1.6, 1.2), 0.02, 1))
     blood = rng.normal(46, 6)
     return Person(
         head=_draw_frame(rng, old, child, blood),
         shape=_three(rng, 150, 2.5, 3),
         gyri=_three(rng, 48, 1.2, 4),
         tilt_of_falx=float(rng.normal(0, 0.012)),
-        gap=float(np.clip(-1.2 + 2.2 * old**1.5 + rng.normal(0, 0.4), -1.5, 1.6)),
+        gap=float(np.clip(-1.5 + 2.2 * old**1.5 + rng.normal(0, 0.4), -1.8, 1.3)),
         brain_scale=float(np.clip(1.03 - 0.045 * old**1.2 + rng.normal(0, 0.006), 0.97, 1.04)),
         fluid_from=float(np.clip(0.46 - 0.34 * old + rng.normal(0, 0.05), 0.06, 0.6)),
         fluid_over=rng.uniform(0.35, 0.6),
@@ -93,6 +95,7 @@ def draw_person(rng: np.random.Generator) -> Person:
         grain=draw_waves(rng, 9, 1.0, 6),
         bone=rng.uniform(1000, 1900) * (0.75 if child else 1.0),
         base_bone=rng.uniform(0.75, 1.3),
+        rim=rng.uniform(12, 48),
         lucency=float(rng.uniform(2, 10) * old**1.5),
         subcutaneous=rng.uniform(0.4, 1.0),
         temporal_muscle=rng.uniform(2, 9),
@@ -110,7 +113,7 @@ def _draw_frame(rng: np.random.Generator, old: float, child: bool, blood: float)
         ventricle_size=1.0,
         skull_thickness=float(rng.uniform(3.8, 9.5) * thin),
         scalp_thickness=rng.uniform(3.0, 8.5),
-        grey=white + rng.uniform(3.5, 8.0),
+        grey=white + rng.uniform(4.5, 10.0),
         white=white,
         csf=rng.uniform(1, 11),
         dura=float(np.clip(blood + rng.uniform(-3, 11), 38, 64)),

@@ -169,13 +169,13 @@ def _head_box(head: Head, stack: Stack, pose: Pose, index: int) -> tuple[slice, 
     return slice(*ends[1]), slice(*ends[0])
 
 
-def upsampling(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], sparse.csr_array]:
+def upsampling(places: NDArray[np.float64], step: float = FIELD_STEP) -> tuple[NDArray[np.float64], sparse.csr_array]:
     """Points of the coarse grid along one axis (mm), and the cubic (Catmull-Rom) weights from them to `places`.
 
     Sparse and without BLAS, so that the result has the same bits whatever the number of threads.
     """
-    first = places[0] - 1.5 * FIELD_STEP
-    at = (places - first) / FIELD_STEP
+    first = places[0] - 1.5 * step
+    at = (places - first) / step
     base = np.floor(at).astype(int)
     t = at - base
     taps = np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], axis=1) / 2
@@ -183,7 +183,7 @@ def upsampling(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], sparse
     n = int(index.max()) + 1
     starts = np.arange(len(places) + 1) * 4
     weights = sparse.csr_array((taps.astype(np.float32).ravel(), index.ravel(), starts), shape=(len(places), n))
-    return first + FIELD_STEP * np.arange(n), weights
+    return first + step * np.arange(n), weights
 
 
 def _upsample(fields: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Iterator[tuple[slice, Fields]]:
