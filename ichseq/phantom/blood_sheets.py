@@ -114,11 +114,14 @@ def _inwards(head: HeadVolume, thickness: Array) -> Array:
 def _along_sheet(
     rng: np.random.Generator, head: HeadVolume, form: str, side: float, millilitres: float
 ) -> Shape | None:
-    """A film on one face of the falx or of the tentorium."""
+    """A film on one face of the falx or of the tentorium, or on both of the falx; short and thick or long and thin."""
     x = head.place[0]
     across: Array
     if form == "falx":
-        across, sheet = head.midline_mm * np.float32(side), head.falx_mm <= np.maximum(np.abs(head.midline_mm), 1) + 0.5
+        beside = np.abs(head.midline_mm)
+        across, sheet = head.midline_mm * np.float32(side), head.falx_mm <= np.maximum(beside, 1) + 0.5
+        if rng.random() < 0.3:
+            across = beside
         centre = (0.0, rng.uniform(-60, 75), rng.uniform(15, 60))
     else:
         up = head.above_tentorium_mm
@@ -126,7 +129,7 @@ def _along_sheet(
         sheet &= x * side > 1
         centre = (side * rng.uniform(12, 35), rng.uniform(25, 60), 0.0)
     waves: Waves = draw_waves(rng, 25, 1.0, 4)
-    radius = rng.uniform(22, 55)
+    radius = rng.uniform(22, 85 if form == "falx" else 55)
 
     def profile(px: Array, py: Array, pz: Array) -> Array:
         gap = np.sqrt(
@@ -139,6 +142,6 @@ def _along_sheet(
     level = fitted_level(head, np.maximum(across, 0) / np.maximum(weight, 0.08), room, millilitres)
     if not np.isfinite(level):
         return None
-    thickness = np.float32(np.clip(level, 2.5, 9.0)) * weight
+    thickness = np.float32(np.clip(level, 1.8, 9.0)) * weight
     share = soft(across - thickness, 1.2) * soft(-across - 0.2, 1.0) * room * np.clip(thickness / 0.8 - 0.5, 0, 1)
     return Shape(form, share.astype(np.float32), clots(rng, head, 12.0))

@@ -84,7 +84,8 @@ def slices_hu(
     draw_lookalikes(rng, shown)
     if not bleeds:
         return shown.hu
-    bone = np.clip((shown.hu - 120) / 300, 0, 1) * (volume.depth_mm < 3)
+    # Where a voxel is part bone or calcification, blood has the rest; a slice of nothing but bone is not positive.
+    bone = np.clip((shown.hu - 120) / 300, 0, 1)
     for one in bleeds:
         one.share *= 1 - bone
     return paint(shown.hu, bleeds, fluid, head.stack.pixel)
