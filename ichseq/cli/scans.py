@@ -7,6 +7,7 @@ import click
 from ichseq import api
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, SCHEDULER, default_of
+from ichseq.phantom.choices import DEFAULT_HEADS, DONOR_SHARE, HEADS
 from ichseq.seeds import DEFAULT_SEED
 
 
@@ -25,9 +26,37 @@ def demo(out: Path) -> None:
 @click.option("--test-patients", default=10, show_default=True, help="Patients of the test part.")
 @click.option("--size", default=512, show_default=True, help="Rows and columns of a slice.")
 @click.option("--seed", default=DEFAULT_SEED, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--donor", "donors", type=PATH, multiple=True, help="Head CT without bleeding to make exams of as well.")
+@click.option(
+    "--donor-share", default=DONOR_SHARE, show_default=True, help="Share of the exams that donors' heads are made into."
+)
+@click.option(
+    "--heads",
+    type=click.Choice(list(HEADS)),
+    default=DEFAULT_HEADS,
+    show_default=True,
+    help="Heads that are no donor's: of formulas, drawn from tissue maps of real brains, or half of each.",
+)
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
-def phantom(out: Path, patients: int, test_patients: int, size: int, seed: int, workers: int | None) -> None:
-    """Make up head CT with bleeding, as DICOM. Its folders are those of the RSNA 2019 set."""
+def phantom(
+    out: Path,
+    patients: int,
+    test_patients: int,
+    size: int,
+    seed: int,
+    donors: tuple[Path, ...],
+    donor_share: float,
+    heads: str,
+    workers: int | None,
+) -> None:
+    """Make up head CT with bleeding, as DICOM.
+
+    Its folders are those of the RSNA 2019 set.
+
+    With --donor, which may be given more than once, heads from real scans are deformed and bled into as well: a
+    training set from one's own scans without bleeding, without labels. Slices that a label table in the donor's
+    folder (stage_2_train.csv) calls bleeding stay so.
+    """
     from ichseq.phantom import write_phantoms
 
     with progress_bar("phantoms", "patients") as progress:
@@ -38,6 +67,9 @@ def phantom(out: Path, patients: int, test_patients: int, size: int, seed: int, 
             size=size,
             seed=seed,
             workers=workers,
+            donors=donors,
+            donor_share=donor_share,
+            heads=heads,
             progress=progress,
         )
     click.echo(f"{patients} + {test_patients} made-up patients in {out}; next: ichseq prepare {out}")

@@ -60,7 +60,7 @@ def series_html(series: "Series") -> str:
         lines.append("a made-up scan (phantom)")
     try:
         shown = base64.b64encode(_strip(series)).decode()
-        lines.append(f'<img alt="slices from feet to head, brain window" src="data:image/png;base64,{shown}">')
+        lines.append(f'<img style="max-width:100%" alt="slices from feet to head" src="data:image/png;base64,{shown}">')
     except ScanError:  # an access to the pixels names the slice
         lines.append("no picture: a slice can't be read")
     if series.warnings:

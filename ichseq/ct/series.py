@@ -50,6 +50,7 @@ class Series:
         files: file of each slice, as shown to the user; zip member: "archive.zip/member".
         positions_mm: float64 (n,), position along the normal, ascending; NaN where the header has none.
         spacing_mm: (between rows, between columns); NaN where the header has none.
+        orientation: float64 (6,), ImageOrientationPatient of the first slice; NaN where the header has none.
         shape: (slices, rows, columns).
         phantom: whether the slices are made up.
 
@@ -72,6 +73,7 @@ class Series:
         self.sop_uids = [headers.text("sop_uid", k) for k in range(len(headers))]
         self.files = [files.name(k) for k in range(len(headers))]
         self.spacing_mm = float(numbers["spacing"][0, 0]), float(numbers["spacing"][0, 1])
+        self.orientation = np.array(numbers["orientation"][0], np.float64)
         self.shape = len(headers), int(numbers["rows"][0]), int(numbers["columns"][0])
         self.phantom = bool(numbers["phantom"].any())
 

@@ -15,7 +15,7 @@ from ichseq.phantom.head import Array
 from ichseq.phantom.scanner import Stack
 
 MARKER = "ICHSEQ_PHANTOM"
-"""ImplementationVersionName (0002,0013) of every phantom file, by which a reader knows that no patient is in it."""
+"""ImplementationVersionName (0002,0013) of every phantom file, by which a reader knows that its bleeding is made up."""
 
 
 class SliceWriter:

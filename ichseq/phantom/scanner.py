@@ -103,11 +103,11 @@ def draw_stack(rng: np.random.Generator, head: Head, size: int) -> tuple[Stack, 
     origins = np.stack([np.full(n, -half + rng.normal(0, 3)), np.full(n, y), z], axis=1)
     turn, nod, lean = np.deg2rad(rng.normal(0, 1, 3) * (5, 5, 2.5))
     return Stack(np.round(origins, 6), float(tilt), gaps, view / size, size), Pose(
-        centre, _axes(turn, nod + tilt, lean)
+        centre, head_axes(turn, nod + tilt, lean)
     )
 
 
-def _axes(turn: float, nod: float, lean: float) -> NDArray[np.float64]:
+def head_axes(turn: float, nod: float, lean: float) -> NDArray[np.float64]:
     """Axes of a head turned about z, then leant about y, then nodded about x (so that its z leans backwards)."""
     ct, st, cn, sn, cl, sl = np.cos(turn), np.sin(turn), np.cos(nod), np.sin(nod), np.cos(lean), np.sin(lean)
     rows = [(ct * cl, st * cl, -sl), (-st, ct, 0.0), (ct * sl, st * sl, cl)]
@@ -135,8 +135,8 @@ def take_slice(head: Head, bleeds: list[Bleed], stack: Stack, pose: Pose, index:
     """
     box = _head_box(head, stack, pose, index)
     rows, columns = np.arange(box[0].start, box[0].stop), np.arange(box[1].start, box[1].stop)
-    coarse_v, weights_v = _upsampling(rows * stack.pixel)
-    coarse_u, weights_u = _upsampling(columns * stack.pixel)
+    coarse_v, weights_v = upsampling(rows * stack.pixel)
+    coarse_u, weights_u = upsampling(columns * stack.pixel)
     edge = max(0.9, 1.1 * stack.pixel)
     total = np.zeros((len(rows), len(columns)), np.float32)
     blood = [np.zeros_like(total) for _ in bleeds]
@@ -169,13 +169,13 @@ def _head_box(head: Head, stack: Stack, pose: Pose, index: int) -> tuple[slice, 
     return slice(*ends[1]), slice(*ends[0])
 
 
-def _upsampling(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], sparse.csr_array]:
+def upsampling(places: NDArray[np.float64], step: float = FIELD_STEP) -> tuple[NDArray[np.float64], sparse.csr_array]:
     """Points of the coarse grid along one axis (mm), and the cubic (Catmull-Rom) weights from them to `places`.
 
     Sparse and without BLAS, so that the result has the same bits whatever the number of threads.
     """
-    first = places[0] - 1.5 * FIELD_STEP
-    at = (places - first) / FIELD_STEP
+    first = places[0] - 1.5 * step
+    at = (places - first) / step
     base = np.floor(at).astype(int)
     t = at - base
     taps = np.stack([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], axis=1) / 2
@@ -183,7 +183,7 @@ def _upsampling(places: NDArray[np.float64]) -> tuple[NDArray[np.float64], spars
     n = int(index.max()) + 1
     starts = np.arange(len(places) + 1) * 4
     weights = sparse.csr_array((taps.astype(np.float32).ravel(), index.ravel(), starts), shape=(len(places), n))
-    return first + FIELD_STEP * np.arange(n), weights
+    return first + step * np.arange(n), weights
 
 
 def _upsample(fields: Fields, down: sparse.csr_array, across: sparse.csr_array) -> Iterator[tuple[slice, Fields]]:

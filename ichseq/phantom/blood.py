@@ -1,0 +1,170 @@
+"""Bleeding in a volume: what each bleed fills, how it looks, and how it pushes the brain aside.
+
+`draw_blood` draws a patient's bleeds into a `HeadVolume`; `paint` puts their density into Hounsfield units of the same
+grid, or of slices for which the shares were averaged. Where each kind may lie, and in which shape, stands in
+`blood_shapes.py` and `blood_sheets.py`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from ichseq.phantom.blood_shapes import FLUID_KINDS, Shape, intraparenchymal, intraventricular, subarachnoid
+from ichseq.phantom.blood_sheets import epidural, subdural
+from ichseq.phantom.head import Array
+from ichseq.phantom.volume import HeadVolume
+
+FLUID_HU = 7.0
+# Millilitres of a patient's first bleed, of which the logarithm is drawn, and the share of them that a further one has.
+VOLUMES = {
+    "epidural": (3.0, 90.0),
+    "intraparenchymal": (0.3, 70.0),
+    "intraventricular": (0.5, 30.0),
+    "subarachnoid": (1.5, 45.0),
+    "subdural": (4.0, 140.0),
+}
+FURTHER = 0.4
+SHAPES: dict[str, Callable[[np.random.Generator, HeadVolume, float, float], Shape | None]] = {
+    "epidural": epidural,
+    "intraparenchymal": intraparenchymal,
+    "intraventricular": intraventricular,
+    "subarachnoid": subarachnoid,
+    "subdural": subdural,
+}
+LEAST_CONTRAST = 9.0
+
+
+@dataclass
+class VolumeBleed:
+    """One bleed on a grid (Z, Y, X).
+
+    Attributes:
+        kind: one of `labels.LABELS` but any.
+        form: which of the kind's shapes, for instance "layer" or "falx".
+        hu: its mean density.
+        share: share of each voxel that it fills, 0 to 1.
+        density: HU of the blood in each voxel; matters where there is some.
+        oedema: HU by which the brain around it is darker, or None.
+    """
+
+    kind: str
+    form: str
+    hu: float
+    share: Array
+    density: Array
+    oedema: Array | None = None
+
+
+@dataclass
+class Blood:
+    """A patient's bleeds and how they push the brain.
+
+    Attributes:
+        bleeds: in the order in which they were drawn.
+        push: (3, Z, Y, X), how far the tissue that is seen in a voxel was pushed there: along x, y (both in mm of the
+            image) and z; None if nothing is pushed.
+    """
+
+    bleeds: list[VolumeBleed] = field(default_factory=list)
+    push: Array | None = None
+
+
+def draw_blood(rng: np.random.Generator, head: HeadVolume, kinds: list[str], brain_hu: float = 31.0) -> Blood:
+    """Draw a patient's bleeds into a head.
+
+    Args:
+        rng: of the patient.
+        head: where they lie. Its `csf` and `ventricles` are read as they are, though a bleed that was drawn before may
+            have pushed them: by some millimetres at most.
+        kinds: of bleeding, the first one first; further ones are smaller.
+        brain_hu: density of the brain, which blood must differ from by `LEAST_CONTRAST`, old subdural blood apart.
+    """
+    side = float(rng.choice((-1, 1)))
+    blood = Blood()
+    for number, kind in enumerate(kinds):
+        low, high = VOLUMES[kind]
+        millilitres = low * (high * (FURTHER if number else 1.0) / low) ** rng.beta(1.5, 1.1)
+        shape = SHAPES[kind](rng, head, side if rng.random() < 0.7 else -side, millilitres)
+        if shape is None or not (shape.share > 0.2).any():
+            continue
+        blood.bleeds.append(_bleed(rng, head, kind, shape, brain_hu))
+        if shape.push is not None:
+            blood.push = shape.push if blood.push is None else blood.push + shape.push
+    _keep_apart(blood.bleeds)
+    return blood
+
+
+def _bleed(rng: np.random.Generator, head: HeadVolume, kind: str, shape: Shape, brain_hu: float) -> VolumeBleed:
+    hu, density = _density(rng, head, kind, shape, brain_hu)
+    oedema = None
+    if shape.oedema is not None:
+        oedema = shape.oedema * np.float32(rng.uniform(5, 14))
+    return VolumeBleed(kind, shape.form, hu, shape.share, density, oedema)
+
+
+def _density(
+    rng: np.random.Generator, head: HeadVolume, kind: str, shape: Shape, brain_hu: float
+) -> tuple[float, Array]:
+    """Mean HU of a bleed, and its HU by voxel: clots in it, a swirl of fresh blood, a fluid level, old blood."""
+    age = rng.random()
+    hu = rng.uniform(54, 78) if age < 0.72 else rng.uniform(42, 54) if age < 0.9 else rng.uniform(76, 86)
+    hu = max(hu, brain_hu + LEAST_CONTRAST)
+    inside = shape.share > 0.3
+    texture = shape.texture
+    density = np.float32(hu) + np.float32(rng.uniform(1, 4)) * texture
+    draw = rng.random()
+    if kind in ("epidural", "subdural", "intraparenchymal") and draw < 0.22:
+        # Blood that still flows has not clotted and is darker, in swirls.
+        swirl = np.clip(texture - np.float32(rng.uniform(-0.2, 0.7)), 0, 1)
+        density = density - np.float32(rng.uniform(8, 26)) * swirl
+    elif kind in ("subdural", "intraparenchymal") and draw < 0.34 and inside.any():
+        height = head.height_along_gravity_mm
+        middle = float(np.quantile(height[inside], rng.uniform(0.3, 0.7)))
+        above = np.clip(0.5 + (height - np.float32(middle)) / 3, 0, 1)
+        density = density - np.float32(hu - rng.uniform(18, 34)) * above
+    elif kind == "subdural" and draw < 0.46:
+        density = np.float32(brain_hu + rng.uniform(3, 12)) + 2 * texture
+    mean = float(np.average(density[inside], weights=shape.share[inside])) if inside.any() else hu
+    return mean, density.astype(np.float32)
+
+
+def _keep_apart(bleeds: list[VolumeBleed]) -> None:
+    """See that no voxel holds more blood than it has room for: what was drawn first keeps its share."""
+    taken: Array | None = None
+    for bleed in bleeds:
+        if taken is None:
+            taken = bleed.share.copy()
+        else:
+            np.minimum(bleed.share, 1 - taken, out=bleed.share)
+            taken += bleed.share
+
+
+def paint(hu: Array, blood: list[VolumeBleed], fluid: Array, pixel_mm: float) -> Array:
+    """Hounsfield units with the bleeds in them; the noise and the texture of `hu` stay where blood is.
+
+    Args:
+        hu: (Z, Y, X), the pushed brain.
+        blood: bleeds on the same grid.
+        fluid: share of each voxel that is fluid, in and outside of the ventricles.
+        pixel_mm: distance of rows and columns.
+    """
+    out = hu.copy()
+    for bleed in blood:
+        if bleed.oedema is not None:
+            out -= bleed.oedema * (1 - fluid)
+    flat = np.clip(hu, -20, 90)
+    noise = np.clip(flat - ndimage.gaussian_filter(flat, (0, 1.6 / pixel_mm, 1.6 / pixel_mm)), -25, 25)
+    for bleed in blood:
+        touched = bleed.share > 0.004
+        share, density = bleed.share[touched], bleed.density[touched]
+        old = out[touched]
+        replaced = np.zeros_like(share)
+        if bleed.kind in FLUID_KINDS:
+            # Blood in place of fluid brightens a voxel by as much as the voxel holds of it.
+            replaced = np.minimum(share, fluid[touched])
+            old = old + replaced * (density - FLUID_HU)
+        rest = share - replaced
+        out[touched] = old + rest * (density + 0.8 * noise[touched] - old)
+    return out
