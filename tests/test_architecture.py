@@ -17,6 +17,7 @@ ORDER = [
     "windows",
     "seeds",
     "geometry",
+    "appearance",
     "devices",
     "config",
     "cluster",
@@ -35,7 +36,7 @@ ORDER = [
     "cli",
 ]
 WITHOUT_TORCH = {"errors", "files", "labels", "windows", "seeds", "config", "predictions", "ct", "phantom"}
-GROUND_FLOOR = {"errors", "files", "labels", "windows", "seeds", "geometry", "devices", "config"}
+GROUND_FLOOR = {"errors", "files", "labels", "windows", "seeds", "geometry", "appearance", "devices", "config"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 
 

@@ -81,6 +81,15 @@ def test_affine_stays_in_its_ranges_and_reaches_into_them() -> None:
     assert 0.08 < shift.max() <= 0.1 + 1e-5
 
 
+def test_stretch_is_one_axis_against_the_other_and_leaves_the_rest() -> None:
+    config = AugmentConfig(flip=0, transpose=0, affine=1, rotate=0, stretch=0.2)
+    without, matrices = warps(AugmentConfig(flip=0, transpose=0, affine=1, rotate=0), KEYS), warps(config, KEYS)
+    torch.testing.assert_close(matrices[:, :2, :2].det(), without[:, :2, :2].det())
+    ratio = (matrices[:, 0, 0] / without[:, 0, 0]).maximum(without[:, 0, 0] / matrices[:, 0, 0])
+    assert 1.15 < ratio.max() <= 1 / 0.8 + 1e-5
+    assert torch.equal(matrices[:, 0, 1], torch.zeros(len(KEYS)))
+
+
 @pytest.mark.parametrize("series", range(8))
 def test_one_part_switched_off_leaves_the_others(series: int) -> None:
     key = [(0, 0, series)]

@@ -160,21 +160,45 @@ def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: st
 
 
 def embedded(model: Model, batch: SliceBatch) -> Tensor:
-    return model.embed(batch.hu, batch.lengths, **batch.geometry)
+    return model.embed(batch.hu, batch.lengths, **batch.seen_as)
 
 
 @pytest.mark.parametrize("per", ["series", "slice"])
-def test_the_warps_of_training_are_drawn_for_an_epoch_and_validation_has_none(prepared: Path, per: str) -> None:
-    config = tiny("joint", f"augment.per={per}")
+def test_augmentation_is_drawn_for_an_epoch_and_validation_has_none(prepared: Path, per: str) -> None:
+    config = tiny("joint", f"augment.per={per}", "augment.noise=5")
     stage, index = make_stage("joint", config), Index.load(prepared)
     model = Model("test_resnet", image_size=32, hidden_size=8)
     reader = stage.reader(model, index, np.arange(4), processes=Processes(), request=StopRequest(), shown=False)
     items = [Item(0), Item(1)]
-    first, again, next_epoch = (reader.training(epoch)(items, new_array).warp for epoch in (0, 0, 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, next_epoch)
-    assert len(first) == (2 if per == "series" else index.lengths[:2].sum())
-    assert reader.validation()(items, new_array).warp is None
+    batches = [reader.training(epoch)(items, new_array) for epoch in (0, 0, 1)]
+    for draws in ([batch.warp for batch in batches], [batch.appearance.values for batch in batches]):
+        first, again, next_epoch = draws
+        assert torch.equal(first, again)
+        assert not torch.equal(first, next_epoch)
+        assert len(first) == (2 if per == "series" else index.lengths[:2].sum())
+    plain = reader.validation()(items, new_array)
+    assert plain.warp is None
+    assert plain.appearance is None
+
+
+def test_a_slice_has_the_noise_of_its_place_whatever_it_is_read_with(prepared: Path) -> None:
+    index, augment = Index.load(prepared), tiny("slice", "augment.noise=5").augment
+    read = SliceReader(index, augment=augment).training(0)
+    whole = read([Item(2)], new_array).appearance.for_each_slice([int(index.lengths[2])])
+    parts = read([Item(2, 4, 3), Item(2, 6, 1)], new_array).appearance
+    assert list(parts.for_each_slice([3, 1]).noise) == [whole.noise[k] for k in (4, 5, 6, 6)]
+    assert torch.equal(parts.values[0], whole.values[0])
+    assert read_batch(index, [Item(2)]).appearance is None
+
+
+def test_a_batch_takes_its_appearance_to_the_device(prepared: Path) -> None:
+    index, augment = Index.load(prepared), tiny("slice", "augment.noise=5").augment
+    batch = SliceReader(index, augment=augment).training(0)([Item(0)], new_array)
+    assert any(one is batch.appearance.values for one in batch.device_tensors())
+    there = batch.to(torch.device("meta"))
+    assert {one.device.type for one in there.device_tensors()} == {"meta"}
+    assert there.lengths.device.type == "cpu"
+    assert there.appearance.noise == batch.appearance.noise
 
 
 @pytest.mark.parametrize(
@@ -184,7 +208,7 @@ def test_the_warps_of_training_are_drawn_for_an_epoch_and_validation_has_none(pr
         ("joint", ("train.window=10", "train.negatives=0.4")),
         ("slice", ("train.mixup=1", "model.neighbours=1", "model.views=[flip]")),
         ("joint", ("train.window=10", "model.neighbours=1")),
-        ("joint", ("augment.per=slice", "model.crop=slice", "model.neighbours=1")),
+        ("joint", ("augment.per=slice", "model.crop=slice", "model.neighbours=1", "augment.correlated_noise=4")),
         ("joint", ("augment.per=slice", "model.crop=slice", "model.sequence=transformer")),
         ("frozen", ("train.window=10", "model.channel_dropout=0.3")),
     ],

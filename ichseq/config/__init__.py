@@ -23,6 +23,7 @@ from ichseq.config.model import (
     differing_from_start,
     embedding_settings,
     resolved,
+    weights_file,
 )
 from ichseq.config.train import TrainConfig
 from ichseq.config.types_in_words import plain_value
@@ -49,4 +50,5 @@ __all__ = [
     "settings_ignored_by",
     "settings_without_effect",
     "takes_fields_of",
+    "weights_file",
 ]

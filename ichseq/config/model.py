@@ -1,6 +1,7 @@
 """What the network is: the settings of `ichseq.Model`, in the sections that read them."""
 
 import dataclasses
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -108,10 +109,11 @@ class SequenceConfig:
 class StartConfig:
     """How the network starts and runs."""
 
-    pretrained: Annotated[Literal["auto"] | bool | str, WORDS] = "auto"
-    """Weights that the backbone starts from. true: timm's, fetched from its hub; false: random ones; text: the path of
-    a local file (.safetensors, or a .pth, .pt or .bin that holds nothing but tensors); auto: a training run fetches
-    timm's, and a Model made in Python starts from random ones."""
+    pretrained: Annotated[Literal["auto", "package"] | bool | str, WORDS] = "auto"
+    """Weights that the backbone starts from. true: timm's, fetched from its hub, or where that can't be reached from an
+    installed package; package: from that alone (tf_efficientnet_lite0 to 2, extra imagenet); false: random ones; other
+    text: the path of a local file (.safetensors, or a .pth, .pt or .bin that holds nothing but tensors); auto: a
+    training run takes true, and a Model made in Python starts from random ones."""
 
     freeze_bn: Annotated[bool | Literal["auto"], WORDS] = "auto"
     """Fix the backbone's batch-norm statistics in training; auto: where it starts from trained weights."""
@@ -130,6 +132,13 @@ def embedding_settings(config: EmbeddingConfig) -> dict[str, Any]:
     """What decides a slice's embedding, the weights apart, by name; as JSON takes it."""
     values = {setting.name: getattr(config, setting.name) for setting in settings_of(EmbeddingConfig)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def weights_file(config: StartConfig) -> Path | None:
+    """The local file of weights that the backbone starts from; None: they come from elsewhere."""
+    if isinstance(config.pretrained, str) and config.pretrained not in ("auto", "package"):
+        return Path(config.pretrained)
+    return None
 
 
 def differing_from_start(config: ModelConfig, start: ModelConfig) -> str | None:

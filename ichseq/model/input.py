@@ -1,4 +1,4 @@
-"""From Hounsfield units to what the backbone sees: crop, warp and resize in one resampling, then windows.
+"""From Hounsfield units to what the backbone sees: crop, warp and resize in one resampling, appearance, windows.
 
 Windows and normalisation are buffers and settings of the model, so that training, prediction and other code agree.
 """
@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ichseq.appearance import Appearance
 from ichseq.config import InputConfig
 from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU, rows_around
+from ichseq.model.appearance import show
 from ichseq.model.stack import Span, series_spans, slice_spans
 from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
 
@@ -24,11 +26,19 @@ _AT_ONCE: Final = 32  # slices compared with BODY_HU at a time, so that a long s
 
 
 class Arranged(NamedTuple):
-    """The slices of a batch as they are read: spans, and by their numbers crop boxes (P, 4) and warps (P, 3, 3)."""
+    """The slices of a batch as they are read.
+
+    Attributes:
+        spans: of the whole stack.
+        boxes: (P, 4) crop boxes, by the spans' numbers.
+        warp: (P, 3, 3), by the spans' numbers.
+        appearance: of each slice of the stack.
+    """
 
     spans: list[Span]
     boxes: Tensor
     warp: Tensor | None
+    appearance: Appearance | None
 
 
 class NetworkInput(nn.Module):
@@ -110,6 +120,7 @@ class NetworkInput(nn.Module):
         sizes: Sequence[tuple[int, int]] | None,
         boxes: Tensor | None,
         warp: Tensor | None,
+        appearance: Appearance | None,
     ) -> Arranged:
         """The slices of a batch, given as to `ichseq.Model`, for `forward`.
 
@@ -118,15 +129,24 @@ class NetworkInput(nn.Module):
         if hu.ndim == 4 and hu.shape[1] != 1 + 2 * self.config.neighbours:
             raise ValueError(f"hu has {hu.shape[1]} slices seen together; model.neighbours is {self.config.neighbours}")
         spans = series_spans(hu, lengths, sizes)
+        if appearance is not None:
+            appearance = appearance.for_each_slice(lengths.tolist()).to(self.offset.device)
         if boxes is None:
             boxes = self.crop_boxes(hu, lengths, sizes)
         if len(boxes) > len(spans) or (warp is not None and len(warp) > len(spans)):
             boxes = _for_each_slice(boxes, spans)
             warp = None if warp is None else _for_each_slice(warp, spans)
             spans = slice_spans(spans)
-        return Arranged(spans, boxes.to(self.offset.device), warp)
+        return Arranged(spans, boxes.to(self.offset.device), warp, appearance)
 
-    def forward(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        hu: Tensor,
+        spans: Sequence[Span],
+        boxes: Tensor,
+        warp: Tensor | None = None,
+        appearance: Appearance | None = None,
+    ) -> Tensor:
         """What the backbone sees of the slices of `spans`: (n, C, size, size), windowed and normalised.
 
         With neighbours, every slice has the channels of all slices seen with it, in their order.
@@ -137,16 +157,20 @@ class NetworkInput(nn.Module):
             spans: that follow each other.
             boxes: (P, 4) from `box_of` or `slice_boxes`, by the spans' numbers.
             warp: (P, 3, 3), from output to input coordinates, both -1..1 over the cropped square.
+            appearance: of each of the S slices.
         """
         if self.config.neighbours and hu.ndim == 3:
-            return self._between_neighbours(hu, spans, boxes, warp)
+            return self._between_neighbours(hu, spans, boxes, warp, appearance)
         same_size = (list(group) for _, group in groupby(spans, key=lambda span: span.size))
-        squares = [self._squares(hu, group, boxes, warp) for group in same_size]
         if self.config.window_first:
-            return torch.cat(squares).unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
-        return self._windowed(torch.cat(squares)).flatten(1, 2)
+            squares = torch.cat([self._squares(hu, group, boxes, warp, appearance) for group in same_size])
+            return squares.unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
+        squares = torch.cat([self._squares(hu, group, boxes, warp, None) for group in same_size])
+        return self._windowed(_shown(squares, spans, appearance)).flatten(1, 2)
 
-    def _between_neighbours(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
+    def _between_neighbours(
+        self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
+    ) -> Tensor:
         """`forward` where the neighbours are still to be found in the stack, in the chunk or beyond it."""
         reach = self.config.neighbours
         single = all(span.slices == 1 for span in spans)
@@ -157,7 +181,8 @@ class NetworkInput(nn.Module):
         if single:  # each with a box and a warp of its own, which are its neighbours' too
             stack = hu[rows].masked_fill_(~there[:, :, None, None], NO_SLICE_HU)
             alone = [span._replace(first=k, stop=k + 1) for k, span in enumerate(spans)]
-            return self.forward(stack, alone, boxes, warp)
+            own = None if appearance is None else appearance[spans[0].first : spans[-1].stop]
+            return self.forward(stack, alone, boxes, warp, own)
         # The slices of a series are cropped and warped alike, so that each is resampled once, for all that see it.
         wide = [
             span._replace(
@@ -165,7 +190,7 @@ class NetworkInput(nn.Module):
             )
             for span in spans
         ]
-        seen = self.forward(hu[:, None], wide, boxes, warp)
+        seen = self.forward(hu[:, None], wide, boxes, warp, appearance)
         seen = seen[rows - wide[0].first]  # (n, K, C, size, size)
         if self.config.edge == "zero":
             seen = torch.where(there[:, :, None, None, None], seen, self.least)
@@ -184,7 +209,9 @@ class NetworkInput(nn.Module):
         """(n, K, H, W) -> (n, K, C, H, W), window and normalisation in one multiplication and one clamp."""
         return torch.addcmul(self.offset, values[:, :, None], self.scale).clamp_(self.least, self.most)
 
-    def _squares(self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None) -> Tensor:
+    def _squares(
+        self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
+    ) -> Tensor:
         """Neighbouring series of one size, cropped, warped and resized: (n, K, size, size), HU above the range's end.
 
         K is 1, or for hu (S, K, H, W) the slices seen together. 0 is the range's lower end, so what lies outside the
@@ -198,7 +225,7 @@ class NetworkInput(nn.Module):
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.config.window_first:
-            slices = self._windowed(slices).sub_(self.least).flatten(1, 2)
+            slices = self._windowed(_shown(slices, spans, appearance)).sub_(self.least).flatten(1, 2)
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
         factor = max(1, int(0.7 * max(rows, columns) / side))
         if factor > 1:
@@ -256,6 +283,13 @@ def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
     """
     last = inside.shape[-1] - inside.flip(-1).int().argmax(-1)
     return inside.int().argmax(-1).float(), last.float()
+
+
+def _shown(slices: Tensor, spans: Sequence[Span], appearance: Appearance | None) -> Tensor:
+    """The spans' slices (n, K, H, W), counted from HU_RANGE's lower end, in their appearance."""
+    if appearance is None:
+        return slices
+    return show(slices + HU_RANGE[0], appearance[spans[0].first : spans[-1].stop]) - HU_RANGE[0]
 
 
 def _for_each_slice(given: Tensor, series: Sequence[Span]) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ichseq.appearance import Appearance
 from ichseq.config import ModelConfig, resolved, takes_fields_of
 from ichseq.devices import choose_device
 from ichseq.geometry import VIEWS
@@ -113,6 +114,7 @@ class Model(nn.Module):
         warp: Tensor | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
         boxes: Tensor | None = None,
+        appearance: Appearance | None = None,
         positions_mm: Tensor | None = None,
     ) -> Output:
         """Logits of every slice; a series' logits do not depend on what else is in the batch.
@@ -126,12 +128,13 @@ class Model(nn.Module):
                 (S, 3, 3), one for each slice.
             sizes: true (rows, columns) of each series where a batch of mixed sizes was padded; default all (H, W).
             boxes: (P, 4) crop boxes from `crop_boxes`, where a batch does not hold whole series.
+            appearance: augmentation of what the slices show, of each series or of each slice.
             positions_mm: (S,) places of the slices along the scan's axis, see `sequence_logits`.
 
         Raises:
             ValueError: the sequence part needs positions and gets None.
         """
-        embeddings = self.embed(hu, lengths, warp=warp, sizes=sizes, boxes=boxes)
+        embeddings = self.embed(hu, lengths, warp=warp, sizes=sizes, boxes=boxes, appearance=appearance)
         of_slices = self.slice_logits(embeddings)
         in_order = self.sequence_logits(embeddings, lengths, positions_mm) if self.sequence is not None else of_slices
         return Output(in_order, of_slices)
@@ -147,17 +150,17 @@ class Model(nn.Module):
         warp: Tensor | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
         boxes: Tensor | None = None,
+        appearance: Appearance | None = None,
     ) -> Tensor:
         """Pooled embedding of every slice, (S, D), out of training the mean over `views`; arguments as in `forward`."""
-        spans, boxes, warp = self.network_input.arrange(hu, lengths, sizes, boxes, warp)
-        embeddings = self.chunks.embed(self.backbone, spans, partial(self._seen, hu, boxes=boxes, warp=warp))
+        spans, boxes, warp, shown = self.network_input.arrange(hu, lengths, sizes, boxes, warp, appearance)
+        seen = partial(self._seen, hu, boxes=boxes, appearance=shown)
+        embeddings = self.chunks.embed(self.backbone, spans, partial(seen, warp=warp))
         views = () if self.training else self.config.views
         for name in views:
             view = VIEWS[name].expand(len(boxes), 3, 3)
             view = view if warp is None else warp.cpu() @ view
-            embeddings = embeddings + self.chunks.embed(
-                self.backbone, spans, partial(self._seen, hu, boxes=boxes, warp=view)
-            )
+            embeddings = embeddings + self.chunks.embed(self.backbone, spans, partial(seen, warp=view))
         return embeddings / (1 + len(views)) if views else embeddings
 
     def images(
@@ -168,11 +171,12 @@ class Model(nn.Module):
         warp: Tensor | None = None,
         sizes: Sequence[tuple[int, int]] | None = None,
         boxes: Tensor | None = None,
+        appearance: Appearance | None = None,
     ) -> Tensor:
         """What the backbone sees of every slice, (S, C, size, size), all at once; arguments as in `forward`."""
-        spans, boxes, warp = self.network_input.arrange(hu, lengths, sizes, boxes, warp)
+        spans, boxes, warp, shown = self.network_input.arrange(hu, lengths, sizes, boxes, warp, appearance)
         with torch.autocast(self.device.type, enabled=False), torch.no_grad():
-            return self.network_input(hu, spans, boxes, warp)
+            return self.network_input(hu, spans, boxes, warp, shown)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Pooled embedding (S, D) of `images`, or of what became of them, each by itself."""
@@ -181,8 +185,10 @@ class Model(nn.Module):
             self.backbone, spans, lambda chunk: self._laid_out(images[chunk[0].first : chunk[-1].stop])
         )
 
-    def _seen(self, hu: Tensor, spans: list[Span], *, boxes: Tensor, warp: Tensor | None) -> Tensor:
-        return self._laid_out(self.network_input(hu, spans, boxes, warp))
+    def _seen(
+        self, hu: Tensor, spans: list[Span], *, boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
+    ) -> Tensor:
+        return self._laid_out(self.network_input(hu, spans, boxes, warp, appearance))
 
     def _laid_out(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images

@@ -14,7 +14,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from ichseq.config import Config
+from ichseq.config import Config, weights_file
 from ichseq.data.batches import Plan
 from ichseq.data.index import Index
 from ichseq.errors import DataError
@@ -193,9 +193,9 @@ def _labelled_series(index: Index, fold: int) -> tuple[np.ndarray, list[float | 
 def _patients_of_the_start(config: Config, index: Index, fold: int, init: Path | None) -> list[str]:
     """Hashes of the patients that the first weights have seen; none of them is in the validation part."""
     seen = refuse_seen_patients(init, index, fold) if init else []
-    pretrained = config.model.pretrained
-    if isinstance(pretrained, str) and has_run(Path(pretrained).parent):
-        seen = seen + refuse_seen_patients(Path(pretrained).parent, index, fold)
+    file = weights_file(config.model)
+    if file is not None and has_run(file.parent):
+        seen = seen + refuse_seen_patients(file.parent, index, fold)
     return seen
 
 

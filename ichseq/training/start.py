@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 import ichseq
-from ichseq.config import Config, differing_from_start, plain_value
+from ichseq.config import Config, differing_from_start, plain_value, weights_file
 from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.model import Model
@@ -51,7 +51,7 @@ def build_model(
 def _origin(config: Config, stage: str, index: Index, fold: int) -> dict[str, Any]:
     """What travels with the weights: what they are trained on, and how they answer."""
     return {
-        "phantom": index.phantom or _of_phantoms(config.model.pretrained),
+        "phantom": index.phantom or _of_phantoms(weights_file(config.model)),
         "data_key": index.key,
         "fold": fold,
         "stage": stage,
@@ -61,9 +61,9 @@ def _origin(config: Config, stage: str, index: Index, fold: int) -> dict[str, An
     }
 
 
-def _of_phantoms(pretrained: bool | str) -> bool:
-    """Whether the weights are a file of ichseq's own that was trained on phantoms."""
-    description = Path(pretrained).parent / MODEL if isinstance(pretrained, str) else None
+def _of_phantoms(file: Path | None) -> bool:
+    """Whether weights are a file of ichseq's own that was trained on phantoms."""
+    description = None if file is None else file.parent / MODEL
     if description is None or not description.is_file():
         return False
     return bool(json.loads(description.read_text(encoding="utf-8"))["trained_on"].get("phantom"))

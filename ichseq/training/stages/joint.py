@@ -45,7 +45,7 @@ class JointStage(Stage[SliceBatch]):
     def loss(self, model: Model, batch: SliceBatch, *, backbone_frozen: bool = False) -> Loss:
         """The loss of the sequence part, and `train.aux_weight` of the slice head's (deep supervision)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not backbone_frozen):
-            embeddings = model.embed(batch.hu, batch.lengths, **batch.geometry)
+            embeddings = model.embed(batch.hu, batch.lengths, **batch.seen_as)
         slice_loss = weighted_bce_sum(model.slice_logits(embeddings), batch.labels)
         if model.sequence is None:
             own = total = slice_loss
@@ -58,5 +58,5 @@ class JointStage(Stage[SliceBatch]):
 
     def logits(self, model: Model, batch: SliceBatch) -> Tensor:
         """Those of the sequence part; without one, of the slice head."""
-        embeddings = model.embed(batch.hu, batch.lengths, **batch.geometry)
+        embeddings = model.embed(batch.hu, batch.lengths, **batch.seen_as)
         return model.sequence_logits(embeddings, batch.lengths, batch.positions_mm)

@@ -1,4 +1,4 @@
-"""What reads a stage's batches from a prepared set: slices with crop boxes and warps, or embeddings."""
+"""What reads a stage's batches from a prepared set: slices with boxes and what augmentation draws, or embeddings."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ichseq.config import AugmentConfig
-from ichseq.data.augment import warps
+from ichseq.data.augment import Drawn, appearances, warps
 from ichseq.data.batches import (
     Allocate,
     Batch,
@@ -54,7 +54,7 @@ class SliceReader(Reader[SliceBatch]):
         boxes: (n_series, 4), where batches hold parts of series; None: the model finds them.
         neighbours: slices on each side that the model's backbone reads with a slice.
         augment: None: no augmentation.
-        seed: of the warps.
+        seed: of what augmentation draws.
     """
 
     index: Index
@@ -64,7 +64,7 @@ class SliceReader(Reader[SliceBatch]):
     seed: int = 0
 
     def training(self, epoch: int) -> Read[SliceBatch]:
-        """Slices with crop boxes and the warps of this epoch."""
+        """Slices with crop boxes, and the warps and appearances of this epoch."""
         return partial(self._read, epoch)
 
     def validation(self) -> Read[SliceBatch]:
@@ -74,22 +74,20 @@ class SliceReader(Reader[SliceBatch]):
     def _read(self, epoch: int, items: list[Item], allocate: Allocate) -> SliceBatch:
         batch = read_batch(self.index, items, allocate, neighbours=self.neighbours)
         boxes = None if self.boxes is None else self.boxes[[item.series for item in items]]
-        return replace(batch, boxes=boxes, warp=self._warps(epoch, items))
-
-    def _warps(self, epoch: int, items: list[Item]) -> Tensor | None:
-        """One for each item; with `augment.per` slice, one for each slice."""
         if self.augment is None:
-            return None
-        draws: list[tuple[int, ...]] = []
-        for item in items:
-            drawn = (self.seed, epoch, item.series)
-            if item.slices == 1:
-                draws.append((*drawn, item.first))
-            elif self.augment.per == "slice":
-                draws += [(*drawn, item.first + k) for k in range(item_lengths(self.index, [item])[0])]
-            else:
-                draws.append(drawn)
-        return warps(self.augment, draws)
+            return replace(batch, boxes=boxes)
+        drawn = self._drawn(epoch, items, each_slice=self.augment.per == "slice")
+        warp = warps(self.augment, [one.key for one in drawn])
+        return replace(batch, boxes=boxes, warp=warp, appearance=appearances(self.augment, drawn))
+
+    def _drawn(self, epoch: int, items: list[Item], *, each_slice: bool) -> list[Drawn]:
+        """What is drawn for the items: once for each, or once for each slice."""
+        drawn: list[Drawn] = []
+        for item, count in zip(items, item_lengths(self.index, items), strict=True):
+            whole = int(self.index.lengths[item.series])
+            first = Drawn((self.seed, epoch, item.series), item.first, whole, alone=each_slice or item.slices == 1)
+            drawn += [first._replace(place=item.first + k) for k in range(count if each_slice else 1)]
+        return drawn
 
 
 @dataclass(frozen=True)

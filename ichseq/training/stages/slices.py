@@ -49,7 +49,7 @@ class SliceStage(Stage[SliceBatch]):
 
     def logits(self, model: Model, batch: SliceBatch) -> Tensor:
         """Those of the slice head."""
-        return model.slice_logits(model.embed(batch.hu, batch.lengths, **batch.geometry))
+        return model.slice_logits(model.embed(batch.hu, batch.lengths, **batch.seen_as))
 
 
 def _mixed_loss(model: Model, batch: SliceBatch, mixup: float) -> Tensor:
@@ -57,7 +57,7 @@ def _mixed_loss(model: Model, batch: SliceBatch, mixup: float) -> Tensor:
 
     A label that is unknown in either is unknown in the mixture. Source: Zhang et al., "mixup" (2018).
     """
-    images = model.images(batch.hu, batch.lengths, **batch.geometry)
+    images = model.images(batch.hu, batch.lengths, **batch.seen_as)
     share = torch.distributions.Beta(mixup, mixup).sample((len(images),))
     share, partner = share.to(images.device)[:, None], torch.randperm(len(images)).to(images.device)
     images = torch.lerp(images[partner], images, share[:, :, None, None])
