@@ -118,5 +118,5 @@ def _as_texts(settings: Any) -> list[str]:
     texts = []
     for name, value in sorted(settings.items(), key=lambda item: item[0] in STAGES):
         keys = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, Mapping) else {name: value}
-        texts += [f"{key}={json.dumps(one, default=str)}" for key, one in keys.items()]
+        texts += [f"{key}={json.dumps(one, default=str, ensure_ascii=False)}" for key, one in keys.items()]
     return texts
