@@ -13,7 +13,7 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.model import Model
 from ichseq.model.backbone import with_channels_of_neighbours
-from ichseq.runs.names import MODEL
+from ichseq.runs.names import MODEL, WEIGHTS
 from ichseq.seeds import derive_seed
 from ichseq.training.checkpoint import Checkpoint
 from ichseq.training.processes import choose_precision
@@ -44,14 +44,15 @@ def build_model(
     # With a start or a checkpoint, no weights need be fetched.
     pretrained = asked.pretrained if init is None and saved is None else False
     model = Model.from_config(dataclasses.replace(asked, freeze_bn=freeze_bn, pretrained=pretrained))
-    model.trained_on = _origin(config, stage, index, fold) if saved is None else dict(saved.state["trained_on"])
+    known = _origin(config, stage, index, fold, pretrained) if saved is None else saved.state["trained_on"]
+    model.trained_on = dict(known)
     return model
 
 
-def _origin(config: Config, stage: str, index: Index, fold: int) -> dict[str, Any]:
-    """What travels with the weights: what they are trained on, and how they answer."""
+def _origin(config: Config, stage: str, index: Index, fold: int, pretrained: bool | str) -> dict[str, Any]:
+    """What travels with the weights: what they are trained on, and how they answer; `pretrained` as it is loaded."""
     return {
-        "phantom": index.phantom or _of_phantoms(config.model.pretrained),
+        "phantom": index.phantom or _of_phantoms(pretrained),
         "data_key": index.key,
         "fold": fold,
         "stage": stage,
@@ -63,8 +64,10 @@ def _origin(config: Config, stage: str, index: Index, fold: int) -> dict[str, An
 
 def _of_phantoms(pretrained: bool | str) -> bool:
     """Whether the weights are a file of ichseq's own that was trained on phantoms."""
-    description = Path(pretrained).parent / MODEL if isinstance(pretrained, str) else None
-    if description is None or not description.is_file():
+    if not isinstance(pretrained, str) or Path(pretrained).name != WEIGHTS:
+        return False
+    description = Path(pretrained).with_name(MODEL)
+    if not description.is_file():
         return False
     return bool(json.loads(description.read_text(encoding="utf-8"))["trained_on"].get("phantom"))
 
