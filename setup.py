@@ -11,7 +11,14 @@ assert version is not None
 
 decoders = ["pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3", "pyjpegls>=1.4", "python-gdcm>=3.0.24"]
 cluster = ["dask>=2024.8", "distributed>=2024.8"]
-tests = ["pytest>=8.0", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "nbformat>=5.9", "nbclient>=0.10", "ipykernel>=6.25"]
+tests = [
+    "pytest>=8.0",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "nbformat>=5.9",
+    "nbclient>=0.10",
+    "ipykernel>=6.25",
+]
 
 setup(
     name="ichseq",
