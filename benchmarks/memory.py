@@ -42,7 +42,7 @@ def main() -> None:
     report("memory", f"Peak memory with {asked.backbone.replace(':', ' at ')}, slices of 512 x 512", rows, [
         f"The long series is a short one over and over. The step's chunks have {CHUNK} slices, of which 100 and 600 "
         "are multiples, so that both have chunks of one size. In prediction a series of more than 512 slices is read "
-        "piece by piece, twice, and never held whole: its input is then the pieces, counted as nothing.",
+        "piece by piece, twice, and never in memory as a whole: its input is then the pieces, counted as nothing.",
     ])  # fmt: skip
 
 

@@ -16,7 +16,11 @@ __version__ = "0.1.0"
 __all__ = ["Model", "Series", "__version__", "evaluate", "load_series", "predict", "prepare", "train"]
 
 if TYPE_CHECKING:
-    from ichseq.api import evaluate, predict, prepare, train
+    # From where they stand: to a type checker, `ichseq.api.train` may be the module of that name.
+    from ichseq.api.evaluate import evaluate
+    from ichseq.api.predict import predict
+    from ichseq.api.prepare import prepare
+    from ichseq.api.train import train
     from ichseq.ct.series import Series, load_series
     from ichseq.model import Model
 

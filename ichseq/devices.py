@@ -26,10 +26,13 @@ def choose_device(asked: str | torch.device = "auto") -> torch.device:
     """The device of that name; "auto" is a GPU if there is one, and else the CPU.
 
     Raises:
-        ConfigError: a GPU is asked for, and there is none.
+        ConfigError: no such device, or a GPU is asked for, and there is none.
     """
     there = torch.cuda.is_available()
-    device = torch.device(("cuda" if there else "cpu") if asked == "auto" else asked)
+    try:
+        device = torch.device(("cuda" if there else "cpu") if asked == "auto" else asked)
+    except RuntimeError:
+        raise ConfigError(f"device {str(asked)!r} does not exist; name auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and not there:
         raise ConfigError(f"device is {str(asked)!r}, and there is no GPU; leave it at auto, or set cpu")
     return device

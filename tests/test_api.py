@@ -17,11 +17,12 @@ from conftest import tiny, tiny_sections
 from dicom_files import ct_dataset, dicom_bytes
 
 import ichseq
-from ichseq.api import Fold, Stage, predict_scans
+from ichseq.api import Fold, Stage, as_fold, predict_scans
 from ichseq.cli import main
 from ichseq.config import STAGES
 from ichseq.errors import ConfigError, DataError, RunError, ScanError
 from ichseq.labels import LABELS
+from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
 
 NAMES = ["Model", "Series", "evaluate", "load_series", "predict", "prepare", "train"]
@@ -142,6 +143,18 @@ def test_no_slice_is_missing_without_a_word(run: Path, tmp_path: Path) -> None:
     assert [Path(item.file).name for item in outcome.failed] == ["3.dcm"]
 
 
+def _models_apart() -> list[Model]:
+    models = [Model("resnet10t", image_size=32, hidden_size=8) for _ in range(2)]
+    return [models[0], models[1].to("meta")]
+
+
+def test_a_fold_may_be_a_number_of_numpy() -> None:
+    assert as_fold(np.int64(3)) == 3
+    assert type(as_fold(np.int64(3))) is int
+    with pytest.raises(ConfigError, match="no fold"):
+        as_fold(np.float64(3))
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "words"),
     [
@@ -161,6 +174,9 @@ def test_no_slice_is_missing_without_a_word(run: Path, tmp_path: Path) -> None:
         ("predict", {"scans": []}, ConfigError, "scans are paths, or series"),
         ("predict", {"scans": "absent"}, ScanError, "absent"),
         ("predict", {"tta": ["flop"]}, ConfigError, "flop"),
+        ("predict", {"bag": -1}, ConfigError, "bag is -1"),
+        ("predict", {"device": "gpu"}, ConfigError, "device 'gpu' does not exist"),
+        ("predict", {"model": _models_apart()}, ConfigError, "on different devices"),
     ],
 )
 def test_a_mistake_is_one_of_our_errors(

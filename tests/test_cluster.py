@@ -71,10 +71,11 @@ def test_a_worker_notices_that_the_weights_have_changed(scheduler: str, phantoms
 def test_threads_load_a_model_once_and_the_last_one_alone_is_kept(run: Path, run_copy: Path) -> None:
     one, other = (cluster._state(leaf_of(folder, "joint", 0)) for folder in (run, run_copy))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: cluster._load(((one,), ())), range(4)))
+        found = list(pool.map(lambda _: cluster._load(((one,), (), "cpu")), range(4)))
     assert len({id(ensemble) for ensemble in found}) == 1
-    cluster._load(((one, other), ("flip",)))
-    assert list(cluster._loaded) == [((one, other), ("flip",))]
+    key = ((one, other), ("flip",), "cpu")
+    cluster._load(key)
+    assert list(cluster._loaded) == [key]
 
 
 def test_sources_may_be_named_relatively(

@@ -7,7 +7,7 @@ import pytest
 
 from ichseq import Model
 from ichseq.data.index import ALL_PATIENTS
-from ichseq.errors import RunError
+from ichseq.errors import ConfigError, RunError
 from ichseq.runs import folders as runs
 from ichseq.runs.names import MODEL, WEIGHTS, fold_name, fold_words, folds_text
 from ichseq.runs.records import write_json
@@ -74,6 +74,8 @@ def test_a_bag_holds_the_last_epochs(tmp_path: Path) -> None:
     assert runs.bag_of(leaf, 3) == runs.models_of(tmp_path, 3) == folders[1:]
     with pytest.raises(RunError, match="a bag of 5 epochs was asked for, and the weights of 4 are kept"):
         runs.bag_of(leaf, 5)
+    with pytest.raises(ConfigError, match="bag is -1"):
+        runs.bag_of(leaf, -1)
 
 
 def test_folds_in_words() -> None:

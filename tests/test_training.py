@@ -23,6 +23,7 @@ from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError, RunError, Stopped
 from ichseq.runs.folders import leaf_of
 from ichseq.training.loop import Training
+from ichseq.training.start import build_model
 from ichseq.training.stopping import StopRequest
 from ichseq.training.train import start_training, train_stage
 
@@ -156,6 +157,16 @@ def test_what_the_weights_have_seen_is_not_forgotten_when_resumed(prepared: Path
         train_stage(config, "joint", data=real, fold=0, out=tmp_path / out, resume=True, progress=False)
         assert json.loads((leaf / "run.json").read_text())["phantom"] is False
         assert Model.load(leaf).trained_on["phantom"] is True
+
+
+def test_a_file_of_weights_that_a_start_replaces_leaves_no_mark(prepared: Path, run: Path, tmp_path: Path) -> None:
+    real = Path(shutil.copytree(prepared, tmp_path / "set"))
+    settings = (real / "index.json").read_text()
+    (real / "index.json").write_text(settings.replace('"phantom": true', '"phantom": false'))
+    leaf = leaf_of(run, "joint", 0)
+    config = tiny("joint", f"model.pretrained={leaf}/weights.safetensors")
+    assert build_model(config, "joint", Index.load(real), 0).trained_on["phantom"] is True
+    assert build_model(config, "joint", Index.load(real), 0, init=leaf).trained_on["phantom"] is False
 
 
 def test_slice_then_frozen_then_joint(prepared: Path, tmp_path: Path) -> None:

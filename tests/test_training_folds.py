@@ -38,8 +38,9 @@ def test_what_was_not_begun_is_trained_when_all_are_resumed(prepared: Path, tmp_
     run = tmp_path / "run"
     (first,) = train_folds("joint", [2], overrides=SHORT, data=prepared, out=run, progress=False)
     before = (first / "weights.safetensors").stat().st_mtime_ns
-    train_folds("joint", [], overrides=SHORT, data=prepared, out=run, resume=True, progress=False)
-    assert len(find_leaves(run)) == Index.load(prepared).folds
+    folds = range(Index.load(prepared).folds)
+    train_folds("joint", folds, overrides=SHORT, data=prepared, out=run, resume=True, progress=False)
+    assert len(find_leaves(run)) == len(folds)
     assert (first / "weights.safetensors").stat().st_mtime_ns == before
     with pytest.raises(RunError, match="nothing to resume"):
         train_folds("slice", [0], data=prepared, out=run, resume=True, progress=False)

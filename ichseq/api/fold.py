@@ -1,5 +1,6 @@
 """A fold, as a person names it."""
 
+from numbers import Integral
 from typing import Literal
 
 from ichseq.errors import ConfigError
@@ -18,8 +19,8 @@ def as_fold(value: int | str) -> Fold:
         return "all"
     if value == "all-patients":
         return "all-patients"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
+    if isinstance(value, Integral) and not isinstance(value, bool) and value >= 0:  # numpy's too
+        return int(value)
     if isinstance(value, str) and value.isdecimal():
         return int(value)
     raise ConfigError(f"{value!r} is no fold; give a number, all or all-patients")

@@ -36,7 +36,7 @@ def predict(
 
     Args:
         model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it or an experiment's result, or several
-            of these, whose probabilities are averaged. A `Model` computes where it is.
+            of these, whose probabilities are averaged. A `Model` computes where it is, and is in evaluation mode after.
         scans: a folder, a zip, a DICOM file or a list of these, taken together; or a `Series`, or what `load_series`
             gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
@@ -44,7 +44,7 @@ def predict(
         bag: of runs, the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".
         scheduler: address of a Dask cluster's scheduler that does the work; the models are then runs.
-        device: where the models of runs compute; "auto": a GPU if there is one.
+        device: where the models of runs compute, on a cluster each worker's; "auto": a GPU if there is one.
         progress: whether a bar is shown on standard error.
 
     Returns:
@@ -144,14 +144,17 @@ def _predictor(
     if not asked:
         raise ConfigError("no model to predict with; give an ichseq.Model, or a run such as runs/NAME")
     if len(runs) < len(asked):
+        if len({one.device for one in asked if not isinstance(one, str | Path)}) > 1:
+            raise ConfigError("the models are on different devices; move them to one with model.to(device)")
         if bag or scheduler or runs:
             raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
                               "runs alone")  # fmt: skip
         ensemble = ModelEnsemble(asked, tta)
         return predict_local(ensemble), phantom_note(ensemble.models)
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    ensemble = ModelEnsemble.load(folders, tta, device)
-    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta)
+    # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
+    ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
+    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
     return predictor, phantom_note(ensemble.models)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from ichseq import api
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, machine
 from ichseq.data import DEFAULT_SET
@@ -24,7 +25,7 @@ class _Numbers(click.ParamType):
             return value
         if value in ("", *self.words):
             return [value] if value else []
-        if not all(part.isdigit() for part in value.split(",")):
+        if not all(part.isdecimal() for part in value.split(",")):
             self.fail(f"{value!r}: give {' or '.join(['numbers with commas', *self.words])}", param, ctx)
         return [int(part) for part in value.split(",")]
 
@@ -59,8 +60,6 @@ def experiment(
 
     Run again, they go on where they stopped; what two have in common is trained once.
     """
-    import os
-
     from ichseq.evaluation.report import metrics_text
     from ichseq.experiment.results import write_results
     from ichseq.experiment.run import Runner
@@ -69,7 +68,7 @@ def experiment(
     from ichseq.runs.names import METRICS
     from ichseq.runs.records import read_json
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not api.one_process():
         raise RunError("experiments run in one process; use `torchrun -m ichseq train` for several")
     if not files and table is None:
         raise RunError("nothing to do; name an experiment file, or --table FILE for the results that are there")

@@ -18,6 +18,7 @@ from PIL import Image
 from ichseq.ct.picture import grey, spread
 from ichseq.errors import DataError
 from ichseq.labels import LABELS
+from ichseq.predictions.schema import TRUTH
 
 _INITIALS = ("E", "IP", "IV", "SA", "SD", "any")
 _COLOURS = ("#f0a030", "#56b4e9", "#2fc48d", "#f2e250", "#e58ac0", "#ffffff")  # apart for the colour-blind too
@@ -106,7 +107,7 @@ def plot_montage(hu: np.ndarray, table: pd.DataFrame, path: Path, *, title: str,
     if n == 0 or n != len(table):
         raise DataError(f"a montage needs a row of predictions a slice; it got {len(table)} rows for {n} slices")
     answers = table[list(LABELS)].to_numpy(float)
-    truth = table.reindex(columns=[f"true_{label}" for label in LABELS]).to_numpy(float)
+    truth = table.reindex(columns=list(TRUTH)).to_numpy(float)
     shown = spread(n, _MOST_TILES)
     columns = 6 if len(shown) <= 18 else 8 if len(shown) <= 40 else 10
     pitch = (_WIDTH - 40) / columns

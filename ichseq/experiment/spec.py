@@ -48,8 +48,8 @@ class Plan:
     """Stages in order, each from the weights of the one before."""
 
     folds: Annotated[Several[int | str], BeforeValidator(_listed)] = (0,)
-    """Folds that are held out in turn: numbers, all, or all-patients: every patient is trained on, so that no one is
-    left for a score."""
+    """Folds that are kept for validation in turn: numbers, all, or all-patients: every patient is trained on, so that
+    none is left for a score."""
 
     slice_epochs: Annotated[Several[AtLeast1], ByFold()] = ()
     """Epochs of the slice stage by fold, in the order of folds; none: slice.epochs for each."""

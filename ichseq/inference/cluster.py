@@ -13,19 +13,20 @@ from ichseq.inference.predict import Predictor, SeriesPrediction, predict_series
 from ichseq.runs.names import MODEL, WEIGHTS
 
 _Folder = tuple[str, tuple[int, ...]]  # folder of a model, and the state of its files
-_Key = tuple[tuple[_Folder, ...], tuple[str, ...]]  # models, and the views that they are asked for
+_Key = tuple[tuple[_Folder, ...], tuple[str, ...], str]  # models, the views that they are asked for, and the device
 
 
-def predict_distributed(folders: Sequence[Path], tta: Sequence[str] = ()) -> Predictor:
+def predict_distributed(folders: Sequence[Path], tta: Sequence[str] = (), device: str = "auto") -> Predictor:
     """Predicting where `joblib.parallel_config` says; each worker loads the models once, and again if they change.
 
     Args:
         folders: of trained models, which the workers see under the same paths.
         tta: as for `ModelEnsemble`.
+        device: of each worker; auto: a GPU if it has one.
     """
 
     def predictor(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
-        key = (tuple(_state(folder.resolve()) for folder in folders), tuple(tta))
+        key = (tuple(_state(folder.resolve()) for folder in folders), tuple(tta), device)
         parallel = joblib.Parallel(return_as="generator")
         return parallel(joblib.delayed(_predict)(key, series) for series in found)
 
@@ -53,6 +54,6 @@ def _load(key: _Key) -> ModelEnsemble:
     with _loading:
         if key not in _loaded:
             _loaded.clear()
-            folders, tta = key
-            _loaded[key] = ModelEnsemble.load([Path(path) for path, _ in folders], tta)
+            folders, tta, device = key
+            _loaded[key] = ModelEnsemble.load([Path(path) for path, _ in folders], tta, device)
         return _loaded[key]

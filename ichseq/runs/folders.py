@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ichseq.config import STAGES
-from ichseq.errors import RunError
+from ichseq.errors import ConfigError, RunError
 from ichseq.runs.experiments import read_models
 from ichseq.runs.names import CHECKPOINTS, EPOCHS, MODEL, MODELS, RUN, fold_name, fold_words
 from ichseq.runs.records import read_run
@@ -88,8 +88,11 @@ def bag_of(leaf: Path, bag: int) -> list[Path]:
     """Folders of the models that answer for a leaf: its best one, or those of its last `bag` epochs.
 
     Raises:
+        ConfigError: a negative number.
         RunError: fewer are kept.
     """
+    if bag < 0:
+        raise ConfigError(f"bag is {bag}; give how many of the last epochs, or 0 for the best weights")
     if bag == 0:
         return [leaf]
     kept = kept_epochs(leaf)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ichseq.config import load_config, read_yaml
-from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.runs.folders import checkpoints_of, find_leaves, leaf_of
 from ichseq.runs.names import CONFIG
@@ -29,7 +28,7 @@ def train_folds(
 
     Args:
         stage: slice, frozen or joint.
-        folds: left out for validation in turn; none stands for all of the set.
+        folds: left out for validation in turn.
         source: settings, as for `ichseq.config.load_config`.
         overrides: single settings, as there.
         data: the prepared set.
@@ -46,7 +45,7 @@ def train_folds(
     """
     several = len(folds) != 1
     leaves = []
-    for fold in folds or range(Index.load(data).folds):
+    for fold in folds:
         file, base = leaf_of(out, stage, fold) / CONFIG, None
         begun = resume and has_checkpoint(checkpoints_of(file.parent))
         if begun:

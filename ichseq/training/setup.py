@@ -16,7 +16,7 @@ from torch import nn
 
 from ichseq.config import Config, weights_file
 from ichseq.data.batches import Plan
-from ichseq.data.index import Index
+from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import DataError
 from ichseq.model import Model
 from ichseq.runs.folders import has_run
@@ -185,8 +185,9 @@ def _labelled_series(index: Index, fold: int) -> tuple[np.ndarray, list[float | 
     series = index.training_series(fold)
     prevalence = [None if math.isnan(share) else float(share) for share in index.prevalence(series)]
     if not len(series) or all(share is None for share in prevalence):
-        raise DataError(f"{index.folder}: no labelled series outside fold {fold}, so nothing to train on; prepare "
-                        "the scans with --labels")  # fmt: skip
+        outside = "" if fold == ALL_PATIENTS else f" outside fold {fold}"
+        raise DataError(f"{index.folder}: no labelled series{outside}, so nothing to train on; prepare the scans with "
+                        "--labels")  # fmt: skip
     return series, prevalence
 
 

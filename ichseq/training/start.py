@@ -13,7 +13,7 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.model import Model
 from ichseq.model.backbone import with_channels_of_neighbours
-from ichseq.runs.names import MODEL
+from ichseq.runs.names import MODEL, WEIGHTS
 from ichseq.seeds import derive_seed
 from ichseq.training.checkpoint import Checkpoint
 from ichseq.training.processes import choose_precision
@@ -43,15 +43,17 @@ def build_model(
         freeze_bn = saved.state["freeze_bn"]
     # With a start or a checkpoint, no weights need be fetched.
     pretrained = asked.pretrained if init is None and saved is None else False
-    model = Model.from_config(dataclasses.replace(asked, freeze_bn=freeze_bn, pretrained=pretrained))
-    model.trained_on = _origin(config, stage, index, fold) if saved is None else dict(saved.state["trained_on"])
+    made = dataclasses.replace(asked, freeze_bn=freeze_bn, pretrained=pretrained)
+    model = Model.from_config(made)
+    known = _origin(config, stage, index, fold, weights_file(made)) if saved is None else saved.state["trained_on"]
+    model.trained_on = dict(known)
     return model
 
 
-def _origin(config: Config, stage: str, index: Index, fold: int) -> dict[str, Any]:
-    """What travels with the weights: what they are trained on, and how they answer."""
+def _origin(config: Config, stage: str, index: Index, fold: int, weights: Path | None) -> dict[str, Any]:
+    """What travels with a model: what it is trained on, the file of weights that it starts from included."""
     return {
-        "phantom": index.phantom or _of_phantoms(weights_file(config.model)),
+        "phantom": index.phantom or _of_phantoms(weights),
         "data_key": index.key,
         "fold": fold,
         "stage": stage,
@@ -61,10 +63,12 @@ def _origin(config: Config, stage: str, index: Index, fold: int) -> dict[str, An
     }
 
 
-def _of_phantoms(file: Path | None) -> bool:
-    """Whether weights are a file of ichseq's own that was trained on phantoms."""
-    description = None if file is None else file.parent / MODEL
-    if description is None or not description.is_file():
+def _of_phantoms(weights: Path | None) -> bool:
+    """Whether a file of weights is ichseq's own and was trained on phantoms."""
+    if weights is None or weights.name != WEIGHTS:
+        return False
+    description = weights.with_name(MODEL)
+    if not description.is_file():
         return False
     return bool(json.loads(description.read_text(encoding="utf-8"))["trained_on"].get("phantom"))
 
