@@ -343,14 +343,18 @@ def test_a_model_is_made_again_from_its_configuration(hu: Tensor) -> None:
     assert torch.equal(again(hu, LENGTHS).logits, model(hu, LENGTHS).logits)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norm_learns_in_training_unless_it_is_frozen(frozen: bool) -> None:
+    model = make(freeze_bn=frozen).train()
+    assert model.live_batch_norms() != frozen
+    norms = [norm for norm in model.backbone.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(norm.training != frozen for norm in norms)
+
+
 def test_what_changes_while_it_runs_is_in_the_configuration(tmp_path: Path) -> None:
     model = make()
-    assert (model.config.freeze_bn, model.config.channels_last) == (False, False)
-    assert model.live_batch_norms()
-    model.train()
-    model.freeze_batch_norm(True)
-    assert not model.live_batch_norms()
-    assert not any(norm.training for norm in model.backbone.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+    assert model.config.channels_last is False
     model.use_channels_last(True)
     assert model.backbone.conv1[0].weight.is_contiguous(memory_format=torch.channels_last)
     model.save(tmp_path)

@@ -116,7 +116,7 @@ def predict_scans(
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
-    predictor, note = _predictor(model, bag, list(tta), scheduler, device)
+    predictor, note = _predictor(model, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:

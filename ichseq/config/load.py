@@ -28,6 +28,7 @@ from ichseq.config.model import ModelConfig
 from ichseq.config.train import TrainConfig
 from ichseq.config.yaml_text import parse_yaml
 from ichseq.errors import ConfigError
+from ichseq.files import write_text
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -105,7 +106,7 @@ def load_config(
 
 def save_config(config: Config, path: Path) -> None:
     """Write the resolved configuration as YAML."""
-    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -33,15 +33,6 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def metrics_markdown(metrics: Mapping[str, Any]) -> str:
-    """Lay the figures of `evaluate_table` out as Markdown; what is undefined is a dash, with its reason below."""
-    summary, labels, reasons = _rows(metrics)
-    parts = [markdown_table(("Figure", "Value", "95% interval"), summary), "", markdown_table(_LABEL_HEAD, labels)]
-    if reasons:
-        parts += ["", "Undefined:", "", *(f"- {reason}" for reason in reasons)]
-    return "\n".join(parts) + "\n"
-
-
 def write_results_page(
     folder: Path,
     metrics: Mapping[str, Any],

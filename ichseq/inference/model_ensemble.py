@@ -37,7 +37,7 @@ class ModelEnsemble:
             ConfigError: an unknown view.
         """
         self.models = [models] if isinstance(models, Model) else list(models)
-        self.views = list(tta)
+        self.views = [tta] if isinstance(tta, str) else list(tta)
         check_views(self.views, "--tta")
         self.device = self.models[0].device
         self._warps = [None, *(VIEWS[name][None] for name in self.views)]

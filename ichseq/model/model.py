@@ -242,11 +242,6 @@ class Model(nn.Module):
         self.config = dataclasses.replace(self.config, channels_last=on)
         self.backbone.to(memory_format=torch.channels_last if on else torch.contiguous_format)
 
-    def freeze_batch_norm(self, frozen: bool) -> None:
-        """Choose whether training leaves the backbone's batch-norm statistics alone."""
-        self.config = dataclasses.replace(self.config, freeze_bn=frozen)
-        self.train(self.training)
-
     def freeze_backbone(self, frozen: bool = True) -> None:
         """Fix the backbone: no gradient, and evaluation mode whatever the model's mode."""
         self._frozen_backbone = frozen

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from ichseq.data.index import ALL_PATIENTS
 from ichseq.errors import RunError
 from ichseq.files import write_text
 from ichseq.predictions.read import read_table
@@ -100,6 +101,8 @@ def read_predictions(leaf: Path) -> pd.DataFrame:
     """
     if not (leaf / PREDICTIONS).is_file():
         fold = read_run(leaf)["fold"]
+        if fold == ALL_PATIENTS:
+            raise RunError(f"{leaf}: was trained on every patient, so that none is left to score it on; name another")
         raise RunError(f"{leaf}: no {PREDICTIONS}; run `ichseq evaluate --fold {fold} --run {leaf}` first")
     return read_table(leaf / PREDICTIONS)
 
