@@ -32,7 +32,7 @@ def show(hu: Tensor, appearance: Appearance) -> Tensor:
         appearance: of each of the n.
     """
     if appearance.tissue:
-        hu = hu + _tissue_weight(hu) * _tissue_change(hu, appearance)
+        hu = hu.addcmul(_tissue_weight(hu), _tissue_change(hu, appearance))
     if appearance.blur_radius:
         blurred = _smoothed(hu, appearance.column("blur"), appearance.blur_radius, "reflect")
         hu = torch.lerp(hu, blurred, appearance.column("blurred"))
@@ -53,7 +53,8 @@ def show(hu: Tensor, appearance: Appearance) -> Tensor:
 
 def _tissue_weight(hu: Tensor) -> Tensor:
     least, low, high, most = TISSUE_HU
-    return ((hu - least) / (low - least)).clamp(0, 1) * ((most - hu) / (most - high)).clamp(0, 1)
+    rising = (hu - least).div_(low - least).clamp_(0, 1)  # in place: such a stack is large
+    return rising.mul_((most - hu).div_(most - high).clamp_(0, 1))
 
 
 def _tissue_change(hu: Tensor, appearance: Appearance) -> Tensor:
@@ -62,7 +63,7 @@ def _tissue_change(hu: Tensor, appearance: Appearance) -> Tensor:
     direction = appearance.column("direction")
     way = rows[:, None] * torch.sin(direction) + columns * torch.cos(direction)  # (n, 1, H, W)
     wave = appearance.column("shading") * torch.cos(math.pi * way + appearance.column("phase"))
-    return (hu - TISSUE_MIDDLE_HU) * appearance.column("contrast") + wave + appearance.column("shift")
+    return (hu - TISSUE_MIDDLE_HU).mul_(appearance.column("contrast")).add_(wave + appearance.column("shift"))
 
 
 def _kernels(sigma: Tensor, radius: int) -> Tensor:

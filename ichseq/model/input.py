@@ -28,11 +28,7 @@ _AT_ONCE: Final = 32  # slices compared with BODY_HU at a time, so that a long s
 class Arranged(NamedTuple):
     """The slices of a batch as they are read.
 
-    Attributes:
-        spans: of the whole stack.
-        boxes: (P, 4) crop boxes, by the spans' numbers.
-        warp: (P, 3, 3), by the spans' numbers.
-        appearance: of each slice of the stack.
+    They are spans, by their numbers crop boxes (P, 4) and warps (P, 3, 3), and the appearance of each slice.
     """
 
     spans: list[Span]
