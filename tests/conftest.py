@@ -1,9 +1,8 @@
 """A small prepared set of phantoms and a small trained run, made once for all tests that need them; a real scan."""
 
-# ruff: noqa: E402
 import os
 
-# Read when numpy and torch are imported, here and in the processes that tests start: two test processes share the cores.
+# Read when numpy and torch are imported, here and in what tests start: two test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
