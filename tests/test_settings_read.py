@@ -19,7 +19,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "train": {"backbone_lr": 0.3, "cross_slice_lr": 0.3, "patients_per_batch": 3, "slices_per_batch": 5, "mixup": 0.7}
     | {"window": 4, "freeze_epochs": 1, "aux_weight": 0.9, "embeddings": "float16"}
     | {"checkpointing": "on", "checkpoint_every": 1, "workers": 0},
-    "augment": {"flip": 0.9, "transpose": 0.9, "affine": 0.9, "shift": 0.2, "scale": 0.2, "rotate": 50, "per": "slice"},
+    "augment": {"flip": 0.9, "transpose": 0.9, "affine": 0.9, "shift": 0.2, "scale": 0.2, "rotate": 50, "per": "slice"}
+    | {"stretch": 0.2, "tissue_shift": 5, "tissue_contrast": 0.2, "shading": 5, "blur": 1, "sharpen": 1, "noise": 5}
+    | {"correlated_noise": 5},
 }
 
 
