@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, field, replace
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass
@@ -25,16 +25,22 @@ from ichseq.labels import CLIP_PROBABILITY
 
 QUICK = "quick.yaml"
 
-FIRST: Final = STAGES[0]
-"""The stage that can only come first, and of which slice_epochs and slice_bag speak."""
 
-
-def _listed(value: object) -> object:
+def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+@plain_dataclass(frozen=True)
 class ByFold:
-    """A mark: the setting has one number, or one for each of the folds."""
+    """A mark: a number of one stage, for all folds or one for each of them.
+
+    Attributes:
+        stage: that it is for.
+        what: of it the plan decides: "epochs", or "bag", the last epochs that go on.
+    """
+
+    stage: Stage
+    what: Literal["epochs", "bag"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,10 +57,10 @@ class Plan:
     """Folds that are kept for validation in turn: numbers, all, or all-patients: every patient is trained on, so that
     none is left for a score."""
 
-    slice_epochs: Annotated[Several[AtLeast1], ByFold()] = ()
+    slice_epochs: Annotated[Several[AtLeast1], ByFold("slice", "epochs")] = ()
     """Epochs of the slice stage by fold, in the order of folds; none: slice.epochs for each."""
 
-    slice_bag: Annotated[AtLeast1 | Several[AtLeast1], ByFold()] = 1
+    slice_bag: Annotated[AtLeast1 | Several[AtLeast1], ByFold("slice", "bag")] = 1
     """The last n epochs of the slice stage, each with later stages of its own; the mean of their answers. One n, or one
     for each of folds."""
 
@@ -73,21 +79,26 @@ class Plan:
     blend: Several[str] = ()
     """Instead of stages: files of other experiments, whose answers are averaged."""
 
-    @property
-    def slice_bags(self) -> tuple[int, ...]:
-        """`slice_bag` as one number for all folds, or one for each."""
-        return (self.slice_bag,) if isinstance(self.slice_bag, int) else tuple(self.slice_bag)
+    def own(self, stage: str, what: str, place: int) -> int | None:
+        """What the plan states for a stage, on the fold at a place of `folds`; None: nothing."""
+        for setting, mark in by_fold():
+            numbers = _listed(getattr(self, setting.name))
+            if (mark.stage, mark.what) == (stage, what) and numbers:
+                return numbers[place % len(numbers)]
+        return None
 
     def bag_of(self, stage: str, place: int) -> int:
         """How many of a stage's last epochs go on, on the fold at a place of `folds`."""
-        if stage == FIRST:
-            return self.slice_bags[place % len(self.slice_bags)]
-        return self.bag if stage == self.stages[-1] else 1
+        return self.own(stage, "bag", place) or (self.bag if stage == self.stages[-1] else 1)
+
+    def bag_setting(self, stage: str) -> str:
+        """The setting from which `bag_of` takes it."""
+        return next((s.name for s, mark in by_fold() if (mark.stage, mark.what) == (stage, "bag")), "bag")
 
 
-def by_fold() -> list[Setting]:
-    """The settings of a plan that may have a number for each fold."""
-    return [setting for setting in settings_of(Plan) if setting.mark(ByFold)]
+def by_fold() -> list[tuple[Setting, ByFold]]:
+    """The settings of a plan that may have a number for each fold, with their marks."""
+    return [(setting, mark) for setting in settings_of(Plan) if (mark := setting.mark(ByFold))]
 
 
 @plain_dataclass(frozen=True)
@@ -131,12 +142,12 @@ class Spec:
         The epochs that the plan needs are kept.
         """
         sections = {name: dict(values) for name, values in self.sections.items()}
-        if stage == FIRST and self.plan.slice_epochs:
-            sections.setdefault(stage, {})["epochs"] = self.plan.slice_epochs[place % len(self.plan.slice_epochs)]
+        if epochs := self.plan.own(stage, "epochs", place):
+            sections.setdefault(stage, {})["epochs"] = epochs
         config = load_config(stage, base=sections)
         stated = settings_ignored_by(stage)
-        # Of the first stage, any epoch may be asked for by some experiment.
-        stated["train"]["keep_epochs"] = config.train.epochs if stage == FIRST else self.plan.bag
+        # Where the bag is the stage's own, any epoch may be asked for by some experiment.
+        stated["train"]["keep_epochs"] = config.train.epochs if self.plan.own(stage, "bag", place) else self.plan.bag
         changed: dict[str, Any] = {name: replace(getattr(config, name), **values) for name, values in stated.items()}
         return replace(config, **changed)
 
@@ -149,20 +160,20 @@ class Spec:
         plan = self.plan
         if bool(plan.stages) == bool(plan.blend):
             raise ConfigError(f"{self.path}: experiment needs stages, or a blend of other experiments")
-        if len(set(plan.stages)) < len(plan.stages) or FIRST in plan.stages[1:]:
-            raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, {FIRST} before "
+        if len(set(plan.stages)) < len(plan.stages) or STAGES[0] in plan.stages[1:]:
+            raise ConfigError(f"{self.path}: experiment.stages is {list(plan.stages)}; each once, {STAGES[0]} before "
                               "the others")  # fmt: skip
         if len(set(plan.folds)) < len(plan.folds) or (len(plan.folds) > 1 and {"all", "all-patients"} & {*plan.folds}):
             raise ConfigError(f"{self.path}: experiment.folds is {list(plan.folds)}; each fold once, or all, or "
                               "all-patients alone")  # fmt: skip
-        for setting in by_fold():
+        for setting, _ in by_fold():
             values = getattr(plan, setting.name)
             count = 1 if isinstance(values, int) else len(values)
             if values != setting.default and count not in (1, len(plan.folds)):
                 raise ConfigError(f"{self.path}: experiment.{setting.name} has {count} numbers for "
                                   f"{counted(len(plan.folds), 'fold')}; one for each")  # fmt: skip
         for place, stage in ((p, s) for s in plan.stages for p in range(len(plan.folds))):
-            bag, name = plan.bag_of(stage, place), "slice_bag" if stage == FIRST else "bag"
+            bag, name = plan.bag_of(stage, place), plan.bag_setting(stage)
             epochs = self.config(stage, place).train.epochs or 1
             if bag > epochs:
                 raise ConfigError(f"{self.path}: experiment.{name} is {bag}, and {stage}.epochs {epochs}: a bag can't "
@@ -210,10 +221,10 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
         over = _merged(path.parent / QUICK, ())
         limits = _plan(over, path.parent / QUICK)
         _put_over(content, over)
-        slice_bag = min(*plan.slice_bags, *limits.slice_bags)  # one for all folds, as the epochs
+        slice_bag = min(*_listed(plan.slice_bag), *_listed(limits.slice_bag))  # one for all folds, as the epochs
         plan = replace(plan, slice_bag=slice_bag, bag=min(plan.bag, limits.bag), slice_epochs=())
     if folds:
-        chosen = {setting.name: _of_folds(plan, setting.name, folds, path) for setting in by_fold()}
+        chosen = {setting.name: _of_folds(plan, setting.name, folds, path) for setting, _ in by_fold()}
         plan = replace(plan, folds=folds, **chosen)
     if path.resolve() in above:
         raise ConfigError(f"{path}: stands on itself, by start or blend")
