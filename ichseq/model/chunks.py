@@ -6,7 +6,7 @@ without recomputation.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ Read = Callable[[list[Span]], Tensor]
 
 Checkpointing = Literal["auto", "on", "off"]
 
+DEFAULT_CHUNK: Final = 32
+"""Slices at once, unless something else is chosen."""
+
 T = TypeVar("T")
 
 
@@ -36,7 +39,7 @@ class Chunks:
 
     def __init__(self, image_shape: tuple[int, int, int]) -> None:
         """For a backbone that reads (C, size, size) of a slice."""
-        self.size = 32
+        self.size = DEFAULT_CHUNK
         self.checkpointing: Checkpointing = "auto"
         self.slices_read = 0
         self._image_shape = image_shape

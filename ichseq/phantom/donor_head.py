@@ -10,7 +10,7 @@ from ichseq.phantom.blood import FLUID_HU
 from ichseq.phantom.donor import Donor
 from ichseq.phantom.grid import interpolated, resized
 from ichseq.phantom.head import Array
-from ichseq.phantom.scanner import Stack
+from ichseq.phantom.scanner import Stack, draw_gaps
 from ichseq.phantom.tissue import AIR
 from ichseq.phantom.volume import HeadVolume
 
@@ -78,10 +78,7 @@ def draw_donor_stack(
     high = min(rng.uniform(80, 90), matrix[2, 0] * planes[-1] + offset[2]) * scale_z
     n = rng.normal(33, 3) if rng.random() < 0.8 else rng.uniform(20, 60)
     n = int(np.clip(round(float(n)), 20, 60))
-    gaps = np.ones(n)
-    if rng.random() < 0.35:
-        gaps[int(n * rng.uniform(0.35, 0.55)) :] = rng.choice((1.4, 1.75))
-    gaps *= (high - low) / gaps.sum()
+    gaps = draw_gaps(rng, n, high - low)
     heights = low + np.cumsum(gaps) - gaps / 2
     view = rng.uniform(180, 300) if rng.random() < 0.3 else rng.uniform(215, 252)
     half = view / 2 - view / size / 2

@@ -79,6 +79,14 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
     )
 
 
+def draw_gaps(rng: np.random.Generator, slices: int, extent: float) -> NDArray[np.float64]:
+    """(slices,): distances in mm that add up to an extent; in a third of scans thin below and thick above."""
+    gaps = np.ones(slices)
+    if rng.random() < 0.35:
+        gaps[int(slices * rng.uniform(0.35, 0.55)) :] = rng.choice((1.4, 1.75))  # 4 and 7 mm, or 5 and 7
+    return gaps * (extent / gaps.sum())
+
+
 def draw_stack(rng: np.random.Generator, head: Head, size: int) -> tuple[Stack, Pose]:
     """Draw where the slices and the head lie: 20 to 60 slices (mean 35) from below the base to above the vertex."""
     tilt = 0.0 if rng.random() < 0.15 else np.deg2rad(rng.uniform(5, 22))
@@ -86,11 +94,7 @@ def draw_stack(rng: np.random.Generator, head: Head, size: int) -> tuple[Stack, 
     middle = rng.random()
     n = rng.normal(33, 2) if middle < 0.6 else rng.normal(40, 5) if middle < 0.88 else rng.uniform(20, 60)
     n = int(np.clip(round(float(n)), 20, 60))
-    gaps = np.ones(n)
-    if rng.random() < 0.35:
-        # Thin below, thick above: 4 and 7 mm, or 5 and 7.
-        gaps[int(n * rng.uniform(0.35, 0.55)) :] = rng.choice((1.4, 1.75))
-    gaps *= (high - low) / gaps.sum()
+    gaps = draw_gaps(rng, n, high - low)
     heights = low + np.cumsum(gaps) - gaps / 2
     view = rng.uniform(232, 252)
     half = view / 2 - view / size / 2

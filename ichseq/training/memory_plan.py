@@ -10,12 +10,13 @@ import torch
 from ichseq.config import Config
 from ichseq.devices import USABLE, free_bytes, out_of_memory, release_memory
 from ichseq.model import Model
+from ichseq.model.chunks import DEFAULT_CHUNK
 from ichseq.training.stages.stage import BatchSize
 
-LIVE_CHUNK: Final = 32
+LIVE_CHUNK: Final = DEFAULT_CHUNK
 """Slices at once where batch norm is live: the chunk is part of the computation then, so the memory has no say."""
 
-_LARGEST_CHUNK: Final = {"cuda": 64, "cpu": 32}  # a CPU's cache likes small chunks
+_LARGEST_CHUNK: Final = {"cuda": 64, "cpu": DEFAULT_CHUNK}  # a CPU's cache likes small chunks
 
 
 @dataclass(frozen=True)
