@@ -16,6 +16,7 @@ from ichseq.data.batches import (
     read_batch,
     read_embeddings,
     share_of_negatives,
+    short_scans,
 )
 from ichseq.data.index import Index
 from ichseq.data.prepare import prepare
@@ -58,7 +59,7 @@ def test_every_series_comes_once(index: Index, batch: int, accumulate: int, proc
     series = index.training_series(0)
     plan = plan_epoch(index, series, batch=batch, accumulate=accumulate, processes=processes, key=(0, 1))
     assert sorted(flat(plan)) == [Item(i) for i in sorted(series.tolist())]
-    patients = index.patient_codes[[i for i, _, _ in flat(plan)]]
+    patients = index.patient_codes[[item.series for item in flat(plan)]]
     assert sorted(patients) == sorted(index.patient_codes[series])
     assert not set(patients) & set(index.patient_codes[index.validation_series(0)])
     for number, step in enumerate(plan):
@@ -76,7 +77,7 @@ def test_processes_get_about_the_same_number_of_slices(index: Index, processes: 
     dealt, as_drawn = [], []
     for epoch in range(20):
         plan = plan_epoch(uneven, np.arange(10), batch=3, accumulate=1, processes=processes, key=(0, epoch))
-        drawn = [sum(lengths[i] for items in process for i, _, _ in items) for process in plan[0]]
+        drawn = [sum(lengths[item.series] for items in process for item in items) for process in plan[0]]
         dealt.append(max(drawn) - min(drawn))
         order = np.random.default_rng(epoch).permutation(10)[: 3 * processes].reshape(processes, 3)
         as_drawn.append(np.ptp(lengths[order].sum(axis=1)))
@@ -104,7 +105,7 @@ def test_every_slice_comes_once(index: Index, batch: int, accumulate: int, proce
         assert len(sizes) == accumulate * processes
         assert max(sizes) <= batch
         assert max(sizes) - min(sizes) <= 1
-    first = [i for i, _, _ in plan[0][0][0]]
+    first = [item.series for item in plan[0][0][0]]
     assert len(set(first)) > 1  # slices of many series are mixed
 
 
@@ -123,6 +124,34 @@ def test_windows_are_neighbouring_slices_of_every_series(index: Index) -> None:
     assert all(item.whole for item in windows(1000, 0))
     places = {item.first for epoch in range(300) for item in windows(10, epoch) if item.series == series[0]}
     assert places == set(range(index.lengths[series[0]] - 9))  # the first and the last as well
+
+
+def test_short_scans_hold_one_to_all_slices(index: Index) -> None:
+    series = index.training_series(1)
+    plan = plan_epoch(index, series, batch=3, accumulate=1, processes=2, key=(0, 0))
+
+    def short(share: float, epoch: int) -> list[Item]:
+        return flat(short_scans(plan, index, share=share, key=(0, epoch)))
+
+    assert short(0, 0) == flat(plan)
+    assert short(0.5, 0) == short(0.5, 0) != short(0.5, 1)
+    every = [item for epoch in range(300) for item in short(1, epoch)]
+    assert all(item.alone for item in every)
+    assert [item.series for item in short(1, 0)] == [item.series for item in flat(plan)]
+    length = int(index.lengths[series[0]])
+    own = [item for item in every if item.series == series[0]]
+    assert all(0 <= item.first <= length - item.slices for item in own)
+    assert {1, 2, length} <= {item.slices for item in own}
+    assert {0, length - 1} <= {item.first for item in own}
+    share = np.mean([item.alone for epoch in range(300) for item in short(0.3, epoch)])
+    assert abs(share - 0.3) < 0.05
+
+
+def test_a_share_of_the_slices_is_read_as_scans_of_their_own(index: Index) -> None:
+    plan = plan_slices(index, index.training_series(1), batch=8, accumulate=1, processes=1, key=(0, 0))
+    items = flat(short_scans(plan, index, share=0.5, key=(0, 0)))
+    assert [item[:3] for item in items] == [item[:3] for item in flat(plan)]
+    assert 0.3 < np.mean([item.alone for item in items]) < 0.7
 
 
 def test_all_who_bleed_and_a_share_of_the_others(index: Index) -> None:
@@ -144,13 +173,14 @@ def test_all_who_bleed_and_a_share_of_the_others(index: Index) -> None:
 def test_a_batch_is_what_the_store_and_the_tables_hold(index: Index) -> None:
     items = [Item(4), Item(1), Item(7, 3, 1), Item(0), Item(7, 2, 4)]
     batch = read_batch(index, items)
-    pieces = [read_slices(index.store_path(i))[k : None if n < 0 else k + n] for i, k, n in items]
+    pieces = [read_slices(index.store_path(i))[k : None if n < 0 else k + n] for i, k, n, _ in items]
     assert np.array_equal(batch.hu.numpy(), np.concatenate(pieces))
     assert batch.hu.dtype == torch.int16
     assert batch.lengths.tolist() == [len(piece) for piece in pieces]
     assert batch.items == items
     assert batch.sizes == [(64, 64)] * 5
-    labels = [index.labels[index.offsets[i] : index.offsets[i + 1]][k : None if n < 0 else k + n] for i, k, n in items]
+    known = [index.labels[index.offsets[i] : index.offsets[i + 1]] for i, *_ in items]
+    labels = [own[k : None if n < 0 else k + n] for own, (_, k, n, _) in zip(known, items, strict=True)]
     assert np.array_equal(batch.labels.numpy(), np.concatenate(labels), equal_nan=True)
     assert batch.labels.nansum() > 0
     assert np.array_equal(item_labels(index, items), batch.labels.numpy(), equal_nan=True)

@@ -153,10 +153,27 @@ def test_slices_and_windows_are_seen_as_in_their_series(prepared: Path, crop: st
         last = int(index.lengths[2]) - 1
         slices = [Item(2, 0, 1), Item(5, 1, 1), Item(2, 9, 1), Item(2, last, 1), Item(2, last - 1, 1)]
         for items in (slices, [Item(2, last - 5, 6), Item(5, 3, 6)], [Item(5, 0, 6), Item(2)]):
-            rows = [whole[i][k : k + n] if n > 0 else whole[i] for i, k, n in items]
+            rows = [whole[i][k : k + n] if n > 0 else whole[i] for i, k, n, _ in items]
             found = embedded(model, read(items, new_array))
             torch.testing.assert_close(found, torch.cat(rows), atol=1e-5, rtol=1e-5)
         assert model.backbone_slices == sum(index.lengths[series]) + 5 + 12 + 6 + index.lengths[2]
+
+
+@pytest.mark.parametrize("crop", ["series", "slice", "none"])
+def test_short_scans_are_seen_as_if_there_were_no_others(prepared: Path, crop: str) -> None:
+    index = Index.load(prepared)
+    torch.manual_seed(0)
+    model = Model("test_resnet", image_size=32, hidden_size=8, neighbours=1, edge="zero", crop=crop).eval()
+    boxes = series_boxes(model, index, np.array([2, 5]), 1, StopRequest())
+    read = SliceReader(index, boxes, model.crop_boxes, neighbours=1).training(0)
+    with torch.no_grad():
+        items = [Item(2, 0, 1, alone=True), Item(5, 1, 3, alone=True)]
+        pieces = [read_batch(index, [Item(i)]).hu[k : k + n] for i, k, n, _ in items]
+        by_themselves = [model.embed(piece, torch.tensor([len(piece)])) for piece in pieces]
+        found = embedded(model, read(items, new_array))
+        torch.testing.assert_close(found, torch.cat(by_themselves), atol=1e-5, rtol=1e-5)
+        within = embedded(model, read([item._replace(alone=False) for item in items], new_array))
+        assert not torch.allclose(found, within, atol=1e-3)
 
 
 def embedded(model: Model, batch: SliceBatch) -> Tensor:

@@ -62,6 +62,11 @@ class TrainConfig:
     """So many neighbouring slices of each series an epoch, 2 or more, from a place drawn anew for each; 0: all.
     Validation and prediction read whole series."""
 
+    short_scans: Share = 0.0
+    """Share of the series of which an epoch reads a part alone, 1 up to all slices, as if it were the whole scan:
+    cropped by itself (in the frozen stage as the whole), without neighbours. In the slice stage, the share of slices
+    that are read so. For networks that will meet single slices."""
+
     freeze_epochs: Annotated[AtLeast0, ReadBy("joint")] = 0
     """The backbone is left alone for so many epochs at the start."""
 

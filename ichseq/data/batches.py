@@ -22,11 +22,12 @@ from ichseq.windows import AIR_HU
 
 
 class Item(NamedTuple):
-    """A series, by its number, or neighbouring slices of one."""
+    """A series, by its number, or neighbouring slices of one; `alone`: as if these were the whole scan."""
 
     series: int
     first: int = 0
     slices: int = -1  # all
+    alone: bool = False
 
     @property
     def whole(self) -> bool:
@@ -168,6 +169,26 @@ def plan_windows(
     return [[[[window(item) for item in items] for items in process] for process in step] for step in plan]
 
 
+def short_scans(plan: Plan, index: Index, *, share: float, key: tuple[int, ...]) -> Plan:
+    """The plan, but a share of its items are read as scans of their own that hold no more than some of their slices.
+
+    How many is drawn from 1 to all, evenly in their logarithm, since scans of a few slices differ most.
+    """
+    if not share:
+        return plan
+    drawn = np.random.default_rng(derive_seed("short", *key)).random((index.n_slices, 3))  # a row a first slice
+
+    def short(item: Item) -> Item:
+        chance, length, place = drawn[index.offsets[item.series] + item.first]
+        if chance >= share:
+            return item
+        most = item_lengths(index, [item])[0]
+        slices = min(int((most + 1) ** length), most)
+        return Item(item.series, item.first + int(place * (most - slices + 1)), slices, alone=True)
+
+    return [[[[short(item) for item in items] for items in process] for process in step] for step in plan]
+
+
 def plan_slices(
     index: Index, series: np.ndarray, *, batch: int, accumulate: int, processes: int, key: tuple[int, ...]
 ) -> Plan:
@@ -190,8 +211,8 @@ def item_labels(index: Index, items: Sequence[Item]) -> np.ndarray:
 
 
 def item_positions(index: Index, items: Sequence[Item]) -> Tensor | None:
-    """float32 (S,): places of the items' slices in mm; None where an item is a single slice."""
-    if any(item.slices == 1 and index.lengths[item.series] > 1 for item in items):
+    """float32 (S,): places of the items' slices in mm; None where an item is a single slice out of a scan."""
+    if any(item.slices == 1 and not item.alone and index.lengths[item.series] > 1 for item in items):
         return None
     return torch.from_numpy(index.positions_mm[item_rows(index, items)].astype(np.float32))
 
@@ -229,7 +250,7 @@ def read_batch(
         DataError: a store file is missing, damaged or not the one that the index means.
     """
     lengths = item_lengths(index, items)
-    sizes = [(int(index.shapes[i, 0]), int(index.shapes[i, 1])) for i, _, _ in items]
+    sizes = [(int(index.shapes[item.series, 0]), int(index.shapes[item.series, 1])) for item in items]
     image = (max((h for h, _ in sizes), default=0), max((w for _, w in sizes), default=0))
     same = all(size == image for size in sizes)
     between = neighbours > 0 and not all(item.whole for item in items)
@@ -237,11 +258,12 @@ def read_batch(
     if not same:
         hu.fill(AIR_HU)
     row = 0
-    for (i, start, _), n, (h, w) in zip(items, lengths, sizes, strict=True):
+    for (i, start, _, alone), n, (h, w) in zip(items, lengths, sizes, strict=True):
         path, whole = index.store_path(i), (int(index.lengths[i]), h, w)
         if between:
-            low, high = max(start - neighbours, 0), min(start + n + neighbours, whole[0])
-            rows, there = (one.numpy() for one in rows_around(start, start + n, 0, whole[0], neighbours))
+            first, last = (start, start + n) if alone else (0, whole[0])
+            low, high = max(start - neighbours, first), min(start + n + neighbours, last)
+            rows, there = (one.numpy() for one in rows_around(start, start + n, first, last, neighbours))
             seen = read_slices(path, low, high, expected=whole)[rows - low]
             seen[~there] = NO_SLICE_HU
             hu[row : row + n, :, :h, :w] = seen

@@ -40,7 +40,7 @@ class JointStage(Stage[SliceBatch]):
         config, boxes = self.config, None
         if config.train.window:
             boxes = series_boxes(model, index, series, config.train.workers, request)
-        return SliceReader(index, boxes, config.model.neighbours, config.augment, config.train.seed)
+        return SliceReader(index, boxes, model.crop_boxes, config.model.neighbours, config.augment, config.train.seed)
 
     def loss(self, model: Model, batch: SliceBatch, *, backbone_frozen: bool = False) -> Loss:
         """The loss of the sequence part, and `train.aux_weight` of the slice head's (deep supervision)."""

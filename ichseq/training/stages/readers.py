@@ -52,6 +52,7 @@ class SliceReader(Reader[SliceBatch]):
     Attributes:
         index: the prepared set.
         boxes: (n_series, 4), where batches hold parts of series; None: the model finds them.
+        crop: the model's `crop_boxes`, for parts that are read as scans of their own.
         neighbours: slices on each side that the model's backbone reads with a slice.
         augment: None: no augmentation.
         seed: of what augmentation draws.
@@ -59,6 +60,7 @@ class SliceReader(Reader[SliceBatch]):
 
     index: Index
     boxes: Tensor | None = None
+    crop: Callable[[Tensor, Tensor], Tensor] | None = None
     neighbours: int = 0
     augment: AugmentConfig | None = None
     seed: int = 0
@@ -73,12 +75,22 @@ class SliceReader(Reader[SliceBatch]):
 
     def _read(self, epoch: int, items: list[Item], allocate: Allocate) -> SliceBatch:
         batch = read_batch(self.index, items, allocate, neighbours=self.neighbours)
-        boxes = None if self.boxes is None else self.boxes[[item.series for item in items]]
+        boxes = self._boxes(items, batch)
         if self.augment is None:
             return replace(batch, boxes=boxes)
         drawn = self._drawn(epoch, items, each_slice=self.augment.per == "slice")
         warp = warps(self.augment, [one.key for one in drawn])
         return replace(batch, boxes=boxes, warp=warp, appearance=appearances(self.augment, drawn))
+
+    def _boxes(self, items: list[Item], batch: SliceBatch) -> Tensor | None:
+        if self.boxes is None:
+            return None
+        boxes = self.boxes[[item.series for item in items]]
+        for k, (item, own) in enumerate(zip(items, batch.hu.split(batch.lengths.tolist()), strict=True)):
+            if item.alone and self.crop is not None:
+                rows, columns = batch.sizes[k]
+                boxes[k] = self.crop(own[..., :rows, :columns], batch.lengths[k : k + 1])[0]
+        return boxes
 
     def _drawn(self, epoch: int, items: list[Item], *, each_slice: bool) -> list[Drawn]:
         """What is drawn for the items: once for each, or once for each slice."""

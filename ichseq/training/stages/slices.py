@@ -36,7 +36,7 @@ class SliceStage(Stage[SliceBatch]):
         """Slices; the crop boxes of their series are found ahead."""
         config = self.config
         boxes = series_boxes(model, index, series, config.train.workers, request)
-        return SliceReader(index, boxes, config.model.neighbours, config.augment, config.train.seed)
+        return SliceReader(index, boxes, model.crop_boxes, config.model.neighbours, config.augment, config.train.seed)
 
     def loss(self, model: Model, batch: SliceBatch, *, backbone_frozen: bool = False) -> Loss:
         """The loss of each slice by itself, or of mixtures of slices with `train.mixup`."""

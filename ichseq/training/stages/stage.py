@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ichseq.config import Config
-from ichseq.data.batches import Batch, Plan, plan_epoch, plan_windows, share_of_negatives
+from ichseq.data.batches import Batch, Plan, plan_epoch, plan_windows, share_of_negatives, short_scans
 from ichseq.data.index import Index
 from ichseq.model import Model
 from ichseq.training.processes import Processes
@@ -100,7 +100,8 @@ class Stage(ABC, Generic[B]):
         train = self.config.train
         key = (train.seed, epoch)
         series = share_of_negatives(index, series, train.negatives, key=key)
-        return self._steps(index, series, accumulate=train.accumulate, processes=processes, key=key)
+        steps = self._steps(index, series, accumulate=train.accumulate, processes=processes, key=key)
+        return short_scans(steps, index, share=train.short_scans, key=key)
 
     def _steps(self, index: Index, series: np.ndarray, **sharing: Any) -> Plan:
         train = self.config.train
