@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, paint
+from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, leave_out_hidden, paint
 from ichseq.phantom.donor import Donor
 from ichseq.phantom.donor_head import Contrast, DonorHead, draw_contrast, draw_deformation, draw_donor_stack
 from ichseq.phantom.exam import Exam
@@ -84,11 +84,13 @@ def slices_hu(
     draw_lookalikes(rng, shown)
     if not bleeds:
         return shown.hu
-    # Where a voxel is part bone or calcification, blood has the rest; a slice of nothing but bone is not positive.
+    # Where a voxel is part bone or calcification, blood has the rest.
     bone = np.clip((shown.hu - 120) / 300, 0, 1)
     for one in bleeds:
         one.share *= 1 - bone
-    return paint(shown.hu, bleeds, fluid, head.stack.pixel)
+    painted = paint(shown.hu, bleeds, fluid, head.stack.pixel)
+    leave_out_hidden(bleeds, shown.hu, head.stack.pixel)
+    return painted
 
 
 def donor_exam(rng: np.random.Generator, donor: Donor, kinds: list[str], size: int) -> Exam:

@@ -16,6 +16,8 @@ from ichseq.phantom.volume import HeadVolume
 
 COARSE_PIXELS = 8
 BEND_STEP = 24.0
+# The inner table is found where a donor's bone falls below 220 HU; so much deeper it no longer is white.
+EDGE_MM = 1.8
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,7 @@ class DonorHead:
             ventricles=np.clip((fluid - 0.45) / 0.35, 0, 1) * near,
             skull=np.zeros_like(fluid),
             down=(float(down[0]), float(down[1]), float(down[2])),
+            edge_mm=EDGE_MM,
         )
 
     def in_donor(self, shown: Array) -> Array:
