@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 
-from ichseq.phantom import lesions, lookalikes
+from ichseq.phantom import lesions, lookalikes, surgery
 from ichseq.phantom.drawn import DrawnVolume, Grid, draw_volume
 from ichseq.phantom.lookalikes import box_around, draw_by_chance, part_of
 from ichseq.phantom.person import draw_person
 from ichseq.phantom.scanner import Pose, head_axes
 
-FUNCTIONS = [*lookalikes.CHANCES, *lesions.CHANCES]
+FUNCTIONS = [*lookalikes.CHANCES, *lesions.CHANCES, *surgery.CHANCES]
 
 
 @pytest.fixture(scope="module")

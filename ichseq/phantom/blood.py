@@ -151,7 +151,7 @@ def paint(hu: Array, blood: list[VolumeBleed], fluid: Array, pixel_mm: float) ->
         gone = old + bony * (np.float32(BRAIN_BESIDE_BONE) - old)
         if bleed.kind in SHEET_KINDS:
             # The skull's glow adds to what lies beside it, be it brain or blood.
-            gone -= (1 - bony) * np.clip(smooth[touched] - np.float32(BRAIN_BESIDE_BONE + 6), 0, 20)
+            gone -= (1 - bony) * np.clip(smooth[touched] - np.float32(BRAIN_BESIDE_BONE + 6), 0, 14)
         out[touched] = old + rest * (density + 0.8 * noise[touched] - gone)
     return out
 
@@ -165,8 +165,9 @@ def leave_out_hidden(bleeds: list[VolumeBleed], hu: Array, pixel_mm: float, blur
         pixel_mm: distance of rows and columns.
         blur_mm: standard deviation of the scanner's blur, if `hu` is without it.
     """
-    blooded = np.flatnonzero(np.any([bleed.share.any(axis=(1, 2)) for bleed in bleeds], axis=0)) if bleeds else []
-    for k in blooded:
+    for k in range(len(hu)):
+        if not any(bleed.share[k].any() for bleed in bleeds):
+            continue
         plane = np.clip(hu[k], -20, 700)
         if blur_mm:
             plane = cv2.GaussianBlur(plane, (0, 0), blur_mm / pixel_mm)

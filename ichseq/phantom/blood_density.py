@@ -7,8 +7,8 @@ from ichseq.phantom.head import Array
 from ichseq.phantom.volume import HeadVolume
 
 LEAST_CONTRAST = 9.0
-# A film beside bone is seen against the skull's glow only if it differs from the brain by so much.
-FILM_CONTRAST = 17.0
+# A film is seen beside bone, dura and grey matter only if it differs from the brain's mean by so much.
+FILM_CONTRAST = 20.0
 # Blood that is no brighter than the brain is seen by its thickness and by what it pushes, mm.
 THICK_MM = 5.0
 
@@ -46,7 +46,7 @@ def draw_density(
     hu = rng.uniform(76, 86) if age == "dense" else rng.uniform(52, 76)
     if age == "faint":
         hu = brain_hu + rng.uniform(LEAST_CONTRAST, 19)
-    sheet = kind in ("epidural", "subdural") and shape.form not in ("falx", "tentorium")
+    sheet = kind in ("epidural", "subdural")
     hu = max(hu, brain_hu + (FILM_CONTRAST if sheet else LEAST_CONTRAST))
     texture = shape.texture
     density = np.float32(hu) + np.float32(rng.uniform(1, 4)) * texture

@@ -250,7 +250,9 @@ def subarachnoid(rng: np.random.Generator, head: HeadVolume, side: float, millil
     waves = draw_waves(rng, 26, 1.0, 5)
     if form in ("convexity", "sulci"):
         near = (head.depth_mm > 2 + head.edge_mm) & (head.depth_mm < 16) & (head.midline_mm * side > 0)
-        near &= (head.csf > 0.3) & (head.place[2] > (40 if rng.random() < 0.45 else -25))
+        near &= head.place[2] > (40 if rng.random() < 0.45 else -25)
+        # In the clearest folds of the region, which are faint in a young head.
+        near &= head.csf > (0.5 * float(np.quantile(head.csf[near], 0.99)) if near.any() else 0)
         centre = drawn_voxel(rng, head, near)
         parts = [] if centre is None else [(centre, (1.0, 1.0, 1.0))]
     elif form == "diffuse":
@@ -263,7 +265,7 @@ def subarachnoid(rng: np.random.Generator, head: HeadVolume, side: float, millil
         return None
     gaps = [on_coarse(head, _gap(centre, aspect, 5.0, waves)) for centre, aspect in parts]
     values = np.minimum.reduce(gaps)
-    gain = rng.uniform(1.0, 2.2)
+    gain = rng.uniform(1.8, 3.5) if form == "sulci" else rng.uniform(1.0, 2.2)
     wide = ndimage.grey_dilation(head.csf, size=(1, 3, 3)) if head.pixel_mm < 1.5 else head.csf
     room = np.clip(gain * (0.75 * head.csf + 0.25 * wide), 0, 1) * head.intracranial * (1 - head.ventricles)
     room = np.where(room > 0.12, room, 0).astype(np.float32)
@@ -272,6 +274,6 @@ def subarachnoid(rng: np.random.Generator, head: HeadVolume, side: float, millil
         return None
     level, edge, full = float(np.clip(level, 7, 60)), 9.0, rng.uniform(0.6, 1.0)
     if form == "sulci":
-        level, edge, full = rng.uniform(8, 22), 4.0, rng.uniform(0.8, 1.0)
+        level, edge, full = rng.uniform(10, 26), 4.0, rng.uniform(0.8, 1.0)
     share = room * soft(values - level, edge) * np.float32(full)
     return Shape(form, share, clots(rng, head, 16.0))

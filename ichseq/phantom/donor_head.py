@@ -77,7 +77,9 @@ def draw_donor_stack(
     scale_z = donor.anatomy.scale[2] * deformation.scale[2]
     lowest = (matrix[2, 0] * planes[0] + offset[2]) * scale_z
     low = max(-rng.uniform(42, 74) * scale_z, lowest)
-    high = min(rng.uniform(80, 90), matrix[2, 0] * planes[-1] + offset[2]) * scale_z
+    # Some stacks end in the brain's last slices, others graze the skull of the vertex or go on into air.
+    top = rng.uniform(80, 90) if rng.random() < 0.6 else rng.uniform(86, 102)
+    high = min(top, matrix[2, 0] * planes[-1] + offset[2]) * scale_z
     n = rng.normal(33, 3) if rng.random() < 0.8 else rng.uniform(20, 60)
     n = int(np.clip(round(float(n)), 20, 60))
     gaps = draw_gaps(rng, n, high - low)

@@ -16,6 +16,7 @@ from ichseq.phantom.lesions import draw_lesions
 from ichseq.phantom.lookalikes import draw_lookalikes
 from ichseq.phantom.person import draw_person
 from ichseq.phantom.scanner import Picture, Pose, Stack, head_axes
+from ichseq.phantom.surgery import draw_surgery
 from ichseq.phantom.tissue import AIR
 from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name
 
@@ -63,6 +64,7 @@ def drawn_exam(rng: np.random.Generator, kinds: list[str], size: int) -> DrawnEx
     volume = draw_volume(person, grid, pose)
     draw_lesions(rng, volume)
     draw_lookalikes(rng, volume)
+    draw_surgery(rng, volume)
     blood = draw_blood(blood_rng, volume, kinds, person.head.white + 3) if kinds else Blood()
     pushed(volume, blood)
     bone = np.clip((volume.hu - 120) / 300, 0, 1)
@@ -92,7 +94,8 @@ def draw_exam_geometry(
     Fields of view from 180 to 300 mm, 20 to 60 slices, tilt to 22 degrees, heads turned by up to 35 degrees.
     """
     tilt = 0.0 if rng.random() < 0.35 else float(np.deg2rad(rng.uniform(3, 22)))
-    low, high = -rng.uniform(46, 78) * scale[2], rng.uniform(78, 90) * scale[2]
+    top = rng.uniform(78, 90) if rng.random() < 0.6 else rng.uniform(86, 102)
+    low, high = -rng.uniform(46, 78) * scale[2], top * scale[2]
     n = rng.normal(32, 3) if rng.random() < 0.8 else rng.uniform(20, 60)
     n = int(np.clip(round(float(n)), 20, 60))
     gaps = np.ones(n)
