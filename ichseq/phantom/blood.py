@@ -19,7 +19,7 @@ from ichseq.phantom.head import Array
 from ichseq.phantom.volume import HeadVolume
 
 FLUID_HU = 7.0
-SHEET_KINDS = ("epidural", "subdural")
+SHEET_KINDS, DURAL_FORMS = ("epidural", "subdural"), ("falx", "tentorium")
 BRAIN_BESIDE_BONE = 36.0
 # From where to where bone in a voxel hides blood in a window for the brain, HU.
 HIDDEN_FROM, HIDDEN_TO = 70.0, 130.0
@@ -149,7 +149,7 @@ def paint(hu: Array, blood: list[VolumeBleed], fluid: Array, pixel_mm: float) ->
         # Where a voxel is part bone, blood replaces the rest of it, and the voxel grows brighter rather than darker.
         bony = np.clip((old - 60) / 45, 0, 1)
         gone = old + bony * (np.float32(BRAIN_BESIDE_BONE) - old)
-        if bleed.kind in SHEET_KINDS:
+        if bleed.kind in SHEET_KINDS and bleed.form not in DURAL_FORMS:
             # The skull's glow adds to what lies beside it, be it brain or blood.
             gone -= (1 - bony) * np.clip(smooth[touched] - np.float32(BRAIN_BESIDE_BONE + 6), 0, 14)
         out[touched] = old + rest * (density + 0.8 * noise[touched] - gone)

@@ -109,7 +109,7 @@ def _filled(
     """
     depth = head.depth_mm - np.float32(head.edge_mm)
     room = room * (profile > 0.05) * (depth < THICKEST_MM)
-    level = thickness_mm or fitted_level(head, depth / np.maximum(profile, 0.05), room, millilitres)
+    level = thickness_mm or fitted_level(head, depth / np.maximum(profile, 0.05), room * (depth > 0), millilitres)
     if not np.isfinite(level):
         return None
     thickness = np.float32(max(level, 2.2)) * profile
