@@ -1,13 +1,15 @@
 """Bleeding in volumes: each kind lies where it must, the truth is where the picture changed, everything is seeded."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from phantom_heads import known_volume
 
 from ichseq.labels import LABELS
-from ichseq.phantom.blood import VOLUMES, Blood, draw_blood, paint
+from ichseq.phantom.blood import VOLUMES, Blood, VolumeBleed, draw_blood, leave_out_hidden, paint
+from ichseq.phantom.blood_shapes import _in_the_horns, _spots
 from ichseq.phantom.volume import HeadVolume
 
 KINDS = LABELS[:5]
@@ -146,3 +148,70 @@ def test_no_kinds_no_blood(head: HeadVolume) -> None:
     blood = draw_blood(np.random.default_rng(0), head, [])
     assert blood.bleeds == []
     assert blood.push is None
+
+
+def test_blood_within_the_white_edge_of_the_skull_is_not_seen(head: HeadVolume) -> None:
+    white = np.clip(200 - 60 * head.depth_mm, 30, 700).astype(np.float32)
+    for seed in range(4):
+        blood = draw_blood(np.random.default_rng(seed), head, ["epidural"])
+        before = [bleed.share.copy() for bleed in blood.bleeds]
+        leave_out_hidden(blood.bleeds, white, head.pixel_mm)
+        for bleed, share in zip(blood.bleeds, before, strict=True):
+            np.testing.assert_array_equal(bleed.share[white < 70], share[white < 70])
+            assert bleed.share[white > 130].max(initial=0) < 0.11
+            assert bleed.share[(share > 0.9) & (white < 70)].size, "what lies deeper is seen"
+
+
+def test_sheets_are_as_thick_below_a_white_edge_as_without_one(head: HeadVolume) -> None:
+    """An edge moves a film inwards, and does not swallow it."""
+    edge = 2.5
+    deeper = replace(head, edge_mm=edge)
+    found = 0
+    for seed in range(12):
+        plain, moved = (draw_blood(np.random.default_rng(seed), one, ["subdural"]).bleeds for one in (head, deeper))
+        if not plain or plain[0].form not in ("film", "crescent"):
+            continue
+        found += 1
+        below = (moved[0].share * (head.depth_mm > edge)).sum()
+        assert below > 0.6 * plain[0].share.sum()
+    assert found > 3
+
+
+def test_blood_in_a_voxel_that_is_part_bone_makes_it_brighter(head: HeadVolume) -> None:
+    share = np.full_like(head.hu, 0.5)
+    bleed = VolumeBleed("subdural", "film", 60.0, share, np.full_like(share, 60))
+    for hu in (30, 50, 80, 110, 200):
+        flat = np.full_like(head.hu, hu)
+        rise = paint(flat, [bleed], np.zeros_like(flat), head.pixel_mm) - flat
+        assert rise.min() > 3
+
+
+def test_horns_hold_a_little_on_both_sides(head: HeadVolume) -> None:
+    shape = _in_the_horns(np.random.default_rng(1), head)
+    assert shape is not None
+    x, y, _ = head.place
+    for side in (-1, 1):
+        own = shape.share * (side * x > 2)
+        assert 0.02 < millilitres(head, own) < 4
+        assert (own * (y > 10)).sum() > 0.9 * own.sum()
+
+
+def test_spots_are_small(head: HeadVolume) -> None:
+    found = []
+    for seed in range(9):
+        shape = _spots(np.random.default_rng(seed), head, 1.0)
+        assert shape is not None
+        found.append(millilitres(head, shape.share))
+        assert (shape.share * head.ventricles).sum() <= 0.2 * shape.share.sum()
+    assert max(found) < 4
+    assert sum(volume > 0.02 for volume in found) > 5, "some fall between the planes"
+
+
+def test_thin_films_are_fresh_and_thick_ones_of_every_age(head: HeadVolume) -> None:
+    means: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(60):
+        for bleed in draw_blood(np.random.default_rng(seed), head, ["subdural"], 32.0).bleeds:
+            means[bleed.form == "film"].append(bleed.hu)
+    assert min(means[True]) > 44
+    assert min(means[False]) < 38
+    assert np.median(means[False]) > 50

@@ -5,13 +5,13 @@ import copy
 import numpy as np
 import pytest
 
-from ichseq.phantom import lesions, lookalikes
+from ichseq.phantom import lesions, lookalikes, surgery
 from ichseq.phantom.drawn import DrawnVolume, Grid, draw_volume
 from ichseq.phantom.lookalikes import box_around, draw_by_chance, part_of
 from ichseq.phantom.person import draw_person
 from ichseq.phantom.scanner import Pose, head_axes
 
-FUNCTIONS = [*lookalikes.CHANCES, *lesions.CHANCES]
+FUNCTIONS = [*lookalikes.CHANCES, *lesions.CHANCES, *surgery.CHANCES]
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +137,37 @@ def test_a_box_holds_what_is_near(head: DrawnVolume) -> None:
         assert near[gap < reach].all()
         assert near.mean() < 0.5
     assert box_around(head, (0.0, 0.0, 400.0), 10) is None
+
+
+def test_wide_spaces_are_fluid_below_the_skull_on_both_sides(head: DrawnVolume) -> None:
+    for seed in range(4):
+        change, after = changed(head, "wide_spaces", seed)
+        dark = change < -8
+        for side in (-1, 1):
+            assert (dark & (side * head.place[0] > 4)).any()
+        assert head.depth_mm[dark].max() < 25
+        assert after.hu[dark].min() > -20
+
+
+def test_thick_slices_show_bone_of_their_neighbours(head: DrawnVolume) -> None:
+    change, _ = changed(head, "thick_slices", 1)
+    assert change.min() >= 0
+    beside = np.maximum(np.roll(head.hu, 1, 0), np.roll(head.hu, -1, 0))
+    assert beside[1:-1][change[1:-1] > 1].min() > 60
+
+
+def test_a_plate_stands_where_bone_was(head: DrawnVolume) -> None:
+    for seed in range(4):
+        _, after = changed(head, "cranioplasty", seed)
+        gone = head.skull - after.skull > 0.6
+        assert after.hu[gone].max() > 85
+        assert after.hu[gone].mean() < head.hu[gone].mean()
+
+
+def test_a_tumour_lies_in_the_brain(head: DrawnVolume) -> None:
+    seen = 0
+    for seed in range(6):
+        change, _ = changed(head, "tumour", seed)
+        assert np.abs(change[(head.depth_mm < -2) | (head.csf > 0.99) | (head.ventricles > 0.99)]).max() < 0.5
+        seen += bool((change > 8).any())
+    assert seen >= 3

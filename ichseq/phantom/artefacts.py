@@ -68,14 +68,14 @@ def draw_artefacts(rng: np.random.Generator) -> Artefacts:
         grain=rng.uniform(0, 0.5),
         blur=rng.uniform(0.62, 0.8) - 0.35 * sharp,
         sharpening=float(max(0.0, rng.uniform(-0.4, 0.9))) * sharp,
-        hardening=rng.uniform(0.2, 1.5),
+        hardening=float(np.exp(rng.uniform(np.log(0.25), np.log(3.0)))),
         glow=rng.uniform(0, 8),
         glow_mm=rng.uniform(3, 9),
         streaks=float(np.exp(rng.normal(0, 0.6))),
         offset=float(np.clip(rng.normal(0, 2.5), -6, 6)),
         gain=rng.normal(1, 0.008),
         rings=rng.uniform(2, 7) if rng.random() < 0.04 else 0.0,
-        motion_mm=rng.uniform(1, 5) if rng.random() < 0.06 else 0.0,
+        motion_mm=rng.uniform(1, 5) if rng.random() < 0.08 else 0.0,
         moved=rng.uniform(0.1, 0.5),
     )
 
@@ -114,6 +114,45 @@ def apply_artefacts(rng: np.random.Generator, a: Artefacts, hu: Array, pixel: fl
     if a.rings:
         out = out + _rings(rng, a, size)
     return out
+
+
+def hardened(hu: Array, pixel: float, hardening: float) -> Array:
+    """Slices (n, rows, columns) without noise, darker between bones and brighter beside them, as hard rays make them.
+
+    Args:
+        hu: the slices; a part of the image that holds the head will do.
+        pixel: its size, mm.
+        hardening: as in `Artefacts`.
+    """
+    n, rows, columns = hu.shape
+    side = max(rows, columns)
+    small = np.full((n, GRID, GRID), -1000, np.float32)
+    height, width = max(1, GRID * rows // side), max(1, GRID * columns // side)
+    for k, plane in enumerate(hu):
+        small[k, :height, :width] = cv2.resize(
+            np.ascontiguousarray(plane), (width, height), interpolation=cv2.INTER_AREA
+        )
+    matrix, step = projector(ANGLES, GRID), pixel * side / GRID
+    bone = np.clip((small - 120) / 1000, 0, 3).reshape(n, -1).T
+    error = _lost(matrix @ np.ascontiguousarray(bone), step, hardening)
+    out = hu.copy()
+    for k, plane in enumerate(error):
+        added = cv2.resize(np.ascontiguousarray(plane[:height, :width]), (columns, rows))
+        out[k] += added * np.clip((hu[k] + 500) / 400, 0.15, 1)
+    return out
+
+
+def _lost(bone_rays: Array, step: float, hardening: float) -> Array:
+    """The second order of hardening: rays through much bone are hard and see less of the next bone. HU, on the grid.
+
+    Args:
+        bone_rays: (angles * GRID, n) or (angles, GRID, n), in pixels.
+        step: size of a pixel, mm.
+        hardening: as in `Artefacts`.
+    """
+    rays = bone_rays.reshape(ANGLES, GRID, -1) * np.float32(step)
+    lost = np.float32(-0.00055 * hardening) * rays * rays
+    return back_projected(lost.astype(np.float32), GRID) * np.float32(1000 / step)
 
 
 def _smooth(plane: Array, sigma: float) -> Array:
@@ -168,9 +207,7 @@ def _rays(a: Artefacts, small: Array, pixel: float) -> tuple[Array, Array]:
     both = matrix @ np.ascontiguousarray(np.concatenate([bone, water]).reshape(2 * n, -1).T)
     bone_rays, water_rays = both.reshape(ANGLES, GRID, 2 * n)[..., :n] * pixel, both.reshape(ANGLES, GRID, -1)[..., n:]
     water_rays = water_rays * np.float32(pixel)
-    # The second order of hardening: rays through much bone are hard and see less of the next bone.
-    lost = np.float32(-0.00055 * a.hardening) * bone_rays * bone_rays
-    error = back_projected(lost, GRID) * np.float32(1000 / pixel)
+    error = _lost(both.reshape(ANGLES, GRID, 2 * n)[..., :n], pixel, a.hardening)
     glow = ndimage.gaussian_filter(np.clip(bone, 0, 1), (0, a.glow_mm / pixel, a.glow_mm / pixel))
     error += np.float32(2.2 * a.glow) * glow
     load = np.float32(WATER_PER_MM) * (water_rays + np.float32(2.0) * bone_rays)

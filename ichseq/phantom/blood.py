@@ -8,22 +8,28 @@ grid, or of slices for which the shares were averaged. Where each kind may lie, 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import cv2
 import numpy as np
 from scipy import ndimage
 
+from ichseq.phantom.blood_density import draw_density
 from ichseq.phantom.blood_shapes import FLUID_KINDS, Shape, intraparenchymal, intraventricular, subarachnoid
 from ichseq.phantom.blood_sheets import epidural, subdural
 from ichseq.phantom.head import Array
 from ichseq.phantom.volume import HeadVolume
 
 FLUID_HU = 7.0
+SHEET_KINDS, DURAL_FORMS = ("epidural", "subdural"), ("falx", "tentorium")
+BRAIN_BESIDE_BONE = 36.0
+# From where to where bone in a voxel hides blood in a window for the brain, HU.
+HIDDEN_FROM, HIDDEN_TO = 70.0, 130.0
 # Millilitres of a patient's first bleed, of which the logarithm is drawn, and the share of them that a further one has.
 VOLUMES = {
     "epidural": (3.0, 90.0),
-    "intraparenchymal": (0.3, 70.0),
+    "intraparenchymal": (0.2, 70.0),
     "intraventricular": (0.5, 30.0),
     "subarachnoid": (1.5, 45.0),
-    "subdural": (4.0, 140.0),
+    "subdural": (5.0, 140.0),
 }
 FURTHER = 0.4
 SHAPES: dict[str, Callable[[np.random.Generator, HeadVolume, float, float], Shape | None]] = {
@@ -33,7 +39,6 @@ SHAPES: dict[str, Callable[[np.random.Generator, HeadVolume, float, float], Shap
     "subarachnoid": subarachnoid,
     "subdural": subdural,
 }
-LEAST_CONTRAST = 9.0
 
 
 @dataclass
@@ -44,7 +49,7 @@ class VolumeBleed:
         kind: one of `labels.LABELS` but any.
         form: which of the kind's shapes, for instance "layer" or "falx".
         hu: its mean density.
-        share: share of each voxel that it fills, 0 to 1.
+        share: share of each voxel that it fills, 0 to 1; in an exam, what bone hides of it is left out.
         density: HU of the blood in each voxel; matters where there is some.
         oedema: HU by which the brain around it is darker, or None.
     """
@@ -79,7 +84,7 @@ def draw_blood(rng: np.random.Generator, head: HeadVolume, kinds: list[str], bra
         head: where they lie. Its `csf` and `ventricles` are read as they are, though a bleed that was drawn before may
             have pushed them: by some millimetres at most.
         kinds: of bleeding, the first one first; further ones are smaller.
-        brain_hu: density of the brain, which blood must differ from by `LEAST_CONTRAST`, old subdural blood apart.
+        brain_hu: density of the brain, which blood differs from (see `blood_density`).
     """
     side = float(rng.choice((-1, 1)))
     blood = Blood()
@@ -97,37 +102,11 @@ def draw_blood(rng: np.random.Generator, head: HeadVolume, kinds: list[str], bra
 
 
 def _bleed(rng: np.random.Generator, head: HeadVolume, kind: str, shape: Shape, brain_hu: float) -> VolumeBleed:
-    hu, density = _density(rng, head, kind, shape, brain_hu)
+    hu, density = draw_density(rng, head, kind, shape, brain_hu)
     oedema = None
     if shape.oedema is not None:
         oedema = shape.oedema * np.float32(rng.uniform(5, 14))
     return VolumeBleed(kind, shape.form, hu, shape.share, density, oedema)
-
-
-def _density(
-    rng: np.random.Generator, head: HeadVolume, kind: str, shape: Shape, brain_hu: float
-) -> tuple[float, Array]:
-    """Mean HU of a bleed, and its HU by voxel: clots in it, a swirl of fresh blood, a fluid level, old blood."""
-    age = rng.random()
-    hu = rng.uniform(54, 78) if age < 0.72 else rng.uniform(42, 54) if age < 0.9 else rng.uniform(76, 86)
-    hu = max(hu, brain_hu + LEAST_CONTRAST)
-    inside = shape.share > 0.3
-    texture = shape.texture
-    density = np.float32(hu) + np.float32(rng.uniform(1, 4)) * texture
-    draw = rng.random()
-    if kind in ("epidural", "subdural", "intraparenchymal") and draw < 0.22:
-        # Blood that still flows has not clotted and is darker, in swirls.
-        swirl = np.clip(texture - np.float32(rng.uniform(-0.2, 0.7)), 0, 1)
-        density = density - np.float32(rng.uniform(8, 26)) * swirl
-    elif kind in ("subdural", "intraparenchymal") and draw < 0.34 and inside.any():
-        height = head.height_along_gravity_mm
-        middle = float(np.quantile(height[inside], rng.uniform(0.3, 0.7)))
-        above = np.clip(0.5 + (height - np.float32(middle)) / 3, 0, 1)
-        density = density - np.float32(hu - rng.uniform(18, 34)) * above
-    elif kind == "subdural" and draw < 0.46:
-        density = np.float32(brain_hu + rng.uniform(3, 12)) + 2 * texture
-    mean = float(np.average(density[inside], weights=shape.share[inside])) if inside.any() else hu
-    return mean, density.astype(np.float32)
 
 
 def _keep_apart(bleeds: list[VolumeBleed]) -> None:
@@ -155,7 +134,8 @@ def paint(hu: Array, blood: list[VolumeBleed], fluid: Array, pixel_mm: float) ->
         if bleed.oedema is not None:
             out -= bleed.oedema * (1 - fluid)
     flat = np.clip(hu, -20, 90)
-    noise = np.clip(flat - ndimage.gaussian_filter(flat, (0, 1.6 / pixel_mm, 1.6 / pixel_mm)), -25, 25)
+    smooth = ndimage.gaussian_filter(flat, (0, 1.6 / pixel_mm, 1.6 / pixel_mm))
+    noise = np.clip(flat - smooth, -25, 25)
     for bleed in blood:
         touched = bleed.share > 0.004
         share, density = bleed.share[touched], bleed.density[touched]
@@ -166,5 +146,31 @@ def paint(hu: Array, blood: list[VolumeBleed], fluid: Array, pixel_mm: float) ->
             replaced = np.minimum(share, fluid[touched])
             old = old + replaced * (density - FLUID_HU)
         rest = share - replaced
-        out[touched] = old + rest * (density + 0.8 * noise[touched] - old)
+        # Where a voxel is part bone, blood replaces the rest of it, and the voxel grows brighter rather than darker.
+        bony = np.clip((old - 60) / 45, 0, 1)
+        gone = old + bony * (np.float32(BRAIN_BESIDE_BONE) - old)
+        if bleed.kind in SHEET_KINDS and bleed.form not in DURAL_FORMS:
+            # The skull's glow adds to what lies beside it, be it brain or blood.
+            gone -= (1 - bony) * np.clip(smooth[touched] - np.float32(BRAIN_BESIDE_BONE + 6), 0, 14)
+        out[touched] = old + rest * (density + 0.8 * noise[touched] - gone)
     return out
+
+
+def leave_out_hidden(bleeds: list[VolumeBleed], hu: Array, pixel_mm: float, blur_mm: float = 0.0) -> None:
+    """Lower the shares to a tenth where the picture is as white as bone even without blood: a reader sees none there.
+
+    Args:
+        bleeds: on the grid of `hu`, painted already.
+        hu: (Z, Y, X), the head without the bleeds.
+        pixel_mm: distance of rows and columns.
+        blur_mm: standard deviation of the scanner's blur, if `hu` is without it.
+    """
+    for k in range(len(hu)):
+        if not any(bleed.share[k].any() for bleed in bleeds):
+            continue
+        plane = np.clip(hu[k], -20, 700)
+        if blur_mm:
+            plane = cv2.GaussianBlur(plane, (0, 0), blur_mm / pixel_mm)
+        hidden = np.clip((plane - HIDDEN_FROM) / (HIDDEN_TO - HIDDEN_FROM), 0, 1)
+        for bleed in bleeds:
+            bleed.share[k] *= 1 - np.float32(0.9) * hidden

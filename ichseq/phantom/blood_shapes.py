@@ -100,20 +100,25 @@ def _brain_place(rng: np.random.Generator, head: HeadVolume, side: float, form: 
     if form == "contusion":
         _, y, z = head.place
         # Where the brain meets rough bone: base of the frontal lobe, poles and sides of the temporal lobe.
-        near = own & (depth > 3) & (depth < 11) & (above > 2)
+        near = own & (depth > 2 + head.edge_mm) & (depth < 10) & (above > 2)
         base = near & (((y < -20) & (z < 12)) | ((z < -4) & (z > -35) & (y < 25)))
         return drawn_voxel(rng, head, base if rng.random() < 0.75 else near)
     return drawn_voxel(rng, head, own & (depth > 7) & (depth < 32) & (above > 4))
 
 
+IN_BRAIN = {"deep": 0.3, "lobar": 0.25, "contusion": 0.18, "spots": 0.18, "infarct": 0.05, "tumour": 0.04}
+
+
 def intraparenchymal(rng: np.random.Generator, head: HeadVolume, side: float, millilitres: float) -> Shape | None:
-    """In the brain: deep, lobar, a contusion of several parts near bone, or bleeding into an infarct."""
-    form = str(rng.choice(("deep", "lobar", "contusion", "infarct"), p=(0.4, 0.33, 0.19, 0.08)))
-    centre = _brain_place(rng, head, side, "lobar" if form == "infarct" else form)
+    """In the brain: deep, lobar, a contusion near bone, small spots, bleeding into an infarct or into a tumour."""
+    form = str(rng.choice(list(IN_BRAIN), p=list(IN_BRAIN.values())))
+    if form == "spots":
+        return _spots(rng, head, side)
+    centre = _brain_place(rng, head, side, "lobar" if form in ("infarct", "tumour") else form)
     if centre is None:
         return None
     if form == "contusion":
-        millilitres = min(millilitres, 15.0)
+        millilitres = min(millilitres * rng.uniform(0.3, 1), 15.0)
     elif form == "deep" and (abs(centre[0]) < 14 or centre[2] < -20):
         millilitres = min(millilitres, 14.0 if centre[2] > -20 else 12.0)
     radius = (millilitres * 1000 * 0.75 / np.pi) ** (1 / 3)
@@ -130,12 +135,39 @@ def intraparenchymal(rng: np.random.Generator, head: HeadVolume, side: float, mi
     level = fitted_level(head, values, room, millilitres)
     edge = rng.uniform(1.2, 2.6) if form != "infarct" else rng.uniform(3, 7)
     share = soft(values - level, edge) * room
+    texture = clots(rng, head, max(8.0, radius))
     if form == "infarct":
         share *= np.float32(rng.uniform(0.5, 0.9))
-    ring = rng.uniform(0.5, 7) if form != "infarct" else rng.uniform(6, 16)
+    elif form == "tumour":
+        # Blood in parts of it only.
+        share *= np.clip(rng.uniform(0.5, 1.0) + np.float32(0.8) * texture, 0.15, 1)
+    ring = rng.uniform(0.5, 7) if form not in ("infarct", "tumour") else rng.uniform(6, 16)
     oedema = soft(values - level - ring, 5.0) * room * (1 - share) if rng.random() < 0.8 else None
     push = _push_from(head, centre, level, rng.uniform(0.2, 0.7)) if form in ("deep", "lobar") and level > 6 else None
-    return Shape(form, share, clots(rng, head, max(8.0, radius)), oedema, push)
+    return Shape(form, share, texture, oedema, push)
+
+
+def _spots(rng: np.random.Generator, head: HeadVolume, side: float) -> Shape | None:
+    """One small bleed of 5 to 11 mm, deep or anywhere, or several of 3 to 8 mm, as shearing makes them."""
+    several = rng.random() < 0.45
+    values: Array | None = None
+    largest = 0.0
+    for _ in range(int(rng.integers(2, 8)) if several else 1):
+        form = str(rng.choice(("deep", "lobar", "contusion"), p=(0.5, 0.3, 0.2)))
+        centre = _brain_place(rng, head, side if rng.random() < 0.75 else -side, form)
+        if centre is None:
+            continue
+        radius = rng.uniform(1.6, 4.2) if several else rng.uniform(2.5, 5.5)
+        largest = max(largest, radius)
+        waves = draw_waves(rng, 8.0, 1.0, 4)
+        gap = on_coarse(head, _gap(centre, _aspect(rng, 0.25), 0.15 * radius, waves), 1.5) - np.float32(radius)
+        values = gap if values is None else np.minimum(values, gap)
+    if values is None:
+        return None
+    room = np.clip(head.intracranial - head.ventricles - 0.6 * head.csf, 0, 1)
+    share = soft(values, 1.5) * room
+    oedema = soft(values - rng.uniform(0.5, 4), 4.0) * room * (1 - share) if rng.random() < 0.6 else None
+    return Shape("spots", share, clots(rng, head, 8.0), oedema)
 
 
 def _push_from(head: HeadVolume, centre: Point, radius: float, amount: float) -> Array:
@@ -152,8 +184,11 @@ def _push_from(head: HeadVolume, centre: Point, radius: float, amount: float) ->
 
 
 def intraventricular(rng: np.random.Generator, head: HeadVolume, side: float, millilitres: float) -> Shape | None:
-    """In the ventricles: a layer that has sunk, a cast, in the third or fourth alone, or faint in all."""
-    form = str(rng.choice(("layer", "cast", "fourth", "third", "faint"), p=(0.45, 0.27, 0.11, 0.09, 0.08)))
+    """In the ventricles: a layer that has sunk, a little in both horns, a cast, in the third or fourth, or faint."""
+    names = ("layer", "horns", "cast", "fourth", "third", "faint")
+    form = str(rng.choice(names, p=(0.3, 0.22, 0.23, 0.1, 0.08, 0.07)))
+    if form == "horns":
+        return _in_the_horns(rng, head)
     room: Array = head.ventricles
     values: Array
     x, _, z = head.place
@@ -184,6 +219,20 @@ def intraventricular(rng: np.random.Generator, head: HeadVolume, side: float, mi
     return Shape(form, share.astype(np.float32), clots(rng, head, 14.0))
 
 
+def _in_the_horns(rng: np.random.Generator, head: HeadVolume) -> Shape | None:
+    """A little sediment in both occipital horns, of about the same depth."""
+    x, y, _ = head.place
+    height, share = head.height_along_gravity_mm, np.zeros_like(head.ventricles)
+    millilitres = float(np.exp(rng.uniform(np.log(0.15), np.log(1.6))))
+    edge = rng.uniform(0.8, 2.0)
+    for side in (-1, 1):
+        room = head.ventricles * np.clip(0.5 + np.float32(side) * x / 4, 0, 1) * (y > 15)
+        level = fitted_level(head, height, room, millilitres * rng.uniform(0.5, 1.5))
+        if np.isfinite(level):
+            share += room * soft(height - np.float32(level), edge)
+    return Shape("horns", np.minimum(share, 1).astype(np.float32), clots(rng, head, 14.0))
+
+
 # Cisterns and fissures of one side: where blood of a burst vessel is seen.
 CISTERNS = {
     "basal": ((0, -6, -17), (1.3, 1.1, 0.7)),
@@ -195,12 +244,16 @@ CISTERNS = {
 
 
 def subarachnoid(rng: np.random.Generator, head: HeadVolume, side: float, millilitres: float) -> Shape | None:
-    """In the fluid around the brain: of one cistern or fissure, of the folds of a region, or nearly everywhere."""
-    names = [*CISTERNS, "convexity", "diffuse"]
-    form = str(rng.choice(names, p=(0.18, 0.08, 0.18, 0.06, 0.1, 0.28, 0.12)))
+    """In the fluid around the brain: of a cistern or fissure, of one to few folds or a region's, or everywhere."""
+    names = [*CISTERNS, "convexity", "sulci", "diffuse"]
+    form = str(rng.choice(names, p=(0.14, 0.07, 0.16, 0.06, 0.09, 0.16, 0.21, 0.11)))
     waves = draw_waves(rng, 26, 1.0, 5)
-    if form == "convexity":
-        centre = drawn_voxel(rng, head, (head.depth_mm > 2) & (head.depth_mm < 14) & (head.midline_mm * side > 0))
+    if form in ("convexity", "sulci"):
+        near = (head.depth_mm > 2 + head.edge_mm) & (head.depth_mm < 16) & (head.midline_mm * side > 0)
+        near &= head.place[2] > (40 if rng.random() < 0.45 else -25)
+        # In the clearest folds of the region, which are faint in a young head.
+        near &= head.csf > (0.5 * float(np.quantile(head.csf[near], 0.99)) if near.any() else 0)
+        centre = drawn_voxel(rng, head, near)
         parts = [] if centre is None else [(centre, (1.0, 1.0, 1.0))]
     elif form == "diffuse":
         parts = [((s * x, y, z), aspect) for (x, y, z), aspect in CISTERNS.values() for s in (-1, 1)]
@@ -212,13 +265,15 @@ def subarachnoid(rng: np.random.Generator, head: HeadVolume, side: float, millil
         return None
     gaps = [on_coarse(head, _gap(centre, aspect, 5.0, waves)) for centre, aspect in parts]
     values = np.minimum.reduce(gaps)
-    gain = rng.uniform(1.0, 2.2)
+    gain = rng.uniform(1.8, 3.5) if form == "sulci" else rng.uniform(1.0, 2.2)
     wide = ndimage.grey_dilation(head.csf, size=(1, 3, 3)) if head.pixel_mm < 1.5 else head.csf
     room = np.clip(gain * (0.75 * head.csf + 0.25 * wide), 0, 1) * head.intracranial * (1 - head.ventricles)
     room = np.where(room > 0.12, room, 0).astype(np.float32)
     level = fitted_level(head, values, room, millilitres)
     if not np.isfinite(level):
         return None
-    level = float(np.clip(level, 7, 60))
-    share = room * soft(values - level, 9.0) * np.float32(rng.uniform(0.6, 1.0))
+    level, edge, full = float(np.clip(level, 7, 60)), 9.0, rng.uniform(0.6, 1.0)
+    if form == "sulci":
+        level, edge, full = rng.uniform(10, 26), 4.0, rng.uniform(0.8, 1.0)
+    share = room * soft(values - level, edge) * np.float32(full)
     return Shape(form, share, clots(rng, head, 16.0))

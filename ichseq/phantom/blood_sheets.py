@@ -53,9 +53,12 @@ def epidural(rng: np.random.Generator, head: HeadVolume, side: float, millilitre
 
 
 def subdural(rng: np.random.Generator, head: HeadVolume, side: float, millilitres: float) -> Shape | None:
-    """A crescent or a thin film over one half, on both halves, or a film along the falx or the tentorium."""
+    """A crescent or a thin film over one half, on both halves, or a film along the falx or the tentorium.
+
+    A crescent often goes on along the falx or the tentorium.
+    """
     names = ("crescent", "film", "falx", "tentorium", "both", "posterior fossa")
-    form = str(rng.choice(names, p=(0.44, 0.16, 0.17, 0.12, 0.07, 0.04)))
+    form = str(rng.choice(names, p=(0.35, 0.23, 0.19, 0.11, 0.08, 0.04)))
     if form in ("falx", "tentorium"):
         return _along_sheet(rng, head, form, side, min(millilitres, 25.0))
     waves = draw_waves(rng, rng.uniform(30, 60), 1.0, 4)
@@ -65,10 +68,8 @@ def subdural(rng: np.random.Generator, head: HeadVolume, side: float, millilitre
         low, room = -75.0, room * (head.above_tentorium_mm < -2)
     else:
         centre = _centre(side, rng.normal(0.15, 0.55), rng.uniform(-0.05, 0.8))
-        radius = rng.uniform(17, 30) * millilitres**0.28 if form != "film" else rng.uniform(20, 60)
+        radius = rng.uniform(17, 30) * millilitres**0.28 if form != "film" else rng.uniform(24, 75)
         room = room * (head.above_tentorium_mm > 1)
-    if form == "film":
-        millilitres = min(millilitres, (radius / 14) ** 2)
 
     def crescent(x: Array, y: Array, z: Array) -> Array:
         px, py, pz = _surface(x, y, z)
@@ -82,20 +83,36 @@ def subdural(rng: np.random.Generator, head: HeadVolume, side: float, millilitre
         own = 1.0 if form == "both" else np.clip(0.5 + side * x / 8, 0, 1)
         return (np.clip(profile, 0, 1.4) * own * np.clip((z - low) / 8, 0, 1)).astype(np.float32)
 
-    return _filled(rng, head, form, on_coarse(head, crescent), room, millilitres)
+    thickness = rng.uniform(2.2, 4.8) if form == "film" else None
+    shape = _filled(rng, head, form, on_coarse(head, crescent), room, millilitres, thickness)
+    if shape is not None and form != "posterior fossa" and rng.random() < 0.3:
+        sheet = str(rng.choice(("falx", "tentorium")))
+        further = _along_sheet(rng, head, sheet, side, min(0.3 * millilitres, 8.0))
+        if further is not None:
+            np.maximum(shape.share, further.share, out=shape.share)
+    return shape
 
 
 def _filled(
-    rng: np.random.Generator, head: HeadVolume, form: str, profile: Array, room: Array, millilitres: float
+    rng: np.random.Generator,
+    head: HeadVolume,
+    form: str,
+    profile: Array,
+    room: Array,
+    millilitres: float,
+    thickness_mm: float | None = None,
 ) -> Shape | None:
-    """Blood under the inner table, as thick as a multiple of the profile; it pushes the brain inwards."""
-    room = room * (profile > 0.05) * (head.depth_mm < THICKEST_MM)
-    depth = head.depth_mm
-    level = fitted_level(head, depth / np.maximum(profile, 0.05), room, millilitres)
+    """Blood under the inner table, as thick as a multiple of the profile; it pushes the brain inwards.
+
+    The multiple is `thickness_mm`, or what gives the bleed its millilitres. It is counted from where the skull's white
+    edge ends in the picture, since a reader sees nothing of what lies within that edge.
+    """
+    depth = head.depth_mm - np.float32(head.edge_mm)
+    room = room * (profile > 0.05) * (depth < THICKEST_MM)
+    level = thickness_mm or fitted_level(head, depth / np.maximum(profile, 0.05), room * (depth > 0), millilitres)
     if not np.isfinite(level):
         return None
-    # Less than that is hidden by the skull's edge.
-    thickness = np.float32(max(level, 2.5)) * profile
+    thickness = np.float32(max(level, 2.2)) * profile
     share = soft(depth - thickness, 1.3) * room * np.clip(thickness / 0.8 - 0.5, 0, 1)
     push = _inwards(head, thickness) if level > 3 else None
     return Shape(form, share.astype(np.float32), clots(rng, head, rng.uniform(9, 25)), None, push)

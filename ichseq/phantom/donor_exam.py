@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, paint
+from ichseq.phantom.artefacts import hardened
+from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, leave_out_hidden, paint
 from ichseq.phantom.donor import Donor
 from ichseq.phantom.donor_head import Contrast, DonorHead, draw_contrast, draw_deformation, draw_donor_stack
 from ichseq.phantom.exam import Exam
@@ -12,6 +13,7 @@ from ichseq.phantom.grid import resized
 from ichseq.phantom.head import Array
 from ichseq.phantom.lesions import draw_lesions
 from ichseq.phantom.lookalikes import draw_lookalikes
+from ichseq.phantom.surgery import draw_surgery
 from ichseq.phantom.tissue import AIR
 
 GRID_LEAST_MM = 0.75
@@ -82,13 +84,16 @@ def slices_hu(
     shown = replace(volume, hu=hu, skull=np.clip((hu - 200) / 300, 0, 1).astype(np.float32))
     draw_lesions(rng, shown)
     draw_lookalikes(rng, shown)
+    draw_surgery(rng, shown)
     if not bleeds:
         return shown.hu
-    # Where a voxel is part bone or calcification, blood has the rest; a slice of nothing but bone is not positive.
+    # Where a voxel is part bone or calcification, blood has the rest.
     bone = np.clip((shown.hu - 120) / 300, 0, 1)
     for one in bleeds:
         one.share *= 1 - bone
-    return paint(shown.hu, bleeds, fluid, head.stack.pixel)
+    painted = paint(shown.hu, bleeds, fluid, head.stack.pixel)
+    leave_out_hidden(bleeds, shown.hu, head.stack.pixel)
+    return painted
 
 
 def donor_exam(rng: np.random.Generator, donor: Donor, kinds: list[str], size: int) -> Exam:
@@ -108,6 +113,9 @@ def donor_exam(rng: np.random.Generator, donor: Donor, kinds: list[str], size: i
     blood_rng = np.random.default_rng(rng.integers(2**63))
     bleeds, push = bleed(blood_rng, head, kinds, contrast.brain_hu)
     hu = slices_hu(rng, head, contrast, bleeds, push, table=table)
+    if rng.random() < 0.5:
+        # A donor's picture has been corrected for one skull; another scanner or skull leaves more.
+        hu = hardened(hu, stack.pixel, rng.uniform(-0.4, 2.2))
     half = (size - 1) / 2 * stack.pixel
     centre = np.array([stack.origins[0, 0] + half, stack.origins[0, 1] + half * np.cos(stack.tilt), 0.0])
     centre[:2] += deformation.centre

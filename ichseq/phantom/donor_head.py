@@ -16,6 +16,8 @@ from ichseq.phantom.volume import HeadVolume
 
 COARSE_PIXELS = 8
 BEND_STEP = 24.0
+# The inner table is found where a donor's bone falls below 220 HU; so much deeper it no longer is white.
+EDGE_MM = 1.8
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def draw_donor_stack(
     scale_z = donor.anatomy.scale[2] * deformation.scale[2]
     lowest = (matrix[2, 0] * planes[0] + offset[2]) * scale_z
     low = max(-rng.uniform(42, 74) * scale_z, lowest)
-    high = min(rng.uniform(80, 90), matrix[2, 0] * planes[-1] + offset[2]) * scale_z
+    # Some stacks end in the brain's last slices, others graze the skull of the vertex or go on into air.
+    top = rng.uniform(80, 90) if rng.random() < 0.6 else rng.uniform(86, 102)
+    high = min(top, matrix[2, 0] * planes[-1] + offset[2]) * scale_z
     n = rng.normal(33, 3) if rng.random() < 0.8 else rng.uniform(20, 60)
     n = int(np.clip(round(float(n)), 20, 60))
     gaps = draw_gaps(rng, n, high - low)
@@ -226,6 +230,7 @@ class DonorHead:
             ventricles=np.clip((fluid - 0.45) / 0.35, 0, 1) * near,
             skull=np.zeros_like(fluid),
             down=(float(down[0]), float(down[1]), float(down[2])),
+            edge_mm=EDGE_MM,
         )
 
     def in_donor(self, shown: Array) -> Array:

@@ -21,6 +21,8 @@ from ichseq.phantom.tissue import AIR, FAT, MUSCLE, SKIN, soft
 from ichseq.phantom.volume import HeadVolume
 
 COARSE_STEP = 2.3
+# How far below the inner table the blur of scanner and pixels makes the brain as white as bone.
+EDGE_MM = 0.9
 # So many planes are drawn at once as fit a core's cache.
 PLANES = 3
 
@@ -82,7 +84,8 @@ def draw_volume(person: Person, grid: Grid, pose: Pose) -> DrawnVolume:
     out["depth_mm"] *= np.float32(scale)
     out["midline_mm"] *= np.float32(person.head.scale[0])
     a, b, c = (float(v) for v in pose.axes[:, 1])
-    return DrawnVolume(positions_mm=grid.heights, pixel_mm=float(grid.rows[1] - grid.rows[0]), down=(a, b, c), **out)
+    pixel = float(grid.rows[1] - grid.rows[0])
+    return DrawnVolume(positions_mm=grid.heights, pixel_mm=pixel, down=(a, b, c), edge_mm=EDGE_MM, **out)
 
 
 def _standard_place(person: Person, pose: Pose, grid: Grid, v: Array, u: Array, heights: Array) -> Array:

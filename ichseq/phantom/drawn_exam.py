@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage, sparse
 
 from ichseq.phantom.artefacts import apply_artefacts, draw_artefacts
-from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, paint
+from ichseq.phantom.blood import Blood, VolumeBleed, draw_blood, leave_out_hidden, paint
 from ichseq.phantom.couch import add_couch, draw_couch
 from ichseq.phantom.dicom_file import SliceWriter
 from ichseq.phantom.drawn import DrawnVolume, Grid, draw_volume
@@ -16,10 +16,13 @@ from ichseq.phantom.lesions import draw_lesions
 from ichseq.phantom.lookalikes import draw_lookalikes
 from ichseq.phantom.person import draw_person
 from ichseq.phantom.scanner import Picture, Pose, Stack, head_axes
+from ichseq.phantom.surgery import draw_surgery
 from ichseq.phantom.tissue import AIR
 from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name
 
 LEAST_PIXEL = 0.95
+# Of kernel and pixels together: how far bone whitens its surroundings.
+BLUR_MM = 0.9
 REACH_ROWS, REACH_COLUMNS = (-126.0, 118.0), (-98.0, 98.0)
 
 
@@ -61,9 +64,14 @@ def drawn_exam(rng: np.random.Generator, kinds: list[str], size: int) -> DrawnEx
     volume = draw_volume(person, grid, pose)
     draw_lesions(rng, volume)
     draw_lookalikes(rng, volume)
+    draw_surgery(rng, volume)
     blood = draw_blood(blood_rng, volume, kinds, person.head.white + 3) if kinds else Blood()
     pushed(volume, blood)
+    bone = np.clip((volume.hu - 120) / 300, 0, 1)
+    for bleed in blood.bleeds:
+        bleed.share *= 1 - bone
     hu = paint(volume.hu, blood.bleeds, volume.csf + volume.ventricles, volume.pixel_mm) if kinds else volume.hu
+    leave_out_hidden(blood.bleeds, volume.hu, volume.pixel_mm, BLUR_MM)
     hu, bleeds = _slices(hu, blood.bleeds, parts)
     images = np.full((len(hu), size, size), AIR, np.float32)
     shares = [np.zeros_like(images) for _ in bleeds]
@@ -86,7 +94,8 @@ def draw_exam_geometry(
     Fields of view from 180 to 300 mm, 20 to 60 slices, tilt to 22 degrees, heads turned by up to 35 degrees.
     """
     tilt = 0.0 if rng.random() < 0.35 else float(np.deg2rad(rng.uniform(3, 22)))
-    low, high = -rng.uniform(46, 78) * scale[2], rng.uniform(78, 90) * scale[2]
+    top = rng.uniform(78, 90) if rng.random() < 0.6 else rng.uniform(86, 102)
+    low, high = -rng.uniform(46, 78) * scale[2], top * scale[2]
     n = rng.normal(32, 3) if rng.random() < 0.8 else rng.uniform(20, 60)
     n = int(np.clip(round(float(n)), 20, 60))
     gaps = np.ones(n)
@@ -188,7 +197,7 @@ def write_drawn_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int
     """Write an exam's slices into `folder`/stage_2_<part>; `who` is seed, part and number of the patient."""
     names, part = exam_names(*who), PARTS[who[1]]
     writer = SliceWriter(names, exam.stack, unsigned=bool(rng.random() < 0.08), padded=exam.padded)
-    counter = BleedTable(exam.bleeds, exam.stack)
+    counter = BleedTable(exam.bleeds, exam.stack, small=True)
     whole = (slice(0, exam.stack.size),) * 2
     labels = []
     for index, hu in enumerate(exam.hu):

@@ -1,4 +1,4 @@
-"""Old and new damage that is no bleeding: infarcts, scars, cysts, traces of surgery, swelling of the scalp."""
+"""Old and new damage that is no bleeding: infarcts, scars, cysts, swelling of the scalp."""
 
 import numpy as np
 
@@ -8,11 +8,13 @@ from ichseq.phantom.tissue import soft
 from ichseq.phantom.volume import HeadVolume
 
 
-def _inside(head: HeadVolume, box: Box) -> Array:
+def inside(head: HeadVolume, box: Box) -> Array:
+    """Share of each voxel of a box that lies inside the skull."""
     return soft(-head.depth_mm[box], EDGE)
 
 
-def _brain_point(rng: np.random.Generator, inner: float, outer: float) -> Point:
+def brain_point(rng: np.random.Generator, inner: float, outer: float) -> Point:
+    """A place between two distances from the centre of the standard head, most often above the tentorium, mm."""
     direction = rng.standard_normal(3)
     direction[2] = abs(direction[2]) * rng.choice((1, 1, 1, -0.6))
     direction *= rng.uniform(inner, outer) / np.linalg.norm(direction)
@@ -21,7 +23,7 @@ def _brain_point(rng: np.random.Generator, inner: float, outer: float) -> Point:
 
 def infarct(rng: np.random.Generator, head: HeadVolume) -> None:
     """A part of the brain, to its surface, that is darker: faint and soft when new, like fluid when old."""
-    centre, radius = _brain_point(rng, 35, 62), rng.uniform(8, 34)
+    centre, radius = brain_point(rng, 35, 62), rng.uniform(8, 34)
     box = box_around(head, centre, 1.4 * radius)
     if box is None:
         return
@@ -29,7 +31,7 @@ def infarct(rng: np.random.Generator, head: HeadVolume) -> None:
     gap = np.sqrt(sum((p - np.float32(c)) ** 2 for p, c in zip(place, centre, strict=True)))
     gap += np.float32(0.3 * radius) * draw_waves(rng, 26, 0.7, 5)(*place)
     side = np.clip(0.5 + head.midline_mm[box] * np.float32(np.sign(centre[0])) / 2, 0, 1)
-    share = soft(gap - np.float32(radius), rng.uniform(2, 7)) * _inside(head, box) * side
+    share = soft(gap - np.float32(radius), rng.uniform(2, 7)) * inside(head, box) * side
     hu = head.hu[box]
     if rng.random() < 0.5:
         hu -= share * np.float32(rng.uniform(3, 12)) * (hu < 60)
@@ -78,40 +80,39 @@ def wide_fluid(rng: np.random.Generator, head: HeadVolume) -> None:
         wide
     )
     thickness = np.float32(thick * rng.uniform(0.4, 1)) * np.clip(1 - gap * gap, 0, 1)
-    share = soft(head.depth_mm[box] - thickness, EDGE) * _inside(head, box) * (thickness > 0.5)
+    share = soft(head.depth_mm[box] - thickness, EDGE) * inside(head, box) * (thickness > 0.5)
     put(head, box, share * np.clip((70 - head.hu[box]) / 20, 0, 1), np.float32(rng.uniform(3, 14)))
 
 
-def craniotomy(rng: np.random.Generator, head: HeadVolume) -> None:
-    """A flap of bone with a gap around it, a piece without bone, or holes of a drill."""
-    direction = _brain_point(rng, 72, 72)
-    if direction[2] < -10:
-        direction = (direction[0], direction[1], abs(direction[2]))
-    radius = rng.uniform(16, 48)
-    kind = int(rng.choice(3, p=(0.5, 0.2, 0.3)))
-    box = box_around(head, direction, (8 if kind == 2 else radius) + 26)
+def wide_spaces(rng: np.random.Generator, head: HeadVolume) -> None:
+    """Fluid around a shrunken brain, or hygromas, on both sides and most of all in front."""
+    box = box_around(head, (0, -10, 30), 84)
     if box is None:
         return
-    place = head.place[(slice(None), *box)]
-    unit = np.array(direction) / np.linalg.norm(direction)
-    along = sum(p * np.float32(u) for p, u in zip(place, unit, strict=True))
-    across = np.sqrt(np.maximum(sum(p * p for p in place) - along * along, 0))
-    across += 2.5 * draw_waves(rng, 40, 0.8, 4)(*place)
-    skull = head.skull[box] * (along > 20) * soft(head.depth_mm[box] - 1, EDGE)
-    scar = np.float32(rng.uniform(15, 50))
-    if kind == 0:
-        gone = soft(np.abs(across - np.float32(radius)) - rng.uniform(0.6, 2.2), EDGE)
-    elif kind == 1:
-        gone = soft(across - np.float32(radius), EDGE)
-    else:
-        gone = soft(across - rng.uniform(5, 8), EDGE)
-    put(head, box, gone * skull, scar)
-    head.skull[box] *= 1 - gone * (along > 20)
+    x, y, z = head.place[(slice(None), *box)]
+    waves = draw_waves(rng, 50, 0.35, 4)(x, y, z)
+    front = np.clip(1 - (y - np.float32(rng.uniform(-40, 40))) / 50, 0, 1)
+    own = np.clip(0.5 + x / 8, 0, 1)
+    uneven = np.float32(rng.uniform(0.3, 1))
+    thickness = np.float32(rng.uniform(3, 10)) * front * np.clip((z + 5) / 15, 0, 1) * np.clip(1 + waves, 0, 2)
+    thickness *= own + (1 - own) * uneven
+    depth = head.depth_mm[box] - np.float32(head.edge_mm)
+    share = soft(depth - thickness, EDGE) * inside(head, box) * (thickness > 0.8)
+    put(head, box, share * np.clip((70 - head.hu[box]) / 20, 0, 1), np.float32(rng.uniform(3, 13)))
+
+
+def thick_slices(rng: np.random.Generator, head: HeadVolume) -> None:
+    """Bone of the slices above and below, seen as a haze: on roofs of the orbits, at ridges and at the vertex."""
+    if len(head.hu) < 3:
+        return
+    bone = np.clip(head.hu - 60, 0, 900)
+    beside = np.maximum(np.concatenate([bone[1:], bone[-1:]]), np.concatenate([bone[:1], bone[:-1]]))
+    head.hu += np.float32(rng.uniform(0.03, 0.2)) * np.maximum(beside - bone, 0) * (head.hu > -200)
 
 
 def scalp_swelling(rng: np.random.Generator, head: HeadVolume) -> None:
     """A swollen or bruised piece of the scalp, which grows outwards; no bleeding in the sense of the labels."""
-    direction = _brain_point(rng, 82, 82)
+    direction = brain_point(rng, 82, 82)
     centre = (direction[0], direction[1], max(direction[2], -12.0))
     wide, thick = rng.uniform(16, 48), rng.uniform(2, 13)
     box = box_around(head, centre, wide + 20)
@@ -137,24 +138,8 @@ def thick_inner_table(rng: np.random.Generator, head: HeadVolume) -> None:
     x, y, z = head.place[(slice(None), *box)]
     bumps = np.float32(rng.uniform(2, 6)) * np.clip(0.6 + draw_waves(rng, 20, 0.6, 5)(x, y, z), 0, 1.5)
     thickness = bumps * np.clip((-y - 40) / 14, 0, 1) * np.clip((np.abs(x) - 4) / 6, 0, 1) * np.clip((z - 2) / 10, 0, 1)
-    share = soft(head.depth_mm[box] - thickness, EDGE) * _inside(head, box) * (thickness > 0.3)
+    share = soft(head.depth_mm[box] - thickness, EDGE) * inside(head, box) * (thickness > 0.3)
     put(head, box, share, np.float32(rng.uniform(700, 1300)))
-
-
-def mass(rng: np.random.Generator, head: HeadVolume) -> None:
-    """A meningioma: at the skull, a little denser than brain, calcified now and then."""
-    centre = _brain_point(rng, 60, 66)
-    radius, hu = rng.uniform(6, 18), rng.uniform(38, 54)
-    box = box_around(head, centre, 1.3 * radius)
-    if box is None:
-        return
-    place = head.place[(slice(None), *box)]
-    gap = np.sqrt(sum((p - np.float32(c)) ** 2 for p, c in zip(place, centre, strict=True)))
-    gap += np.float32(0.1 * radius) * draw_waves(rng, 14, 0.7, 4)(*place)
-    share = soft(gap - np.float32(radius), 1.5) * _inside(head, box)
-    put(head, box, share, np.float32(hu))
-    if rng.random() < 0.4:
-        put(head, box, share * np.clip(draw_waves(rng, 7, 0.7, 5)(*place), 0, 1), np.float32(rng.uniform(100, 400)))
 
 
 def opaque_sinus(rng: np.random.Generator, head: HeadVolume) -> None:
@@ -172,29 +157,16 @@ def opaque_sinus(rng: np.random.Generator, head: HeadVolume) -> None:
     put(head, box, air * level, np.float32(rng.uniform(5, 50)))
 
 
-def air_after_surgery(rng: np.random.Generator, head: HeadVolume) -> None:
-    """Air beneath the forehead, where it gathers in a patient on the back."""
-    side, thick = float(rng.choice((-1, 1))), rng.uniform(2, 9)
-    box = box_around(head, (side * 22, -66, 22), 34)
-    if box is None:
-        return
-    x, y, z = head.place[(slice(None), *box)]
-    gap = np.sqrt((x - np.float32(side * 22)) ** 2 + (z - 22) ** 2) / 26
-    top = np.float32(thick) * np.clip(1 - gap * gap, 0, 1) * (side * x > 0) * (y < -20)
-    put(head, box, soft(head.depth_mm[box] - top, EDGE) * _inside(head, box) * (top > 0.5), np.float32(-950))
-
-
 CHANCES: Chances = {
     infarct: 0.16,
     lacunes: 0.15,
     white_matter_disease: 0.25,
     wide_fluid: 0.08,
-    craniotomy: 0.06,
+    wide_spaces: 0.1,
+    thick_slices: 0.3,
     scalp_swelling: 0.15,
     thick_inner_table: 0.05,
-    mass: 0.02,
     opaque_sinus: 0.25,
-    air_after_surgery: 0.02,
 }
 
 

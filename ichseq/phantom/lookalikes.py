@@ -2,7 +2,7 @@
 
 Each function puts one thing into the Hounsfield units of a `HeadVolume`, in its place of the standard head, and knows
 nothing of bleeding; `draw_lookalikes` draws which a head has, each by its own chance. What is larger stands in
-`lesions.py`.
+`lesions.py` and `surgery.py`.
 """
 
 from collections.abc import Callable
@@ -66,7 +66,7 @@ def put(head: HeadVolume, box: Box, share: Array, hu: float | np.floating[Any] |
     part += share * (hu - part)
 
 
-def _ball(rng: np.random.Generator, head: HeadVolume, centre: Point, radius: float, hu: float, rough: float) -> None:
+def ball(rng: np.random.Generator, head: HeadVolume, centre: Point, radius: float, hu: float, rough: float) -> None:
     """A lump, roughened; the skull stays as it is."""
     box = box_around(head, centre, 1.6 * radius + 3)
     if box is None:
@@ -80,24 +80,32 @@ def _ball(rng: np.random.Generator, head: HeadVolume, centre: Point, radius: flo
 
 
 def calcified_choroid(rng: np.random.Generator, head: HeadVolume) -> None:
-    """Clumps in the atria of the ventricles, on one side or both."""
+    """Clumps in the atria of the ventricles, dense or faint, on one side or both."""
     sides = (-1, 1) if rng.random() < 0.8 else (int(rng.choice((-1, 1))),)
-    hu = rng.uniform(70, 420)
+    hu = float(np.exp(rng.uniform(np.log(46), np.log(420))))
     for side in sides:
         for _ in range(int(rng.integers(1, 4))):
             x, y, z = rng.normal((21, 36, 6), (1.8, 3.0, 2.0))
-            _ball(
+            ball(
                 rng, head, (side * float(x), float(y), float(z)), rng.uniform(1.2, 3.8), hu * rng.uniform(0.6, 1.2), 0.3
             )
+
+
+def choroid_of_temporal_horn(rng: np.random.Generator, head: HeadVolume) -> None:
+    """The plexus of the temporal horns, dense or faint."""
+    hu = float(np.exp(rng.uniform(np.log(46), np.log(300))))
+    for side in (-1, 1) if rng.random() < 0.6 else (int(rng.choice((-1, 1))),):
+        x, y, z = rng.normal((31, 10, -14), 2.0)
+        ball(rng, head, (side * float(x), float(y), float(z)), rng.uniform(1.0, 2.6), hu, 0.3)
 
 
 def calcified_pineal(rng: np.random.Generator, head: HeadVolume) -> None:
     """Midline, above the tectum; the habenula in front of it now and then."""
     x, y, z = rng.normal((0, 25, 1), (0.7, 1.5, 1.2))
     hu = rng.uniform(60, 420)
-    _ball(rng, head, (float(x), float(y), float(z)), rng.uniform(1.0, 3.6), hu, 0.3)
+    ball(rng, head, (float(x), float(y), float(z)), rng.uniform(1.0, 3.6), hu, 0.3)
     if rng.random() < 0.3:
-        _ball(rng, head, (float(x), float(y) - 6, float(z) + 2), rng.uniform(0.8, 1.6), hu, 0.2)
+        ball(rng, head, (float(x), float(y) - 6, float(z) + 2), rng.uniform(0.8, 1.6), hu, 0.2)
 
 
 def calcified_falx(rng: np.random.Generator, head: HeadVolume) -> None:
@@ -123,9 +131,9 @@ def calcified_ganglia(rng: np.random.Generator, head: HeadVolume) -> None:
         x, y, z = rng.normal((19, -3, 3), 1.0)
         for _ in range(3):
             dx, dy, dz = rng.normal(0, radius / 2, 3)
-            _ball(rng, head, (side * float(x + dx / 2), float(y + dy), float(z + dz / 2)), radius * 0.6, hu, 0.5)
+            ball(rng, head, (side * float(x + dx / 2), float(y + dy), float(z + dz / 2)), radius * 0.6, hu, 0.5)
         if rng.random() < 0.25:
-            _ball(rng, head, (side * rng.normal(14, 1), rng.normal(42, 2), -33.0), rng.uniform(2, 5), hu, 0.5)
+            ball(rng, head, (side * rng.normal(14, 1), rng.normal(42, 2), -33.0), rng.uniform(2, 5), hu, 0.5)
 
 
 def calcified_arteries(rng: np.random.Generator, head: HeadVolume) -> None:
@@ -136,7 +144,7 @@ def calcified_arteries(rng: np.random.Generator, head: HeadVolume) -> None:
             if rng.random() < 0.4:
                 dx, dy, dz = rng.normal(0, 1, 3)
                 place = side * x + float(dx), y + float(dy), z + float(dz)
-                _ball(rng, head, place, rng.uniform(0.9, 2.2), rng.uniform(150, 900), 0.3)
+                ball(rng, head, place, rng.uniform(0.9, 2.2), rng.uniform(150, 900), 0.3)
 
 
 def calcified_spots(rng: np.random.Generator, head: HeadVolume) -> None:
@@ -145,7 +153,7 @@ def calcified_spots(rng: np.random.Generator, head: HeadVolume) -> None:
         direction = rng.standard_normal(3)
         direction *= rng.uniform(12, 62) / np.linalg.norm(direction)
         place = (float(direction[0]), float(1.25 * direction[1]), float(abs(direction[2]) - 12))
-        _ball(rng, head, place, rng.uniform(1.0, 4.5), float(np.exp(rng.uniform(np.log(48), np.log(600)))), 0.3)
+        ball(rng, head, place, rng.uniform(1.0, 4.5), float(np.exp(rng.uniform(np.log(48), np.log(600)))), 0.3)
 
 
 def fill_vessels(rng: np.random.Generator, head: HeadVolume, arteries: float, sinuses: float, dura: float) -> None:
@@ -172,7 +180,7 @@ def fill_vessels(rng: np.random.Generator, head: HeadVolume, arteries: float, si
     inside = soft(-depth - 0.5, EDGE)
     share = soft(np.minimum(np.minimum(sagittal, lateral), straight), EDGE) * inside
     head.hu += share * np.maximum(np.float32(sinuses) - head.hu, 0)
-    share = soft(np.minimum(head.falx_mm, head.tentorium_mm) - 0.6, EDGE) * inside
+    share = soft(np.minimum(head.falx_mm, head.tentorium_mm) - rng.uniform(0.4, 1.3), EDGE) * inside
     head.hu += share * np.maximum(np.float32(dura) - head.hu, 0)
 
 
@@ -181,7 +189,7 @@ def contrast_medium(rng: np.random.Generator, head: HeadVolume) -> None:
     arterial = rng.uniform(90, 320)
     fill_vessels(rng, head, arterial, rng.uniform(80, 220), rng.uniform(60, 95))
     for side in (-1, 1):
-        _ball(rng, head, (21.0 * side, 36.0, 7.0), rng.uniform(3, 5), rng.uniform(60, 110), 0.4)
+        ball(rng, head, (21.0 * side, 36.0, 7.0), rng.uniform(3, 5), rng.uniform(60, 110), 0.4)
 
 
 def dense_vessels(rng: np.random.Generator, head: HeadVolume) -> None:
@@ -226,7 +234,7 @@ def clip(rng: np.random.Generator, head: HeadVolume) -> None:
     x, y, z, _ = ARTERIES[int(rng.integers(len(ARTERIES)))][1]
     side = float(rng.choice((-1, 1)))
     dx, dy, dz = rng.normal(0, 1.5, 3)
-    _ball(
+    ball(
         rng,
         head,
         (side * x + float(dx), y + float(dy), z + float(dz)),
@@ -250,13 +258,14 @@ def dental_metal(rng: np.random.Generator, head: HeadVolume) -> None:
 
 CHANCES: Chances = {
     calcified_choroid: 0.6,
+    choroid_of_temporal_horn: 0.12,
     calcified_pineal: 0.6,
-    calcified_falx: 0.15,
-    calcified_ganglia: 0.12,
+    calcified_falx: 0.2,
+    calcified_ganglia: 0.14,
     calcified_arteries: 0.3,
     calcified_spots: 0.2,
     contrast_medium: 0.04,
-    dense_vessels: 0.12,
+    dense_vessels: 0.2,
     dense_artery: 0.04,
     catheter: 0.05,
     clip: 0.03,

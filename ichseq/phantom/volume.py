@@ -33,6 +33,7 @@ class HeadVolume:
         ventricles: (Z, Y, X), share that is ventricle.
         skull: (Z, Y, X), share that is bone.
         down: the way that gravity pulls, a unit vector in the frame of `place`.
+        edge_mm: how deep below the inner table the picture is still as white as bone; blood is seen below that only.
     """
 
     hu: Array
@@ -45,6 +46,7 @@ class HeadVolume:
     ventricles: Array
     skull: Array
     down: tuple[float, float, float] = (0.0, 1.0, 0.0)
+    edge_mm: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that all fields lie on one grid.
