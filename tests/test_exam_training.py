@@ -15,6 +15,8 @@ from ichseq.data.batches import Item, item_exam_labels, read_batch
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError
 from ichseq.evaluation.evaluate import evaluate_fold
+from ichseq.inference.model_ensemble import ModelEnsemble
+from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABEL_WEIGHTS, LABELS
 from ichseq.model import Model
 from ichseq.predictions.read import read_exams
@@ -59,9 +61,6 @@ def test_exams_alone_train_a_network_and_say_which_epoch_was_best(
 
 
 def predicted_exams(leaf: Path, index: Index) -> pd.DataFrame:
-    from ichseq.inference.model_ensemble import ModelEnsemble
-    from ichseq.inference.predict import predict_prepared
-
     model = Model.load(leaf, device="cpu")
     return predict_prepared(ModelEnsemble(model), index, index.validation_series(0)).exams
 
