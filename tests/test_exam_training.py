@@ -83,7 +83,7 @@ def test_slices_and_exams_each_count_where_they_are_known(prepared: Path, tmp_pa
         torch.testing.assert_close(loss.exams, weighted_bce_sum(output.exam_logits, batch.exam_labels))
         by_hand = 2 * (loss.own + 0.5 * weighted_bce_sum(output.slice_logits, batch.labels)) / weights.slices
         by_hand = by_hand + 3 * loss.exams / weights.exams
-        total, shown = loss.mean(config.train, weights)
+        total, shown = network.stage.mean_loss(loss, weights)
         torch.testing.assert_close(total, by_hand)
         assert shown.isfinite()
         assert not shown.requires_grad

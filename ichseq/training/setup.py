@@ -212,7 +212,7 @@ def _labelled_series(
 def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *, has_start: bool) -> None:
     """See that settings which need something have it."""
     train, model = config.train, config.model
-    if not stage.trains("exam"):
+    if not stage.reads_series:
         return
     if model.exam == "attention" and train.exam_weight == 0:
         raise ConfigError("model.exam is attention and train.exam_weight 0, so that it would stay untrained; raise the "
