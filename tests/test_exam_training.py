@@ -181,6 +181,7 @@ def test_the_best_epoch_is_chosen_by_what_is_trained() -> None:
             ConfigError,
             "wants labels of slices, and fold 0 has none",
         ),
+        ("joint", ("model.exam=max", "train.window=8"), ConfigError, "a part need not show what its exam bleeds"),
         ("frozen", ("model.sequence=none", "model.exam=max"), ConfigError, "model.exam max has no weights"),
     ],
 )
