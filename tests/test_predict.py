@@ -41,7 +41,7 @@ def test_dicom_and_prepared_set_give_the_same_logits(
         torch.manual_seed(0)
         model = Model("test_resnet", image_size=32, hidden_size=8, sequence="transformer", sequence_inputs=["spacing"])
     index = Index.load(prepared)
-    from_store = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series))
+    from_store = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series)).slices
     from_files = ichseq.predict(model, ichseq.load_series(phantoms / "stage_2_train"))
     one, other = (t.sort_values(["series_uid", "slice_index"], ignore_index=True) for t in (from_store, from_files))
     assert one["sop_uid"].tolist() == other["sop_uid"].tolist()
@@ -70,6 +70,21 @@ def test_exam_scores_are_the_highest_slices(model: Model, phantoms: Path) -> Non
         assert all(exam[label] == rows[label].max() for label in LABELS)
     assert len(outcome.exams) == 10
     assert outcome.failed == []
+
+
+def test_exams_are_answered_by_the_exam_head_from_dicom_and_from_the_store(phantoms: Path, prepared: Path) -> None:
+    torch.manual_seed(0)
+    model = Model("test_resnet", image_size=32, hidden_size=8, exam="attention").eval()
+    index, key = Index.load(prepared), ["series_uid"]
+    stored = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series))
+    read = predict_sources([model], [phantoms / "stage_2_train"])
+    one, other = (found.exams.sort_values(key, ignore_index=True) for found in (stored, read))
+    assert np.allclose(one[list(LABELS)], other[list(LABELS)], atol=1e-5)
+    highest = stored.slices.groupby("series_uid")["any"].max()
+    assert not np.allclose(one["any"], highest, atol=1e-3)
+    assert np.array_equal(one["true_any"], stored.slices.groupby("series_uid")["true_any"].max())
+    assert other["true_any"].isna().all()
+    assert one["n_slices"].equals(other["n_slices"])
 
 
 def test_names_and_containers_change_nothing(model: Model, phantoms: Path, tmp_path: Path) -> None:
@@ -206,7 +221,7 @@ def test_pieces_know_the_neighbours_beyond_them(
     whole = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
     monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
     pieces = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
-    from_store = predict_prepared(ensemble, index, np.arange(index.n_series))
+    from_store = predict_prepared(ensemble, index, np.arange(index.n_series)).slices
     order = ["series_uid", "slice_index"]
     one, two, stored = (logits(t.sort_values(order, ignore_index=True)) for t in (whole, pieces, from_store))
     assert np.abs(one - two).max() < 1e-4
