@@ -27,6 +27,7 @@ MODEL: Final = "model.json"
 
 PREDICTIONS: Final = "predictions.parquet"
 METRICS: Final = "metrics.json"
+CALIBRATION: Final = "calibration.json"
 
 EXPERIMENT: Final = "experiment.yaml"
 COST: Final = "cost.json"
