@@ -12,6 +12,7 @@ from conftest import tiny
 from ichseq.data.index import Index
 from ichseq.errors import DataError, RunError
 from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
+from ichseq.predictions.read import read_exams
 from ichseq.predictions.schema import PREDICTION_COLUMNS
 from ichseq.runs.folders import find_leaves, leaf_of
 from ichseq.training.train import train_stage
@@ -26,6 +27,9 @@ def test_a_fold_is_scored_as_in_training(run_copy: Path, prepared: Path) -> None
     written = json.loads((leaf / "metrics.json").read_text())
     assert written["weighted_log_loss"] == metrics["weighted_log_loss"]
     assert list(pd.read_parquet(leaf / "predictions.parquet").columns) == list(PREDICTION_COLUMNS)
+    exams = read_exams(leaf / "exams.parquet")
+    assert list(exams["series_uid"]) == list(table["series_uid"].unique())
+    assert np.array_equal(exams["true_any"], table.groupby("series_uid", sort=False)["true_any"].max())
     prior = np.array(json.loads((leaf / "run.json").read_text())["prevalence"])
     assert np.allclose(prior, index.prevalence(index.training_series(0)))
 
@@ -40,6 +44,8 @@ def test_all_folds_cover_each_exam_once(prepared: Path, tmp_path: Path) -> None:
     assert len(table) == index.n_slices
     assert metrics["n_exams"] == index.n_series
     assert not table.duplicated("sop_uid").any()
+    exams = read_exams(leaves[0].parent / "exams.parquet")
+    assert sorted(exams["series_uid"]) == sorted(table["series_uid"].unique())
     with pytest.raises(RunError, match="no run for fold 3"):
         evaluate_all([leaf for leaf in leaves if leaf.name != "fold3"], index)
     with pytest.raises(DataError, match="2 exams in more than one fold's table"):

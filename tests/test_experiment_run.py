@@ -72,7 +72,7 @@ def test_an_experiment_leaves_its_table_its_figures_and_its_cost(prepared: Path,
     # By hand: the mean over 2 epochs of the slice stage x 2 epochs of the LSTM.
     models = [Model.load(folder) for row in rows[1:] for folder in sorted(Path(row["leaf"], "epochs").iterdir())]
     assert len(models) == 4
-    parts = [predict_prepared(ModelEnsemble(model), index, index.validation_series(1)) for model in models]
+    parts = [predict_prepared(ModelEnsemble(model), index, index.validation_series(1)).slices for model in models]
     mean = np.mean([part[list(LABELS)] for part in parts], axis=0)
     assert np.allclose(table[list(LABELS)], mean.clip(1e-5, 1 - 1e-5), atol=1e-6)
 
@@ -167,7 +167,7 @@ def test_another_set_is_scored_by_the_same_models(prepared: Path, files: Path, t
     assert (metrics["data_key"], metrics["trained_on"]) == (other.key, here.index.key)
     assert (metrics["n_slices"], metrics["recipe"]) == (other.n_slices, load_spec(files / "slices.yaml", seed=3).recipe)
     bags = (models[:2], models[2:])  # of each fold
-    one, two = (predict_prepared(ModelEnsemble(bag), other, np.arange(other.n_series)) for bag in bags)
+    one, two = (predict_prepared(ModelEnsemble(bag), other, np.arange(other.n_series)).slices for bag in bags)
     mean = one.assign(**{label: (one[label] + two[label]) / 2 for label in LABELS})
     pd.testing.assert_frame_equal(pd.read_parquet(out / "predictions.parquet"), clip(smooth(mean, WEIGHTED), 1e-5),
                                   check_dtype=False)  # fmt: skip

@@ -100,6 +100,30 @@ def test_prevalence_counts_known_labels_of_the_series_asked_for(tmp_path: Path) 
     assert np.isnan(index.prevalence(np.array([], int))).all()
 
 
+def test_labels_of_exams_are_read_back_and_completed_by_the_slices(tmp_path: Path) -> None:
+    key = write(tmp_path)
+    assert np.isnan(Index.load(tmp_path).exam_labels_given).all()
+    assert not (tmp_path / "exams.parquet").exists()
+    unknown = {name: [np.nan] * 4 for label in LABELS for name in (label, f"agreement_{label}")}
+    given = {"series": range(4), **unknown, "any": [np.nan, 0, 1, 1], "agreement_any": [np.nan, 1, 2 / 3, 1]}
+    settings: dict[str, Any] = {"folds": 3, "seed": 0, "source": ["raw"], "labels": None}
+    series, slices = tables()
+    with_exams = write_index(tmp_path, series, slices, pa.table(given), **settings)
+    index = Index.load(tmp_path)
+    assert index.key == with_exams != key
+    assert np.array_equal(index.exam_labels_given[:, 5], [np.nan, 0, 1, 1], equal_nan=True)
+    assert np.array_equal(index.exam_labels[:, 5], [1, 0, 1, 1])  # the first by its subdural slice
+    assert np.array_equal(index.exam_labels[1], [0] * 6)
+    assert np.allclose(index.exam_agreement[:, 5], [np.nan, 1, 2 / 3, 1], equal_nan=True)
+    assert np.allclose(index.exam_prevalence(np.array([0, 1]))[5], 1 / 2)
+    assert write_index(tmp_path, series, slices, pa.table(given | {"any": [1, 0, 1, 1]}), **settings) != with_exams
+    (tmp_path / "exams.parquet").unlink()
+    with pytest.raises(DataError, match=r"exams\.parquet: missing"):
+        Index.load(tmp_path)
+    assert write(tmp_path) == key
+    assert np.isnan(Index.load(tmp_path).exam_labels_given).all()
+
+
 def test_the_key_follows_what_training_sees_and_nothing_else(tmp_path: Path) -> None:
     key = write(tmp_path)
     assert write(tmp_path) == key

@@ -41,7 +41,7 @@ def test_dicom_and_prepared_set_give_the_same_logits(
         torch.manual_seed(0)
         model = Model("test_resnet", image_size=32, hidden_size=8, sequence="transformer", sequence_inputs=["spacing"])
     index = Index.load(prepared)
-    from_store = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series))
+    from_store = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series)).slices
     from_files = ichseq.predict(model, ichseq.load_series(phantoms / "stage_2_train"))
     one, other = (t.sort_values(["series_uid", "slice_index"], ignore_index=True) for t in (from_store, from_files))
     assert one["sop_uid"].tolist() == other["sop_uid"].tolist()
@@ -206,7 +206,7 @@ def test_pieces_know_the_neighbours_beyond_them(
     whole = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
     monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
     pieces = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
-    from_store = predict_prepared(ensemble, index, np.arange(index.n_series))
+    from_store = predict_prepared(ensemble, index, np.arange(index.n_series)).slices
     order = ["series_uid", "slice_index"]
     one, two, stored = (logits(t.sort_values(order, ignore_index=True)) for t in (whole, pieces, from_store))
     assert np.abs(one - two).max() < 1e-4

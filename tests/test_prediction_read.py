@@ -8,8 +8,8 @@ import pytest
 from five_slices import five_slices
 
 from ichseq.errors import DataError
-from ichseq.predictions.read import read_table
-from ichseq.predictions.schema import PREDICTION_COLUMNS
+from ichseq.predictions.read import read_exams, read_table
+from ichseq.predictions.schema import EXAM_COLUMNS, PREDICTION_COLUMNS, exam_rows
 from ichseq.predictions.write import write_table
 
 NAN = np.nan
@@ -68,3 +68,27 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=name):
             read_table(tmp_path / name)
+
+
+def exams() -> pd.DataFrame:
+    table = five_slices("aabbb")
+    return exam_rows([table[:2], table[2:]], [["tilted"], []], truth=np.array([[0, NAN, NAN, NAN, 0, 1], [NAN] * 6]))
+
+
+@pytest.mark.parametrize("name", ["e.csv", "e.parquet"])
+def test_a_table_of_exams_is_read_as_it_was_written_or_refused(tmp_path: Path, name: str) -> None:
+    write_table(exams().assign(mine="more"), tmp_path / name)
+    read = read_exams(tmp_path / name)
+    assert list(read.columns) == list(EXAM_COLUMNS)
+    pd.testing.assert_frame_equal(read, exams(), check_dtype=False)
+    twice = pd.concat([exams(), exams()[:1]])
+    for table, words in (
+        (exams().assign(any=1.5), "column any holds 1.5, outside 0 to 1"),
+        (exams().assign(true_any=2), "column true_any holds 2"),
+        (exams().assign(n_slices=[1, NAN]), "column n_slices is empty in 1 of 2 rows"),
+        (twice, "1 exam twice"),
+        (five_slices(), "columns missing: n_slices, warnings"),
+    ):
+        write_table(table, tmp_path / name)
+        with pytest.raises(DataError, match=words):
+            read_exams(tmp_path / name)

@@ -48,6 +48,16 @@ def test_an_exam_has_the_highest_of_its_slices() -> None:
     assert [ExamId(*row) for row in exams[list(EXAM_KEY)].itertuples(index=False)] == [exam_of(one), exam_of(other)]
 
 
+def test_an_exams_own_score_and_truth_come_before_those_of_its_slices() -> None:
+    one, other = five_slices("aabbb")[:2], five_slices("aabbb")[2:]
+    own, truth = np.linspace(0, 0.5, 6), np.array([[0, 0, 0, 0, 1, 1], [np.nan] * 6])
+    exams = exam_rows([one, other], [[], []], [own, None], truth)
+    assert np.array_equal(exams[list(LABELS)].iloc[0], own)
+    assert list(exams.loc[1, list(LABELS)]) == [other[label].max() for label in LABELS]
+    assert np.array_equal(exams[list(TRUTH)], truth, equal_nan=True)
+    assert exam_rows([one], [[]])[list(TRUTH)].isna().all(axis=None)
+
+
 @pytest.mark.parametrize("column", EXAM_KEY)
 def test_exams_that_differ_in_one_identifier_are_two(column: str) -> None:
     table = five_slices().assign(**dict.fromkeys(EXAM_KEY, "same"))

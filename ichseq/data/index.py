@@ -4,6 +4,7 @@ Text stays in Arrow, numbers become numpy: a million slices cost some hundred me
 loader workers share what they inherit. `ichseq.data.index_files` names the files.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +12,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from ichseq.data.exam_labels import exam_labels
 from ichseq.data.index_files import (
+    EXAMS,
+    EXAMS_SCHEMA,
     PREPARE_AGAIN,
     SERIES_SCHEMA,
     SLICES_SCHEMA,
@@ -43,6 +47,10 @@ class Index:
         fold: int16 (n_series,).
         patient_codes: int32 (n_series,), the same number for the same patient (`patients_of`).
         labels: float32 (n_slices, 6) in the order of LABELS, NaN where unknown.
+        exam_labels: float32 (n_series, 6), of the exams: those given, completed by what the slices tell.
+        exam_labels_given: float32 (n_series, 6), those that a table gave for the exams.
+        exam_agreement: float32 (n_series, 6), share of an exam's readers who agree with the label that was given; NaN
+            where no readers are known.
         positions_mm: float64 (n_slices,), along the scan axis, ascending from feet to head in a series.
     """
 
@@ -57,6 +65,9 @@ class Index:
     fold: np.ndarray
     patient_codes: np.ndarray
     labels: np.ndarray
+    exam_labels: np.ndarray
+    exam_labels_given: np.ndarray
+    exam_agreement: np.ndarray
     positions_mm: np.ndarray
     settings: dict[str, Any]
     _series: pa.Table
@@ -82,9 +93,11 @@ class Index:
             raise DataError(
                 f"{folder}: damaged (series.parquet and slices.parquet do not fit together); {PREPARE_AGAIN}"
             )
-        labels = np.empty((len(slices), len(LABELS)), np.float32)
-        for k, label in enumerate(LABELS):
-            labels[:, k] = numbers_of(slices, label)
+        labels = _columns(slices, LABELS)
+        given = agreement = np.full((len(series), len(LABELS)), np.nan, np.float32)
+        if settings.get("exam_labels"):
+            exams = read_table(folder / EXAMS, EXAMS_SCHEMA, settings["key"])
+            given, agreement = _columns(exams, LABELS), _columns(exams, [f"agreement_{label}" for label in LABELS])
         patients = patients_of(series).dictionary_encode()
         return cls(
             folder=folder,
@@ -98,6 +111,9 @@ class Index:
             fold=numbers_of(series, "fold"),
             patient_codes=patients.indices.to_numpy(zero_copy_only=False).astype(np.int32),
             labels=labels,
+            exam_labels=exam_labels(given, labels, lengths),
+            exam_labels_given=given,
+            exam_agreement=agreement,
             positions_mm=numbers_of(slices, "position_mm"),
             settings=settings,
             _series=series,
@@ -175,7 +191,23 @@ class Index:
         Args:
             series: numbers of the series to count; None: all.
         """
-        labels = self.labels if series is None else self.labels[self.slice_rows(np.asarray(series))]
-        known = np.count_nonzero(~np.isnan(labels), axis=0)
-        sums = np.nansum(labels, axis=0, dtype=np.float64)
-        return np.where(known > 0, sums / np.maximum(known, 1), np.nan)
+        return _shares(self.labels if series is None else self.labels[self.slice_rows(np.asarray(series))])
+
+    def exam_prevalence(self, series: np.ndarray) -> np.ndarray:
+        """float64 (6,): share of positive exams among those of the series given whose label is known; else NaN."""
+        return _shares(self.exam_labels[series])
+
+
+def _columns(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Columns of numbers as float32 (rows, columns)."""
+    values = np.empty((len(table), len(names)), np.float32)
+    for k, name in enumerate(names):
+        values[:, k] = numbers_of(table, name)
+    return values
+
+
+def _shares(labels: np.ndarray) -> np.ndarray:
+    """float64 (6,): share of ones among the known labels (n, 6); NaN where none is."""
+    known = np.count_nonzero(~np.isnan(labels), axis=0)
+    sums = np.nansum(labels, axis=0, dtype=np.float64)
+    return np.where(known > 0, sums / np.maximum(known, 1), np.nan)

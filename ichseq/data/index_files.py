@@ -3,6 +3,7 @@
 index.json      format, key, HU range, folds, seed, phantom flag, names of the sources, counts; written last
 series.parquet  a row a series (SERIES_SCHEMA)
 slices.parquet  a row a slice, by series and then from feet to head (SLICES_SCHEMA)
+exams.parquet   a row a series, where a table gave labels of exams (EXAMS_SCHEMA)
 left_out.csv    file, reason
 store/          one file a series (ichseq.data.store)
 """
@@ -22,6 +23,9 @@ from ichseq.data.store import CODEC, write_whole
 from ichseq.errors import DataError
 from ichseq.labels import LABELS
 from ichseq.windows import HU_RANGE
+
+EXAMS: Final = "exams.parquet"
+"""Of a set in which exams have labels of their own."""
 
 FORMAT: Final = 1
 """Version of the tables' layout; goes up with every change that older code could not read."""
@@ -53,6 +57,13 @@ SLICES_SCHEMA: Final = pa.schema(
         ("position_mm", pa.float64()),
         *((label, pa.float32()) for label in LABELS),  # NaN where unknown
         ("checksum", pa.uint64()),  # of the stored pixels
+    ]
+)
+EXAMS_SCHEMA: Final = pa.schema(
+    [
+        ("series", pa.int32()),
+        *((label, pa.float32()) for label in LABELS),  # NaN where unknown
+        *((f"agreement_{label}", pa.float32()) for label in LABELS),  # share of the readers; NaN where not known
     ]
 )
 
@@ -96,13 +107,16 @@ def write_settings(folder: Path, *, finished: bool, **settings: Any) -> None:
     write_whole(folder / "index.json", (json.dumps(header | settings, indent=2) + "\n").encode())
 
 
-def write_index(folder: Path, series: pa.Table, slices: pa.Table, **settings: Any) -> str:
+def write_index(
+    folder: Path, series: pa.Table, slices: pa.Table, exams: pa.Table | None = None, **settings: Any
+) -> str:
     """Write the tables and index.json, which makes the set a finished one; the same content gives the same bytes.
 
     Args:
         folder: the prepared folder.
         series: rows as in SERIES_SCHEMA.
         slices: rows as in SLICES_SCHEMA.
+        exams: rows as in EXAMS_SCHEMA; None: no exam has labels of its own.
         settings: what index.json keeps beside the versions: folds, seed, source and the like.
 
     Returns:
@@ -110,23 +124,30 @@ def write_index(folder: Path, series: pa.Table, slices: pa.Table, **settings: An
     """
     series, slices = series.select(SERIES_SCHEMA.names).cast(SERIES_SCHEMA), slices.select(SLICES_SCHEMA.names)
     slices = slices.cast(SLICES_SCHEMA)
-    key = _key_of(series, slices)
-    for name, table in (("series.parquet", series), ("slices.parquet", slices)):
+    tables = {"series.parquet": series, "slices.parquet": slices}
+    if exams is not None:
+        tables[EXAMS] = exams.select(EXAMS_SCHEMA.names).cast(EXAMS_SCHEMA)
+        settings["exam_labels"] = True
+    key = _key_of(series, slices, tables.get(EXAMS))
+    for name, table in tables.items():
         sink = io.BytesIO()
         pq.write_table(table.combine_chunks().replace_schema_metadata({_KEY: key}), sink, compression="zstd")
         write_whole(folder / name, sink.getvalue())
     phantom = bool(np.any(numbers_of(series, "phantom")))
     counts = {"series": len(series), "slices": len(slices), "patients": len(patients_of(series).unique())}
     write_settings(folder, finished=True, key=key, phantom=phantom, **settings, counts=counts)
+    if exams is None:
+        (folder / EXAMS).unlink(missing_ok=True)
     return key
 
 
-def _key_of(series: pa.Table, slices: pa.Table) -> str:
+def _key_of(series: pa.Table, slices: pa.Table, exams: pa.Table | None) -> str:
     """Hash of identity, order, labels, folds and pixels; file names and the place of the source do not enter."""
     digest = hashlib.sha256(f"{FORMAT} {CODEC} {HU_RANGE}".encode())
     for table, names in (
         (series, ("patient_id", "study_uid", "series_uid", "n_slices", "rows", "columns", "fold", "phantom")),
         (slices, ("sop_uid", "position_mm", *LABELS, "checksum")),
+        *([] if exams is None else [(exams, LABELS)]),
     ):
         for name in names:
             text = pa.types.is_string(table.schema.field(name).type)

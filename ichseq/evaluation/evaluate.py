@@ -12,7 +12,9 @@ from ichseq.evaluation.score import score
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.predictions.check import count_shared_exams
+from ichseq.predictions.read import read_exams
 from ichseq.runs.folders import bag_of
+from ichseq.runs.names import EXAMS
 from ichseq.runs.patients import refuse_seen_patients
 from ichseq.runs.records import read_run, write_scored
 
@@ -47,9 +49,10 @@ def evaluate_fold(
         raise RunError(f"{leaf}: was trained on every patient, so that none is left to score it on; name a fold")
     refuse_seen_patients(leaf, index, run["fold"])
     ensemble = ModelEnsemble.load(bag_of(leaf, bag), tta, device)
-    table = predict_prepared(ensemble, index, index.validation_series(run["fold"]), progress=progress)
+    predicted = predict_prepared(ensemble, index, index.validation_series(run["fold"]), progress=progress)
+    table = predicted.slices
     metrics = score(table, [run["prevalence"]], index, run=str(leaf), fold=run["fold"], bag=bag, tta=list(tta))
-    write_scored(leaf, table, metrics)
+    write_scored(leaf, table, metrics, predicted.exams)
     return table, metrics
 
 
@@ -86,5 +89,6 @@ def evaluate_all(
     table = pd.concat(tables, ignore_index=True)
     prevalences = [run["prevalence"] for run in runs]
     metrics = score(table, prevalences, index, run=str(out), fold="all", bag=bag, tta=list(tta))
-    write_scored(out, table, metrics)
+    exams = pd.concat([read_exams(leaf / EXAMS) for leaf in leaves], ignore_index=True)
+    write_scored(out, table, metrics, exams)
     return table, metrics

@@ -149,7 +149,7 @@ class Runner:
         if self.test_index is not None:
             index, series = self.test_index, np.arange(self.test_index.n_series)
         with self.bar(f"{spec.name}: predict {fold_name(fold)}", "series") as progress:
-            return predict_prepared(ensemble, index, series, progress=progress)
+            return predict_prepared(ensemble, index, series, progress=progress).slices
 
     def _trained_models(self, spec: Spec, place: int, fold: int) -> list[Path]:
         """Folders of the models that answer for a fold, trained where they are not there yet."""

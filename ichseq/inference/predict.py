@@ -104,9 +104,13 @@ def predict_prepared(
     *,
     threads: int = 2,
     progress: Callable[[int, int], object] | None = None,
-) -> pd.DataFrame:
-    """The same table for series of a prepared set, by their numbers, with the truth where it is known."""
-    tables = []
+) -> "Predictions":
+    """The same tables for series of a prepared set, by their numbers, with the truth where it is known.
+
+    Raises:
+        DataError: no series, or pixels that are missing or damaged.
+    """
+    tables, warnings = [], []
     tasks = [[Item(int(i))] for i in series]
     for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
                       device=ensemble.device):  # fmt: skip
@@ -116,16 +120,18 @@ def predict_prepared(
         exam = ExamId(row["patient_id"], row["study_uid"], row["series_uid"])
         tables.append(slice_rows(exam, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers,
                                  index.labels[rows]))  # fmt: skip
+        warnings.append(row["warnings"].splitlines())
         if progress is not None:
             progress(len(tables), len(tasks))
     if not tables:
         raise DataError(f"{index.folder}: no series to predict")
-    return pd.concat(tables, ignore_index=True)
+    exams = exam_rows(tables, warnings, truth=index.exam_labels[series])
+    return Predictions(pd.concat(tables, ignore_index=True), exams, series_warnings=warnings)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outcome of `predict_sources`.
+    """Outcome of `predict_sources` and of `predict_prepared`.
 
     Attributes:
         slices: the prediction table.

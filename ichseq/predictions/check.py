@@ -66,9 +66,22 @@ def check_slice_index(table: pd.DataFrame, name: str) -> None:
     Raises:
         DataError: one is not.
     """
-    values, advice = numbers_of(table, "slice_index", name), "slices are numbered 0, 1, 2, ..."
-    _refuse_empty(values, "slice_index", name, advice)
-    _refuse(values, values % 1 != 0, "slice_index", name, f"; {advice}")
+    _check_whole_numbers(table, "slice_index", name, "slices are numbered 0, 1, 2, ...")
+
+
+def check_n_slices(table: pd.DataFrame, name: str) -> None:
+    """See that the slices of exams are counted in whole numbers.
+
+    Raises:
+        DataError: one is not.
+    """
+    _check_whole_numbers(table, "n_slices", name, "slices are counted 1, 2, 3, ...")
+
+
+def _check_whole_numbers(table: pd.DataFrame, column: str, name: str, advice: str) -> None:
+    values = numbers_of(table, column, name)
+    _refuse_empty(values, column, name, advice)
+    _refuse(values, values % 1 != 0, column, name, f"; {advice}")
 
 
 def _refuse_empty(values: Floats, column: str, name: str, advice: str) -> None:

@@ -1,20 +1,30 @@
 """Prediction tables read back and checked."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ichseq.errors import DataError
+from ichseq.errors import DataError, counted
 from ichseq.predictions.check import (
     check_columns,
+    check_n_slices,
     check_slice_index,
     checked_probabilities,
     checked_truth,
     numbers_of,
     refuse_duplicates,
 )
-from ichseq.predictions.schema import PREDICTION_COLUMNS, SLICE_NUMBERS, SLICE_TEXT
+from ichseq.predictions.schema import (
+    EXAM_COLUMNS,
+    EXAM_KEY,
+    EXAM_NUMBERS,
+    EXAM_TEXT,
+    PREDICTION_COLUMNS,
+    SLICE_NUMBERS,
+    SLICE_TEXT,
+)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -27,32 +37,56 @@ def read_table(path: Path) -> pd.DataFrame:
         DataError: the file is missing, empty or no such table, a probability is empty or outside 0..1, a truth is not
             0, 1 or empty, or a slice stands in two rows.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; name a table that `ichseq predict` or `ichseq evaluate` wrote")
-    try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: can't be read as a prediction table ({first}); write it again") from None
-    name = str(path)
-    check_columns(table, PREDICTION_COLUMNS, name)
-    if table.empty:
-        raise DataError(f"{path}: no rows; predict at least one scan")
-    table = table[list(PREDICTION_COLUMNS)].copy()
-    for column in SLICE_TEXT:
-        table[column] = table[column].astype(object).where(table[column].notna(), "").astype("str")
-    for column in SLICE_NUMBERS:
-        table[column] = numbers_of(table, column, name)
-    check_slice_index(table, name)
-    checked_probabilities(table, name)
-    checked_truth(table, name)
+    table = _read(path, "prediction table", PREDICTION_COLUMNS, SLICE_TEXT, SLICE_NUMBERS)
+    check_slice_index(table, str(path))
     table["slice_index"] = table["slice_index"].astype(np.int64)
-    refuse_duplicates(table, name)
+    refuse_duplicates(table, str(path))
     return table
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_exams(path: Path) -> pd.DataFrame:
+    """Read a table of exams, Parquet (.parquet) or CSV (anything else), and check it.
+
+    Returns:
+        The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file.
+
+    Raises:
+        DataError: the file is missing, empty or no such table, a score is empty or outside 0..1, a truth is not 0, 1 or
+            empty, or an exam stands in two rows.
+    """
+    table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS)
+    check_n_slices(table, str(path))
+    table["n_slices"] = table["n_slices"].astype(np.int64)
+    twice = table.duplicated(list(EXAM_KEY))
+    if twice.any():
+        raise DataError(f"{path}: {counted(int(twice.sum()), 'exam')} twice; keep one row an exam")
+    return table
+
+
+def _read(path: Path, kind: str, columns: Sequence[str], text: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+    """The columns asked for, as text and numbers, with probabilities and truth checked."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; name a table that `ichseq predict` or `ichseq evaluate` wrote")
+    try:
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, text, numbers)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: can't be read as a {kind} ({first}); write it again") from None
+    name = str(path)
+    check_columns(table, columns, name)
+    if table.empty:
+        raise DataError(f"{path}: no rows; predict at least one scan")
+    table = table[list(columns)].copy()
+    for column in text:
+        table[column] = table[column].astype(object).where(table[column].notna(), "").astype("str")
+    for column in numbers:
+        table[column] = numbers_of(table, column, name)
+    checked_probabilities(table, name)
+    checked_truth(table, name)
+    return table
+
+
+def _read_csv(path: Path, text: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
     # Only an empty cell is unknown, and only where a number belongs: "NA" and "007" are fine names of patients.
-    empty = {column: [""] for column in SLICE_NUMBERS}
-    text = dict.fromkeys(SLICE_TEXT, "str")
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+    empty = {column: [""] for column in numbers}
+    return pd.read_csv(path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values=empty)

@@ -45,8 +45,12 @@ SLICE_NUMBERS: Final = ("slice_index", "position_mm", *LABELS, *TRUTH)
 PREDICTION_COLUMNS: Final = (*SLICE_TEXT, *SLICE_NUMBERS)
 """Columns of every prediction table, a row a slice, in this order; a label's column holds its probability."""
 
-EXAM_COLUMNS: Final = (*EXAM_KEY, *LABELS, "n_slices", "warnings")
-"""Columns of the table of exams, a row a series, in this order; a label's column holds the exam's score."""
+EXAM_COLUMNS: Final = (*EXAM_KEY, *LABELS, *TRUTH, "n_slices", "warnings")
+"""Columns of the table of exams, a row a series, in this order; a label's column holds the exam's score, and the truth
+is that of the exam."""
+
+EXAM_TEXT: Final = (*EXAM_KEY, "warnings")
+EXAM_NUMBERS: Final = (*LABELS, *TRUTH, "n_slices")
 
 
 def slice_rows(
@@ -76,17 +80,29 @@ def slice_rows(
     return pd.DataFrame(columns)[list(PREDICTION_COLUMNS)]
 
 
-def exam_rows(tables: Sequence[pd.DataFrame], warnings: Sequence[Sequence[str]]) -> pd.DataFrame:
-    """The table of exams; an exam's score for a label is the highest of its slices' probabilities.
+def exam_rows(
+    tables: Sequence[pd.DataFrame],
+    warnings: Sequence[Sequence[str]],
+    scores: Sequence[np.ndarray | None] | None = None,
+    truth: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """The table of exams.
 
     Args:
         tables: the prediction table of each series, with at least one slice.
         warnings: what a person should know of each.
+        scores: (6,) of each series, what the network answers for the exam; None, for one series or for all: the
+            highest of its slices' probabilities.
+        truth: (n, 6) labels of the exams, NaN where unknown; None: all unknown.
     """
     rows = []
-    for table, own in zip(tables, warnings, strict=True):
+    scores = [None] * len(tables) if scores is None else scores
+    known = np.full((len(tables), len(LABELS)), np.nan) if truth is None else truth
+    for table, own, given, of_exam in zip(tables, warnings, scores, known, strict=True):
+        score = table[list(LABELS)].max().to_numpy() if given is None else given
         row: dict[str, object] = exam_of(table)._asdict()
-        row |= {label: float(table[label].max()) for label in LABELS}
+        row |= {label: float(score[k]) for k, label in enumerate(LABELS)}
+        row |= {column: float(of_exam[k]) for k, column in enumerate(TRUTH)}
         rows.append(row | {"n_slices": len(table), "warnings": "; ".join(own)})
     return pd.DataFrame(rows, columns=list(EXAM_COLUMNS))
 

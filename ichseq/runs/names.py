@@ -5,7 +5,7 @@ runs/<name>/<stage>/all-patients/   a leaf of a stage that was trained on every 
 
 of a leaf, by training     config.yaml, run.json, log.txt, history.csv, last/ (checkpoints),
                            weights.safetensors and model.json (the best epoch), epochs/epoch-<E>/ (the last ones)
-of a leaf, by evaluation   predictions.parquet, metrics.json; those of all folds stand beside the leaves
+of a leaf, by evaluation   predictions.parquet, exams.parquet, metrics.json; those of all folds stand beside the leaves
 of an experiment           predictions.parquet, metrics.json, cost.json, models.json, experiment.yaml
 """
 
@@ -26,6 +26,7 @@ WEIGHTS: Final = "weights.safetensors"
 MODEL: Final = "model.json"
 
 PREDICTIONS: Final = "predictions.parquet"
+EXAMS: Final = "exams.parquet"
 METRICS: Final = "metrics.json"
 CALIBRATION: Final = "calibration.json"
 

@@ -1,4 +1,4 @@
-"""What stands in run.json, history.csv, metrics.json and predictions.parquet, written and read back with checks."""
+"""run.json, history.csv, metrics.json and the tables of predictions, written and read back with checks."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from ichseq.errors import RunError
 from ichseq.files import write_text
 from ichseq.predictions.read import read_table
 from ichseq.predictions.write import write_table
-from ichseq.runs.names import EPOCHS, HISTORY, METRICS, PREDICTIONS, RUN
+from ichseq.runs.names import EPOCHS, EXAMS, HISTORY, METRICS, PREDICTIONS, RUN
 
 
 def parse_json(path: Path) -> Any:
@@ -81,14 +81,16 @@ def read_history(leaf: Path) -> pd.DataFrame:
         raise RunError(f"{leaf / HISTORY}: can't be read ({type(error).__name__}); train the stage again") from None
 
 
-def write_scored(folder: Path, table: pd.DataFrame, metrics: dict[str, Any]) -> None:
-    """Write a prediction table and its figures into a leaf, a stage's folder or an experiment's.
+def write_scored(folder: Path, table: pd.DataFrame, metrics: dict[str, Any], exams: pd.DataFrame | None = None) -> None:
+    """Write a prediction table, that of exams and their figures into a leaf, a stage's folder or an experiment's.
 
     Raises:
         DataError: the table can't be written.
         RunError: the figures can't.
     """
     write_table(table, folder / PREDICTIONS)
+    if exams is not None:
+        write_table(exams, folder / EXAMS)
     write_json(folder / METRICS, metrics)
 
 
