@@ -95,20 +95,24 @@ def _refuse(values: Floats, wrong: np.ndarray, column: str, name: str, why: str)
         raise DataError(f"{name}: column {column} holds {values[wrong][0]:g}{why}")
 
 
-def check_scorable(table: pd.DataFrame, name: str = "prediction table") -> tuple[Floats, Floats]:
+def check_scorable(
+    table: pd.DataFrame, name: str = "prediction table", *, unit: str = "slice", labels_needed: bool = True
+) -> tuple[Floats, Floats]:
     """Probabilities and truth of a table that can be scored, each float64 (n, 6); truth is NaN where unknown.
 
     Args:
-        table: a row a slice; of `PREDICTION_COLUMNS`, those of the exam, the probabilities and the truth are needed.
+        table: a row a slice or an exam; the columns of the exam, the probabilities and the truth are needed.
         name: of the table, for messages.
+        unit: what a row is.
+        labels_needed: whether a table without any known label is refused.
 
     Raises:
         DataError: a column is missing, a value is wrong, or no label is known.
     """
     check_columns(table, (*EXAM_KEY, *LABELS, *TRUTH), name)
     probability, truth = checked_probabilities(table, name), checked_truth(table, name)
-    if np.isnan(truth).all():
-        raise DataError(f"{name}: no slice has a known label (all true_ columns are empty); evaluate with labels")
+    if labels_needed and np.isnan(truth).all():
+        raise DataError(f"{name}: no {unit} has a known label (all true_ columns are empty); evaluate with labels")
     return probability, truth
 
 
