@@ -33,7 +33,7 @@ def test_a_run_and_a_leaf_have_their_own(run_copy: Path, calibration: Calibratio
 
 
 def test_without_one_the_error_says_how_to_make_it(run_copy: Path) -> None:
-    with pytest.raises(RunError, match=r"run: has no calibration; fit one with .*`ichseq calibrate --run .*run`"):
+    with pytest.raises(RunError, match=r"run: has no calibration; fit one .*`ichseq calibrate --run .*run`"):
         read_calibration(run_copy)
     with pytest.raises(RunError, match="absent: no such run"):
         read_calibration(run_copy / "absent")

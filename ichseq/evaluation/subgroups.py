@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import log_loss, roc_auc_score
 
 from ichseq.data.index import Index
+from ichseq.errors import DataError, counted
 from ichseq.evaluation.bootstrap import Floats, clipped_probability
 from ichseq.evaluation.rates import share_of
 from ichseq.predictions.calibration import POINTS, LabelCalibration
@@ -36,6 +39,32 @@ def characteristics(index: Index, series: np.ndarray) -> dict[str, Floats]:
             spacing[place] = float(np.nanmedian(np.abs(steps)))
     pixels = index.spacing[series].astype(np.float64).mean(axis=1)
     return {"slice_spacing": spacing, "pixel_size": pixels, "slices": index.lengths[series].astype(np.float64)}
+
+
+def bleed_volumes(path: Path, exams: pd.DataFrame) -> Floats:
+    """Volume in ml of all bleeding of each exam, (n,), from the table of bleeds that `ichseq phantom` writes.
+
+    Args:
+        path: truth/bleeds.csv of the phantoms.
+        exams: the table of exams.
+
+    Raises:
+        DataError: no such file, or it is none, or an exam that bleeds is not in it.
+    """
+    needed = ["patient_id", "series_uid", "volume_ml"]
+    try:
+        bleeds = pd.read_csv(path, dtype={"patient_id": "str", "series_uid": "str"}, keep_default_na=False)
+        volume = bleeds.groupby(needed[:2])["volume_ml"].sum()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: can't be read as a table of bleeds ({type(error).__name__}); it needs the columns "
+                        f"{', '.join(needed)}, as truth/bleeds.csv of phantoms has them") from None  # fmt: skip
+    known = pd.MultiIndex.from_frame(exams[needed[:2]].astype("str"))
+    found = volume.reindex(known).to_numpy(dtype=np.float64)
+    missing = np.isnan(found) & (exams["true_any"].to_numpy(dtype=np.float64) == 1)
+    if missing.any():
+        raise DataError(f"{path}: {counted(int(missing.sum()), 'exam')} with bleeding not in it; name the table of the "
+                        "phantoms that were prepared")  # fmt: skip
+    return np.nan_to_num(found)
 
 
 def subgroups(

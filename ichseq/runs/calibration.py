@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from ichseq.errors import RunError
 from ichseq.predictions.calibration import Calibration
 from ichseq.runs.folders import find_leaves, has_model
-from ichseq.runs.names import CALIBRATION
+from ichseq.runs.names import CALIBRATION, MODELS
 from ichseq.runs.records import read_json, write_json
 
 
@@ -17,7 +17,7 @@ def calibration_folder(run: Path) -> Path:
     Raises:
         RunError: no such run.
     """
-    return run if has_model(run) else find_leaves(run)[0].parent
+    return run if has_model(run) or (run / MODELS).is_file() else find_leaves(run)[0].parent
 
 
 def write_calibration(run: Path, calibration: Calibration) -> Path:
@@ -34,15 +34,23 @@ def write_calibration(run: Path, calibration: Calibration) -> Path:
     return path
 
 
+def calibration_in(*folders: Path) -> Calibration | None:
+    """The calibration in the first of some folders that has one; None if none has.
+
+    Raises:
+        RunError: the file is damaged or of another version.
+    """
+    found = [folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()]
+    return _read(found[0]) if found else None
+
+
 def find_calibration(run: Path) -> Calibration | None:
     """The calibration of a run or a leaf; of a leaf without its own, that of its stage; None if there is none.
 
     Raises:
         RunError: no such run, or the file is damaged or of another version.
     """
-    folders = [run, run.parent] if has_model(run) else [calibration_folder(run)]
-    found = [folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()]
-    return _read(found[0]) if found else None
+    return calibration_in(run, run.parent) if has_model(run) else calibration_in(calibration_folder(run))
 
 
 def read_calibration(run: Path) -> Calibration:
@@ -53,8 +61,7 @@ def read_calibration(run: Path) -> Calibration:
     """
     found = find_calibration(run)
     if found is None:
-        raise RunError(f"{run}: has no calibration; fit one with `ichseq evaluate --run {run} --fold all` and then "
-                       f"`ichseq calibrate --run {run}`")  # fmt: skip
+        raise RunError(f"{run}: has no calibration; fit one to its evaluated folds: `ichseq calibrate --run {run}`")
     return found
 
 
