@@ -17,7 +17,7 @@ from ichseq.cli import main
 from ichseq.cli.options import FoldType
 
 ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict"]
-COMMANDS = [*ROAD, "ensemble", "submit", "experiment", "settings"]
+COMMANDS = [*ROAD, "compare", "ensemble", "submit", "experiment", "settings"]
 
 
 def test_help_needs_no_torch() -> None:

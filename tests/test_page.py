@@ -13,7 +13,8 @@ from test_metrics import PRIOR
 from ichseq.evaluation.calibration import fit_calibration
 from ichseq.evaluation.judge import curves, judge
 from ichseq.evaluation.metrics import evaluate_table
-from ichseq.evaluation.page import notes, rate_text, write_evaluation_page
+from ichseq.evaluation.page import notes, write_evaluation_page
+from ichseq.evaluation.report import metrics_text, rate_text
 
 
 def metrics_of(calibrated: bool, **identity: object) -> tuple[dict, object]:
@@ -59,6 +60,15 @@ def test_a_calibration_that_is_judged_on_its_own_exams_is_told() -> None:
         found = notes(metrics_of(True, **identity)[0])
         assert (words in found[-1]) == same, identity
     assert notes(metrics_of(False)[0])[-1] == "No calibration: operating points are undefined"
+
+
+def test_the_points_of_any_are_in_the_text_too() -> None:
+    metrics, _ = metrics_of(True)
+    of = metrics["by_exam"]["any"]["points"]["youden"]
+    (line,) = [line for line in metrics_text(metrics).splitlines() if line.startswith("youden")]
+    assert rate_text(of["sensitivity"]) in line
+    assert rate_text(of["false_alarms_per_100"], 1) in line
+    assert "youden" not in metrics_text(metrics_of(False)[0])
 
 
 def test_a_rate_in_words() -> None:

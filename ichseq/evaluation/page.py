@@ -10,7 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ichseq.evaluation.pictures import COLOURS, FAINT, GROUND, dress, save_figure
-from ichseq.evaluation.report import figure_of, html_table, interval_text, number_text, summary_rows, write_page
+from ichseq.evaluation.report import (
+    figure_of,
+    html_table,
+    interval_text,
+    number_text,
+    rate_text,
+    summary_rows,
+    write_page,
+)
 from ichseq.labels import LABELS
 from ichseq.predictions.calibration import POINTS, FittedOn
 from ichseq.runs.names import PAGE, PICTURE
@@ -73,15 +81,6 @@ def _labels(metrics: Mapping[str, Any]) -> list[str]:
             rows.append((label, loss, calibrated, auc, interval, precision, error, better, positives))
         tables.append(html_table((title, *head), rows))
     return tables
-
-
-def rate_text(rate: Mapping[str, Any] | None, decimals: int = 3) -> str:
-    """A share with its interval and cases; a dash for one that is undefined."""
-    if rate is None or rate["value"] is None:
-        return "-"
-    ends = rate["interval"]
-    within = "" if ends is None else f" ({ends[0]:.{decimals}f} to {ends[1]:.{decimals}f})"
-    return f"{rate['value']:.{decimals}f}{within}, n {rate['cases']:,}"
 
 
 def _points(metrics: Mapping[str, Any]) -> list[str]:
@@ -161,9 +160,11 @@ def _reliability(axes: Axes, of: Mapping[str, Any], label: str, colour: str) -> 
 
 def _mark_points(axes: Axes, points: Mapping[str, Any] | None) -> None:
     """The operating points of any on its ROC."""
-    for name, of in (points or {}).items():
-        if of["threshold"] is None or of["sensitivity"]["value"] is None or of["specificity"]["value"] is None:
-            continue
-        x, y = 1 - of["specificity"]["value"], of["sensitivity"]["value"]
-        axes.plot([x], [y], color=COLOURS[-1], marker="D", markersize=6, linestyle="none")
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=(8, -10), color=FAINT, fontsize=8)
+    known = [
+        (1 - of["specificity"]["value"], of["sensitivity"]["value"])
+        for of in (points or {}).values()
+        if of["threshold"] is not None and None not in (of["specificity"]["value"], of["sensitivity"]["value"])
+    ]
+    if known:
+        x, y = zip(*known, strict=True)
+        axes.plot(x, y, color=COLOURS[-1], marker="D", markersize=6, linestyle="none", label="points of any")

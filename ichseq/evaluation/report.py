@@ -32,9 +32,39 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     lines += ["", *_aligned([_LABEL_HEAD, *labels])]
     if "by_exam" in metrics:
         lines += ["", *_aligned([(*_LABEL_HEAD[:-1], "Positive exams"), *_label_rows(metrics, "by_exam")])]
+    points = ((metrics.get("by_exam") or {}).get("any") or {}).get("points") or {}
+    rows = [
+        (name, f"{of['threshold']:.4g}", rate_text(of["sensitivity"]), rate_text(of["specificity"]),
+         rate_text(of["false_alarms_per_100"], 1))
+        for name, of in points.items() if of["threshold"] is not None
+    ]  # fmt: skip
+    if rows:
+        head = ("Exams, any", "Threshold", "Sensitivity", "Specificity", "False alarms in 100 without")
+        lines += ["", *_aligned([head, *rows])]
     if reasons:
         lines += ["", "Undefined:", *(f"  {reason}" for reason in reasons)]
     return "\n".join(lines) + "\n"
+
+
+def comparison_text(comparison: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Lay what `compare_predicted` gives out for a terminal."""
+    lines = [f"one: {names[0]}", f"other: {names[1]}"]
+    for unit in ("exams", "slices"):
+        of = comparison[unit]
+        if of is None:
+            lines += ["", f"{unit}: undefined, {comparison['undefined'][unit]}"]
+            continue
+        within = interval_text(of["intervals"]["difference"]) or "no interval of one patient"
+        lines += ["", f"{unit}, weighted log loss: one {of['one']:.4f}, other {of['other']:.4f}, difference "
+                      f"{of['difference']:.4f} ({within}), {of['n_patients']:,} patients"]  # fmt: skip
+        rows = [
+            (label, number_text(auc["one"]), number_text(auc["other"]), number_text(auc["difference"]),
+             interval_text(auc["interval"]) or str(auc["undefined"]), number_text(auc["p"]), str(auc["positives"]))
+            for label, auc in of["auc"].items()
+        ]  # fmt: skip
+        head = (f"AUC of {unit}", "One", "Other", "Difference", "95% interval", "p (DeLong)", "Positive")
+        lines += _aligned([head, *rows])
+    return "\n".join(lines)
 
 
 def calibration_text(calibration: Calibration) -> str:
@@ -161,6 +191,15 @@ def number_text(value: Any) -> str:
     if value is None or not np.isfinite(value):
         return "-"
     return f"{value:d}" if isinstance(value, int | np.integer) else f"{value:.4f}"
+
+
+def rate_text(rate: Mapping[str, Any] | None, decimals: int = 3) -> str:
+    """A share with its interval and cases; a dash for one that is undefined."""
+    if rate is None or rate["value"] is None:
+        return "-"
+    ends = rate["interval"]
+    within = "" if ends is None else f" ({ends[0]:.{decimals}f} to {ends[1]:.{decimals}f})"
+    return f"{rate['value']:.{decimals}f}{within}, n {rate['cases']:,}"
 
 
 def interval_text(pair: Sequence[float] | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ichseq.errors import DataError, counted
+from ichseq.errors import DataError
 from ichseq.predictions.check import (
     check_columns,
     check_n_slices,
@@ -18,7 +18,6 @@ from ichseq.predictions.check import (
 )
 from ichseq.predictions.schema import (
     EXAM_COLUMNS,
-    EXAM_KEY,
     EXAM_NUMBERS,
     EXAM_TEXT,
     PREDICTION_COLUMNS,
@@ -57,9 +56,7 @@ def read_exams(path: Path) -> pd.DataFrame:
     table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS)
     check_n_slices(table, str(path))
     table["n_slices"] = table["n_slices"].astype(np.int64)
-    twice = table.duplicated(list(EXAM_KEY))
-    if twice.any():
-        raise DataError(f"{path}: {counted(int(twice.sum()), 'exam')} twice; keep one row an exam")
+    refuse_duplicates(table, str(path), "exam")
     return table
 
 
