@@ -33,7 +33,7 @@ def hu() -> torch.Tensor:
 
 
 def answers(ensemble: ModelEnsemble, hu: torch.Tensor) -> np.ndarray:
-    return ensemble.probabilities(ensemble.embed(hu, LENGTHS), LENGTHS, None)
+    return ensemble.answers(ensemble.embed(hu, LENGTHS), LENGTHS, None).slices
 
 
 def test_the_mean_over_models_and_views(hu: torch.Tensor) -> None:

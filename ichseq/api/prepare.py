@@ -11,6 +11,7 @@ from ichseq.data import DEFAULT_FOLDS, DEFAULT_SET
 from ichseq.seeds import DEFAULT_SEED
 
 if TYPE_CHECKING:
+    from ichseq.data.label_files import ExamSeries
     from ichseq.data.summary import Summary
 
 
@@ -18,7 +19,8 @@ def prepare(
     source: str | Path | Sequence[str | Path],
     out: str | Path = DEFAULT_SET,
     *,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str | Path] | None = None,
+    exam_series: ExamSeries = "all",
     folds: int = DEFAULT_FOLDS,
     seed: int = DEFAULT_SEED,
     workers: int | None = None,
@@ -30,7 +32,9 @@ def prepare(
     Args:
         source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
         out: the prepared set; a new or empty folder, or one prepared before from the same series or some of them.
-        labels: a label table; None: the source's stage_2_train.csv, if it has one.
+        labels: a label table, of slices or of exams, or several; None: the source's stage_2_train.csv, if it has one.
+        exam_series: of several series of an exam, those that have its labels: "all"; "thin", the one with the most
+            slices; "thick", the one with the fewest that reaches over the head as far as the others do.
         folds: how many, drawn by patient.
         seed: of the folds' draw.
         workers: processes; None: as many as there are cores.
@@ -55,4 +59,6 @@ def prepare(
     from ichseq.data.prepare import prepare as prepare_set
 
     with dask_cluster(scheduler), bar_of(progress)("prepare", "files") as move:
-        return prepare_set(source, out, labels=labels, folds=folds, seed=seed, workers=workers, progress=move)
+        return prepare_set(
+            source, out, labels=labels, exam_series=exam_series, folds=folds, seed=seed, workers=workers, progress=move
+        )

@@ -1,6 +1,7 @@
 """Commands that make or read scans: demo, phantom, prepare. What is heavy is imported inside each command."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +10,9 @@ from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, SCHEDULER, default_of
 from ichseq.phantom.choices import DEFAULT_HEADS, DONOR_SHARE, HEADS
 from ichseq.seeds import DEFAULT_SEED
+
+if TYPE_CHECKING:
+    from ichseq.data.label_files import ExamSeries
 
 
 @click.command()
@@ -80,7 +84,19 @@ def phantom(
 @click.option(
     "-o", "--out", type=PATH, default=default_of(api.prepare, "out"), show_default=True, help="The prepared set."
 )
-@click.option("--labels", type=PATH, help="Label table; default: stage_2_train.csv in the source, if there.")
+@click.option(
+    "--labels",
+    type=PATH,
+    multiple=True,
+    help="Label table, of slices or exams; may be repeated. Default: stage_2_train.csv in the source, if there.",
+)
+@click.option(
+    "--exam-series",
+    type=click.Choice(["all", "thin", "thick"]),
+    default=default_of(api.prepare, "exam_series"),
+    show_default=True,
+    help="Which of several series of an exam have its labels: the one with the most slices, or the fewest, or all.",
+)
 @click.option(
     "--folds", default=default_of(api.prepare, "folds"), show_default=True, help="Number of folds, by patient."
 )
@@ -88,13 +104,21 @@ def phantom(
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
 @SCHEDULER
 def prepare(
-    source: Path, out: Path, labels: Path | None, folds: int, seed: int, workers: int | None, scheduler: str | None
+    source: Path,
+    out: Path,
+    labels: tuple[Path, ...],
+    exam_series: "ExamSeries",
+    folds: int,
+    seed: int,
+    workers: int | None,
+    scheduler: str | None,
 ) -> None:
     """Read DICOM files once into a set to train on. Run again, it does what is missing."""
     summary = api.prepare(
         source,
         out,
-        labels=labels,
+        labels=labels or None,
+        exam_series=exam_series,
         folds=folds,
         seed=seed,
         workers=workers,

@@ -106,6 +106,16 @@ class SequenceConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ExamConfig:
+    """How a series is answered for as a whole."""
+
+    exam: Annotated[Literal["none", "attention", "pooled", "max"], ReadBy("frozen", "joint")] = "none"
+    """The exam head: attention over the slices for each label, on what the sequence part knows of them; pooled, the
+    slices' logits weighted by their softmax, or max, the highest of them, both without weights of their own; none: a
+    network is trained on slices alone, and an exam's score is the highest of its slices."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class StartConfig:
     """How the network starts and runs."""
 
@@ -124,7 +134,7 @@ class StartConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class ModelConfig(StartConfig, SequenceConfig, EmbeddingConfig):
+class ModelConfig(StartConfig, ExamConfig, SequenceConfig, EmbeddingConfig):
     """What the network is; every field is a keyword of `ichseq.Model`."""
 
 

@@ -1,11 +1,13 @@
-"""Label files: the long CSV of the RSNA 2019 set and a wide one, read into flat arrays and checked.
+"""Label files of slices: the long CSV of the RSNA 2019 set and a wide one, read into flat arrays and checked.
 
 long  ID,Label                 ID = <SOPInstanceUID>_<label>, six rows a slice (the competition's layout)
 wide  sop_uid,epidural,...     a row a slice; columns may be absent and cells empty: unknown
+
+Those of exams are `ichseq.data.exam_table`'s.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -15,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from ichseq.data.label_columns import SLICE_ID, WANTED, columns_of, is_slice_table, plain_name, refuse_repeated
 from ichseq.errors import DataError
 from ichseq.labels import LABELS
 from ichseq.predictions.schema import PREDICTION_COLUMNS
 
 _BLOCK_BYTES: Final = 16 << 20  # read at a time, so that 4.5 million rows never stand in memory as text
-_UID_NAMES: Final = ("sop_uid", "SOPInstanceUID")
 
 
 @dataclass(frozen=True)
@@ -67,20 +69,16 @@ def read_labels(source: Path | BinaryIO, name: str | None = None) -> LabelTable:
         with pyarrow.csv.open_csv(
             source,
             read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=_column_types(), strings_can_be_null=True),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=_column_types(source), strings_can_be_null=True),
         ) as reader:
             columns = reader.schema.names
-            if len(set(columns)) < len(columns):
-                raise DataError(f"{name}: a column's name stands twice in its first line; remove one of the two")
+            refuse_repeated(columns, name)
+            if not is_slice_table(columns):
+                raise DataError(f"{name}: its columns are {', '.join(columns[:12])}; expected are {WANTED}")
             if set(columns) == {"ID", "Label"}:
                 pieces = _long_pieces(reader, name)
-            elif any(uid in columns for uid in _UID_NAMES):
-                pieces = _wide_pieces(reader, columns, name)
             else:
-                raise DataError(
-                    f"{name}: its columns are {', '.join(columns[:12])}; expected are ID,Label (RSNA 2019) or sop_uid "
-                    f"and any of {', '.join(LABELS)}"
-                )
+                pieces = _wide_pieces(reader, columns, name)
             return _merge(name, list(pieces))
     except (FileNotFoundError, IsADirectoryError):
         raise DataError(f"{name}: no such file; give the labels' CSV") from None
@@ -93,9 +91,23 @@ def read_labels(source: Path | BinaryIO, name: str | None = None) -> LabelTable:
         raise DataError(f"{name}: cannot be read ({error.strerror or error}); check the file") from error
 
 
-def _column_types() -> dict[str, pa.DataType]:
-    numbers = {column: pa.float32() for column in ("Label", *LABELS)}
-    return numbers | {column: pa.string() for column in ("ID", *_UID_NAMES)}
+def merge_tables(tables: Sequence[LabelTable]) -> LabelTable:
+    """Several tables as one.
+
+    Raises:
+        DataError: they contradict each other.
+    """
+    if len(tables) == 1:
+        return tables[0]
+    pieces = [(table.sop_uid, k, table.values[:, k]) for table in tables for k in range(len(LABELS))]
+    return _merge(", ".join(table.name for table in tables), pieces)
+
+
+def _column_types(source: Path | BinaryIO) -> dict[str, pa.DataType]:
+    columns = ["ID", "Label", SLICE_ID, "SOPInstanceUID", *LABELS]
+    columns += columns_of(source) if isinstance(source, Path) else []
+    numbers = {column: pa.float32() for column in columns if column == "Label" or plain_name(column) in LABELS}
+    return numbers | {column: pa.string() for column in columns if column == "ID" or plain_name(column) == SLICE_ID}
 
 
 _Piece = tuple[pa.Array, int, np.ndarray]  # SOPInstanceUIDs, the label's place, values float32 (NaN: empty)
@@ -116,16 +128,16 @@ def _long_pieces(reader: Any, name: str) -> Iterator[_Piece]:
 
 
 def _wide_pieces(reader: Any, columns: list[str], name: str) -> Iterator[_Piece]:
-    uid = next(column for column in _UID_NAMES if column in columns)
-    given = [column for column in columns if column in LABELS]
-    unknown = [column for column in columns if column not in (*PREDICTION_COLUMNS, *_UID_NAMES)]
+    known = {plain_name(column): column for column in columns}
+    uid, given = known[SLICE_ID], [label for label in LABELS if label in known]
+    unknown = [column for ours, column in known.items() if ours not in PREDICTION_COLUMNS]
     if unknown or not given:
         found = f"unknown label {unknown[0]!r}" if unknown else "no label"
         raise DataError(f"{name}: {found} among its columns; the labels are {', '.join(LABELS)}")
     for batch in reader:
         ids = batch.column(uid).fill_null("")
-        for column in given:
-            yield ids, LABELS.index(column), _checked_values(batch, column, uid, name)
+        for label in given:
+            yield ids, LABELS.index(label), _checked_values(batch, known[label], uid, name)
 
 
 def _checked_values(batch: pa.RecordBatch, column: str, key: str, name: str) -> np.ndarray:

@@ -23,16 +23,20 @@ from ichseq.ct.archive import FileList, list_files
 from ichseq.ct.left_out import LeftOut
 from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
 from ichseq.data import DEFAULT_FOLDS
+from ichseq.data.exam_labels import completed
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
 from ichseq.data.index import Index
-from ichseq.data.index_files import SERIES_SCHEMA, SLICES_SCHEMA, patients_of, write_index
-from ichseq.data.label_table import LabelTable, read_labels
+from ichseq.data.index_files import SERIES_SCHEMA, patients_of, write_index
+from ichseq.data.label_files import ExamSeries, LabelFiles, read_label_files
+from ichseq.data.label_table import read_labels
+from ichseq.data.labelling import check_labels, label
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, sweep
 from ichseq.data.packing import Packed, end_with, pack_groups
 from ichseq.data.store import write_whole
-from ichseq.data.summary import LabelCounts, Summary
+from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.predictions.schema import ExamId
 from ichseq.seeds import DEFAULT_SEED
 
 Progress = Callable[[int, int], None]
@@ -47,7 +51,8 @@ def prepare(
     source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
-    labels: str | Path | None = None,
+    labels: str | Path | Sequence[str | Path] | None = None,
+    exam_series: ExamSeries = "all",
     folds: int = DEFAULT_FOLDS,
     seed: int = DEFAULT_SEED,
     workers: int | None = None,
@@ -62,7 +67,9 @@ def prepare(
     Args:
         source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
         out: the prepared folder; new, empty, or prepared before from the same series or some of them.
-        labels: a label file (ichseq.data.label_table); None: the source's stage_2_train.csv, if it has one.
+        labels: label tables of slices (ichseq.data.label_table) or of exams (ichseq.data.exam_table), one or several;
+            None: the source's stage_2_train.csv, if it has one.
+        exam_series: which of several series of an exam have its labels (ichseq.data.label_files).
         folds: how many; patients that have a fold keep it.
         seed: of the folds' draw.
         workers: processes; None: as many as there are cores, or whatever an enclosing `joblib.parallel_config` says.
@@ -78,8 +85,9 @@ def prepare(
     if folds < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"folds {folds}, workers {workers}: at least 1 of each is needed")
     every_file = list_files(source)
-    files, table = _choose(every_file, sources, labels)
-    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, labelled=table is not None)
+    files, tables = _choose(every_file, sources, labels)
+    labelled = tables.name is not None
+    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, labelled=labelled)
     check()
     parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
     work = _Progress(progress, 2 * len(files))
@@ -89,12 +97,13 @@ def prepare(
     if not len(headers):
         raise nothing_usable(files, headers.dicom_files, left_out)
     groups = group_headers(headers)
-    identities = _check_headers(headers, groups, folds, table)
+    identities = _check_headers(headers, groups, folds, tables)
     settings = {
         "folds": folds,
         "seed": seed,
         "source": [item.resolve().name for item in sources],  # names alone: a path may say more than it should
-        "labels": table and Path(table.name).name,
+        "labels": tables.name,
+        **({"exam_series": exam_series} if tables.exams else {}),
     }
     with alone(out):
         there, exists = check()  # again: another run may have finished a set here while the headers were read
@@ -107,12 +116,12 @@ def prepare(
             discard(out)
             raise nothing_usable(files, headers.dicom_files, left_out)
         series, slices = _tables(packed)
-        slices, counts = _label(slices, table)
+        slices, exams, counts = label(series, slices, tables, exam_series)
         kept = dict(there.values())
-        series = _with_folds(series, slices, folds=folds, seed=seed, kept=kept)
+        series = _with_folds(series, slices, exams, folds=folds, seed=seed, kept=kept)
         left_out = sorted(left_out)
         write_whole(out / "left_out.csv", _csv(left_out))
-        write_index(out, series, slices, **settings)
+        write_index(out, series, slices, exams, **settings)
         sweep(out, set(series["store"].to_pylist()))
     work.done()
     index = Index.load(out)
@@ -141,24 +150,27 @@ def _jobs(workers: int | None) -> int | None:
     return None if configured not in (None, 1) else -1
 
 
-def _choose(files: FileList, sources: Sequence[Path], labels: str | Path | None) -> tuple[FileList, LabelTable | None]:
+def _choose(
+    files: FileList, sources: Sequence[Path], labels: str | Path | Sequence[str | Path] | None
+) -> tuple[FileList, LabelFiles]:
     """The files to prepare, and their labels; of the RSNA 2019 layout the training part."""
     found = files.find(TRAIN_CSV)
     chosen = files
     if len(found) == 1 and (inside := _beside(files, found[0])).any():
         chosen = files.take(np.flatnonzero(inside))
     if labels is not None:
-        return chosen, read_labels(Path(labels))
+        given = [labels] if isinstance(labels, str | Path) else labels
+        return chosen, read_label_files([Path(one) for one in given])
     if len(found) > 1:
         raise DataError(f"{files.name(found[0])} and {files.name(found[1])}: two label files; name one with --labels")
     if found:
         with files.open(found[0]) as stream:
-            return chosen, read_labels(stream, files.name(found[0]))
+            return chosen, LabelFiles(read_labels(stream, files.name(found[0])))
     for source in sources:  # stage_2_train/ was named itself, and its labels lie beside it
         path = source.resolve().parent / TRAIN_CSV
         if source.resolve().name == TRAIN_CSV.removesuffix(".csv") and path.is_file():
-            return chosen, read_labels(path, str(source.parent / TRAIN_CSV))
-    return chosen, None
+            return chosen, LabelFiles(read_labels(path, str(source.parent / TRAIN_CSV)))
+    return chosen, LabelFiles()
 
 
 def _beside(files: FileList, csv_number: int) -> np.ndarray:
@@ -193,23 +205,17 @@ def _scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]
     return scan_headers(files, first=first), len(files)
 
 
-def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, table: LabelTable | None) -> set[Identity]:
+def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, tables: LabelFiles) -> set[Identity]:
     """What can be refused before a pixel is read; returns the identities of the series found."""
-    found: set[Identity] = set()
+    found = []
     for first, *_ in groups:  # a group shares all three
-        text = (headers.text(name, first) for name in ("patient_id", "study_uid", "series_uid"))
-        found.add((next(text), next(text), next(text)))
+        found.append(ExamId(*(headers.text(name, first) for name in ExamId._fields)))
     patients = len({patient or study for patient, study, _ in found})
     if folds > patients:
         raise too_many_folds(folds, patients)
-    if table is not None:
-        _, without_image = table.match(pa.array(headers.sop_uid).cast(pa.string()))
-        if without_image == len(table.sop_uid):
-            raise DataError(
-                f"{table.name}: none of its {without_image} labelled slices is among the {len(headers)} images of the "
-                "source; check that they belong together"
-            )
-    return found
+    if groups:
+        check_labels(tables, found, headers.sop_uid[np.concatenate(groups)], np.array([len(one) for one in groups]))
+    return set(found)
 
 
 def _pack(
@@ -269,24 +275,16 @@ def _tables(packed: list[Packed]) -> tuple[pa.Table, pa.Table]:
     return pa.table({name: pa.array(rows[name], SERIES_SCHEMA.field(name).type) for name in rows}), slices
 
 
-def _label(slices: pa.Table, table: LabelTable | None) -> tuple[pa.Table, LabelCounts]:
-    values, counts = np.full((len(slices), len(LABELS)), np.nan, np.float32), LabelCounts()
-    if table is not None:
-        values, without_image = table.match(slices["sop_uid"].combine_chunks())
-        unknown = np.isnan(values)
-        none, partly = unknown.all(axis=1), unknown.any(axis=1)
-        missing, some = int(none.sum()), int((partly & ~none).sum())
-        counts = LabelCounts(table.name, without_image, missing, some, table.inconsistent)
-    for k, label in enumerate(LABELS):
-        slices = slices.append_column(SLICES_SCHEMA.field(label), pa.array(values[:, k]))
-    return slices, counts
-
-
-def _with_folds(series: pa.Table, slices: pa.Table, *, folds: int, seed: int, kept: dict[str, int]) -> pa.Table:
+def _with_folds(
+    series: pa.Table, slices: pa.Table, exams: pa.Table | None, *, folds: int, seed: int, kept: dict[str, int]
+) -> pa.Table:
     patients = patients_of(series).dictionary_encode()
     of_series = patients.indices.to_numpy(zero_copy_only=False)
     of_slice = np.repeat(of_series, series["n_slices"].to_numpy())
     labels = np.column_stack([slices[label].to_numpy() for label in LABELS])
+    if exams is not None:  # a patient bleeds as a slice of theirs does, or an exam
+        of_slice = np.concatenate([of_slice, of_series])
+        labels = np.concatenate([labels, completed(np.column_stack([exams[label].to_numpy() for label in LABELS]))])
     names = patients.dictionary.to_pylist()
     drawn = assign_folds(names, patient_labels(of_slice, labels, len(names)), folds=folds, seed=seed, kept=kept)
     return series.append_column(SERIES_SCHEMA.field("fold"), pa.array(drawn[of_series], pa.int16()))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,19 @@ from ichseq.config import embedding_settings
 from ichseq.devices import choose_device
 from ichseq.geometry import VIEWS, check_views
 from ichseq.model import Model
+
+
+class Answers(NamedTuple):
+    """Probabilities.
+
+    Attributes:
+        slices: (S, 6).
+        exams: (series, 6), the mean of each model's exam head, or of the highest slice of a model without one; None:
+            no model has one.
+    """
+
+    slices: np.ndarray
+    exams: np.ndarray | None
 
 
 class ModelEnsemble:
@@ -102,30 +116,46 @@ class ModelEnsemble:
         return found
 
     @torch.inference_mode()
-    def probabilities(self, embeddings: Sequence[Tensor], lengths: Tensor, positions_mm: Tensor | None) -> np.ndarray:
-        """(S, 6), the mean over models and views of what `embed` gave.
+    def answers(self, embeddings: Sequence[Tensor], lengths: Tensor, positions_mm: Tensor | None) -> Answers:
+        """The mean over models and views of the probabilities that follow from what `embed` gave.
 
         Args:
             embeddings: (S, D) for each backbone and view.
             lengths: (series,) slices of each.
             positions_mm: (S,), for a sequence part that reads positions.
         """
-        every = []
+        every = list[tuple[Tensor, Tensor]]()
         for model, embedder in zip(self.models, self._embedder_of, strict=True):
             first = self._embedders.index(embedder) * len(self._warps)
             for one in embeddings[first : first + len(self._warps)]:
                 every.append(_probabilities(model, one, lengths, positions_mm))
-        return torch.stack(every).mean(0).cpu().numpy()
+        slices, exams = (torch.stack(of_all).mean(0).cpu().numpy() for of_all in zip(*every, strict=True))
+        return Answers(slices, exams if any(_answers_exams(model) for model in self.models) else None)
 
 
-def _probabilities(model: Model, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None) -> Tensor:
-    """(S, 6); a model whose sequence part was not trained answers with its slice head."""
+def _probabilities(
+    model: Model, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(S, 6) and (series, 6); a model whose sequence part was not trained answers with its slice head."""
     with _autocast(model):
-        if model.trained_on.get("answers_with") == "slice_head":
-            logits = model.slice_logits(embeddings)
+        if _sequence_was_trained(model):
+            output = model.answer(embeddings, lengths, positions_mm)
+            logits, of_exams = output.logits, output.exam_logits
         else:
-            logits = model.sequence_logits(embeddings, lengths, positions_mm)
-    return torch.sigmoid(logits.float())
+            logits, of_exams = model.slice_logits(embeddings), None
+    slices = torch.sigmoid(logits.float())
+    if of_exams is not None:
+        return slices, torch.sigmoid(of_exams.float())
+    return slices, torch.stack([series.amax(0) for series in slices.split(lengths.tolist())])
+
+
+def _sequence_was_trained(model: Model) -> bool:
+    return model.trained_on.get("answers_with") != "slice_head"
+
+
+def _answers_exams(model: Model) -> bool:
+    """Whether a model says more of an exam than the highest of its slices."""
+    return model.exam is not None and _sequence_was_trained(model)
 
 
 def _autocast(model: Model) -> AbstractContextManager[object]:

@@ -40,11 +40,13 @@ class SeriesPrediction:
         table: its slices' rows; None if no slice can be read.
         warnings: what a person should know of it.
         unread: slices that can't be read.
+        exam: (6,) what the network answers for the exam; None: the highest of its slices.
     """
 
     table: pd.DataFrame | None
     warnings: list[str]
     unread: list[LeftOut]
+    exam: np.ndarray | None = None
 
 
 def predict_series(ensemble: ModelEnsemble, series: Series) -> SeriesPrediction:
@@ -72,9 +74,9 @@ def _answer(
     lost = 0  # slices that were read once, and then not again
     while whole is not None:
         try:
-            table = _table(ensemble, whole, boxes)
+            table, exam = _table(ensemble, whole, boxes)
             later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
-            return SeriesPrediction(table, [*whole.warnings, *later], unread)
+            return SeriesPrediction(table, [*whole.warnings, *later], unread, exam)
         except SliceError as error:
             unread, lost = [*unread, error.left_out], lost + 1
             if len(whole) == 1:
@@ -84,7 +86,10 @@ def _answer(
     return SeriesPrediction(None, [], unread)
 
 
-def _table(ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]) -> pd.DataFrame:
+def _table(
+    ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]
+) -> tuple[pd.DataFrame, np.ndarray | None]:
+    """A series' rows, and what the network answers for the exam."""
     pieces = []
     for start in range(0, len(whole), _PIECE):
         first = max(0, start - ensemble.reach)
@@ -92,9 +97,10 @@ def _table(ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None
         embedded = ensemble.embed(hu, torch.tensor([len(hu)]), boxes)
         pieces.append([of_one[start - first :][:_PIECE] for of_one in embedded])
     embeddings = [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
-    answers = ensemble.probabilities(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
+    answers = ensemble.answers(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
     exam = ExamId(whole.patient_id, whole.study_uid, whole.series_uid)
-    return slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers)
+    rows = slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers.slices)
+    return rows, None if answers.exams is None else answers.exams[0]
 
 
 def predict_prepared(
@@ -110,22 +116,23 @@ def predict_prepared(
     Raises:
         DataError: no series, or pixels that are missing or damaged.
     """
-    tables, warnings = [], []
+    tables, warnings, scores = [], [], list[np.ndarray | None]()
     tasks = [[Item(int(i))] for i in series]
     for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,
                       device=ensemble.device):  # fmt: skip
         i = batch.items[0].series
         row, rows = index.series_row(i), slice(index.offsets[i], index.offsets[i + 1])
-        answers = ensemble.probabilities(ensemble.embed(batch.hu, batch.lengths), batch.lengths, batch.positions_mm)
+        answers = ensemble.answers(ensemble.embed(batch.hu, batch.lengths), batch.lengths, batch.positions_mm)
         exam = ExamId(row["patient_id"], row["study_uid"], row["series_uid"])
-        tables.append(slice_rows(exam, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers,
+        tables.append(slice_rows(exam, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers.slices,
                                  index.labels[rows]))  # fmt: skip
+        scores.append(None if answers.exams is None else answers.exams[0])
         warnings.append(row["warnings"].splitlines())
         if progress is not None:
             progress(len(tables), len(tasks))
     if not tables:
         raise DataError(f"{index.folder}: no series to predict")
-    exams = exam_rows(tables, warnings, truth=index.exam_labels[series])
+    exams = exam_rows(tables, warnings, scores, index.exam_labels[series])
     return Predictions(pd.concat(tables, ignore_index=True), exams, series_warnings=warnings)
 
 
@@ -234,13 +241,14 @@ def predict_found(
     Raises:
         ScanError: not one series could be predicted.
     """
-    tables, series_warnings = [], []
+    tables, series_warnings, scores = [], [], list[np.ndarray | None]()
     unread: list[LeftOut] = []
     for done, outcome in enumerate(predictor(found), 1):
         unread += outcome.unread
         if outcome.table is not None:
             tables.append(outcome.table)
             series_warnings.append(outcome.warnings)
+            scores.append(outcome.exam)
         if progress is not None:
             progress(done, len(found))
     failed = [*failed, *(item for item in unread if not item.expected)]
@@ -248,5 +256,5 @@ def predict_found(
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError("", f"no series could be predicted: {first}")
     slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
-    exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings])
+    exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores)
     return Predictions(slices, exams, every, failed, series_warnings, note)

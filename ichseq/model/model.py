@@ -1,6 +1,7 @@
-"""The network: Hounsfield units in, six logits a slice out.
+"""The network: Hounsfield units in, six logits a slice out, and six an exam if asked for.
 
     hu (S, H, W) -> crop, warp, resize, windows (S, C, size, size) -> timm backbone (S, D) -> sequence part (S, 6)
+                                                                                           -> exam head (P, 6)
 
 S is the number of slices of all series of a batch, stacked in order; no padding ever reaches the backbone. The module
 owns geometry, windows and normalisation, so that training, prediction and other code can't disagree on them.
@@ -13,27 +14,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ichseq.appearance import Appearance
 from ichseq.config import ModelConfig, resolved, takes_fields_of
 from ichseq.devices import choose_device
 from ichseq.geometry import VIEWS
-from ichseq.labels import LABELS
 from ichseq.model.backbone import feature_count, input_channels, make_backbone
 from ichseq.model.batch_norm import batch_norms, copied_statistics, put_back
 from ichseq.model.chunks import Checkpointing, Chunks, OfChunks, device_of, reach
 from ichseq.model.cross_slice import add_cross_slice
+from ichseq.model.heads import Heads
 from ichseq.model.input import NetworkInput
 from ichseq.model.output import Output
-from ichseq.model.saved import DESCRIPTION, WEIGHTS, damage_explained, read_model, write_model
-from ichseq.model.sequence.inputs import drop_channels, with_inputs
-from ichseq.model.sequence.parts import make_sequence
+from ichseq.model.saved import DESCRIPTION, WEIGHTS, Description, damage_explained, read_model, write_model
 from ichseq.model.stack import Span
 
 
-class Model(nn.Module):
+class Model(Heads):
     """One network over whole series: a timm backbone reads every slice, a sequence part reads the slices in order.
 
     The keywords are the fields of `ichseq.config.ModelConfig`; `ichseq settings model` lists them.
@@ -48,8 +47,7 @@ class Model(nn.Module):
         checkpointing: "on" recomputes the backbone in the backward pass, "auto" when a step would not fit the memory.
         backbone_slices: how many slices the backbone has read so far.
         features: D.
-        slice_head: embeddings to logits, each slice by itself.
-        sequence: embeddings to logits, in their order; None: there is no sequence part.
+        slice_head, sequence, exam, sequence_share: what reads the embeddings, see `ichseq.model.heads.Heads`.
 
     Raises:
         ConfigError: a setting or weights file that does not work, or weights that can't be fetched.
@@ -80,9 +78,7 @@ class Model(nn.Module):
         if config.cross_slice:
             add_cross_slice(self.backbone, config, look)
         self.chunks = Chunks((self.input_channels, config.image_size, config.image_size))
-        self.drop = nn.Dropout(config.dropout)
-        self.slice_head = nn.Linear(self.features, len(LABELS))
-        self.sequence = make_sequence(config.sequence, self.features, config.hidden_size, config.sequence_inputs)
+        self.add_heads(self.features)
 
     @classmethod
     def from_config(cls, config: ModelConfig) -> Self:
@@ -135,9 +131,7 @@ class Model(nn.Module):
             ValueError: the sequence part needs positions and gets None.
         """
         embeddings = self.embed(hu, lengths, warp=warp, sizes=sizes, boxes=boxes, appearance=appearance)
-        of_slices = self.slice_logits(embeddings)
-        in_order = self.sequence_logits(embeddings, lengths, positions_mm) if self.sequence is not None else of_slices
-        return Output(in_order, of_slices)
+        return self.answer(embeddings, lengths, positions_mm)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -193,36 +187,6 @@ class Model(nn.Module):
     def _laid_out(self, images: Tensor) -> Tensor:
         return images.contiguous(memory_format=torch.channels_last) if self.config.channels_last else images
 
-    def slice_logits(self, embeddings: Tensor) -> Tensor:
-        """Logits (S, 6) of each slice by itself."""
-        return self.slice_head(self.drop(embeddings))
-
-    def sequence_logits(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None) -> Tensor:
-        """Logits (S, 6) of the slices in their order; those of `slice_logits` without a sequence part.
-
-        Args:
-            embeddings: (S, D) from `embed`.
-            lengths: (P,) slices of each series, on the CPU.
-            positions_mm: (S,) places along the scan's axis; a series where one is NaN counts 5 mm a slice.
-
-        Raises:
-            ValueError: the sequence part, or one of its inputs, needs positions and gets None.
-        """
-        if self.sequence is None:
-            return self.slice_logits(embeddings)
-        if positions_mm is not None:
-            positions_mm = positions_mm.to(embeddings.device, torch.float32)
-        # In full precision: autocast makes a GPU's LSTM half precision even where bf16 is asked for, and in bf16 no
-        # scaler keeps its gradients from vanishing. It is a small part of a step.
-        with torch.autocast(self.device.type, enabled=False):
-            read, counts = self.drop(embeddings.float()), lengths.tolist()
-            if self.training and self.config.channel_dropout > 0:
-                read = drop_channels(read, counts, self.config.channel_dropout)
-            if self.sequence.reads_logits:
-                read = self.slice_head(read)
-            read = with_inputs(read, counts, positions_mm, self.config.sequence_inputs)
-            return self.sequence(read, lengths, positions_mm)
-
     def crop_boxes(self, hu: Tensor, lengths: Tensor, *, sizes: Sequence[tuple[int, int]] | None = None) -> Tensor:
         """(P, 4) float: centre x, centre y, half width, half height of the head in pixels, one box a series.
 
@@ -272,20 +236,6 @@ class Model(nn.Module):
         """Take back what the live batch norms have seen since `running_statistics`."""
         put_back(self.live_batch_norms(), kept)
 
-    @torch.no_grad()
-    def set_prior(self, prevalence: Sequence[float | None]) -> None:
-        """Set the heads' biases so that fresh ones begin near the answer that knows only how frequent each label is.
-
-        Without it the first hundreds of steps go into learning that most slices are negative.
-
-        Args:
-            prevalence: share of positive slices in the order of `ichseq.labels.LABELS`; None leaves a label at 0.5.
-        """
-        answer = torch.tensor([0.5 if p is None else p for p in prevalence]).clamp(1e-4, 1 - 1e-4)
-        heads = [self.slice_head] if self.sequence is None else [self.slice_head, self.sequence.head]
-        for head in heads:
-            head.bias.copy_(torch.logit(answer))
-
     # ---- files -------------------------------------------------------------------------------------------------------
 
     def save(self, folder: str | Path) -> None:
@@ -294,7 +244,8 @@ class Model(nn.Module):
         Raises:
             RunError: the file system refuses; what was there before is as it was.
         """
-        write_model(Path(folder), dataclasses.asdict(self.config), self.trained_on, self.state_dict())
+        description = Description(dataclasses.asdict(self.config), self.trained_on, self.sequence_share)
+        write_model(Path(folder), description, self.state_dict())
 
     @classmethod
     def load(cls, path: str | Path, device: str | torch.device = "auto") -> Self:
@@ -311,8 +262,8 @@ class Model(nn.Module):
         path, device = Path(path), choose_device(device)
         folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else path
         with damage_explained(folder):
-            saved = read_model(folder)
+            saved, weights = read_model(folder)
             model = cls(**saved.config)
-            model.trained_on = saved.trained_on
-            model.load_state_dict(saved.weights)
+            model.trained_on, model.sequence_share = saved.trained_on, saved.sequence_share
+            model.load_state_dict(weights)
         return model.to(device).eval()

@@ -11,39 +11,58 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ichseq.errors import ConfigError, RunError
-from ichseq.files import replacing
+from ichseq.files import replacing, write_text
+from ichseq.labels import LABELS
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 
 
-class Saved(NamedTuple):
-    """What a model's folder holds: the fields of its `ModelConfig`, what the weights come from, and these."""
+class Description(NamedTuple):
+    """What model.json holds: the fields of a `ModelConfig`, what the weights come from, and `Heads.sequence_share`."""
 
     config: dict[str, Any]
     trained_on: dict[str, Any]
-    weights: dict[str, Tensor]
+    sequence_share: list[float] | None = None
+
+    def text(self) -> str:
+        """As JSON."""
+        share = {} if self.sequence_share is None else {"sequence_share": self.sequence_share}
+        content = {"format": FORMAT, "config": self.config, "trained_on": self.trained_on, **share}
+        return json.dumps(content, indent=2)
 
 
-def write_model(folder: Path, config: Mapping[str, Any], trained_on: Mapping[str, Any], weights: Mapping[str, Tensor]
-                ) -> None:  # fmt: skip
+def write_model(folder: Path, description: Description, weights: Mapping[str, Tensor]) -> None:
     """Write both files, each beside and then renamed into place.
 
     Raises:
         RunError: the file system refuses; what was there before is as it was.
     """
-    description = {"format": FORMAT, "config": config, "trained_on": trained_on}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / DESCRIPTION) as beside, replacing(folder / WEIGHTS) as weights_beside:
-            beside.write_text(json.dumps(description, indent=2), encoding="utf-8")
+            beside.write_text(description.text(), encoding="utf-8")
             save_file({k: t.detach().cpu().contiguous() for k, t in weights.items()}, weights_beside)
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RunError(f"{folder}: the weights can't be written ({reason}); make room, or choose another") from None
 
 
-def read_model(folder: Path) -> Saved:
+def write_share(folder: Path, share: list[float]) -> None:
+    """Put the share of the sequence part into the model.json of a folder.
+
+    Raises:
+        RunError: the file system refuses, or there is no model.
+    """
+    with damage_explained(folder):
+        description = read_description(folder)._replace(sequence_share=share)
+    try:
+        write_text(folder / DESCRIPTION, description.text())
+    except OSError as error:
+        raise RunError(f"{folder / DESCRIPTION}: can't be written ({error.strerror}); make room") from None
+
+
+def read_model(folder: Path) -> tuple[Description, dict[str, Tensor]]:
     """Read what `write_model` has written.
 
     Raises:
@@ -51,10 +70,18 @@ def read_model(folder: Path) -> Saved:
             `damage_explained`.
         RunError: one of a newer version.
     """
-    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-    if description["format"] > FORMAT:
+    return read_description(folder), load_file(folder / WEIGHTS)
+
+
+def read_description(folder: Path) -> Description:
+    """The content of model.json; raises as `read_model`."""
+    content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    if content["format"] > FORMAT:
         raise RunError(f"{folder}: written by a newer ichseq; update this one (pip install -U ichseq)")
-    return Saved(dict(description["config"]), dict(description["trained_on"]), load_file(folder / WEIGHTS))
+    share = content.get("sequence_share")
+    if share is not None and not (len(share) == len(LABELS) and all(0 <= float(one) <= 1 for one in share)):
+        raise ValueError("shares are a number from 0 to 1 for each label")
+    return Description(dict(content["config"]), dict(content["trained_on"]), share)
 
 
 @contextmanager

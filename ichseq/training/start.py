@@ -96,7 +96,7 @@ def start_from(model: Model, init: Path) -> str:
     fitting = {k: t for k, t in theirs.items() if k in mine and mine[k].shape == t.shape}
     mine_read, theirs_read = ({k: t.shape for k, t in s.items() if k.startswith("sequence.")} for s in (mine, theirs))
     if mine_read != theirs_read:  # taken whole or not at all: a head is of no use to other layers than its own
-        fitting = {k: t for k, t in fitting.items() if not k.startswith("sequence.")}
+        fitting = {k: t for k, t in fitting.items() if not k.startswith(("sequence.", "exam."))}
     model.load_state_dict(fitting, strict=False)
     fresh = sorted({"cross_slice" if ".cross_slice." in key else key.split(".")[0] for key in mine
                     if key not in fitting})  # fmt: skip

@@ -1,0 +1,121 @@
+"""What reads the embeddings of a backbone: slice head, sequence part, exam head."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ichseq.config import ModelConfig
+from ichseq.labels import LABELS
+from ichseq.model.exam import make_exam_head
+from ichseq.model.output import Output
+from ichseq.model.sequence.inputs import drop_channels, with_inputs
+from ichseq.model.sequence.parts import make_sequence
+
+
+class Heads(nn.Module):
+    """The part of `ichseq.Model` behind the backbone.
+
+    Attributes:
+        config: its settings.
+        slice_head: embeddings to logits, each slice by itself.
+        sequence: embeddings to logits, in their order; None: there is no sequence part.
+        exam: what the sequence part knows of the slices to logits of the series; None: there is no exam head.
+        sequence_share: of the sequence part in the answer, by label, 0 to 1; the rest is the slice head's. None: all.
+    """
+
+    config: ModelConfig
+
+    def add_heads(self, features: int) -> None:
+        """Make the heads for embeddings of D = `features` values."""
+        config = self.config
+        self.drop = nn.Dropout(config.dropout)
+        self.slice_head = nn.Linear(features, len(LABELS))
+        self.sequence = make_sequence(config.sequence, features, config.hidden_size, config.sequence_inputs)
+        # Last, so that the others' weights are drawn as they are without it.
+        self.exam = make_exam_head(config.exam, features if self.sequence is None else self.sequence.head.in_features)
+        self.sequence_share: list[float] | None = None
+
+    def answer(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None) -> Output:
+        """All that the network says of some series; arguments as of `sequence_logits`.
+
+        Out of training, slice head and sequence part are blended by `sequence_share`; the exam head reads what the
+        sequence part says.
+        """
+        of_slices = self.slice_logits(embeddings)
+        if self.sequence is None:
+            return Output(of_slices, of_slices, self._exam_logits(embeddings, of_slices, lengths.tolist()))
+        in_order, of_exams = self.series_logits(embeddings, lengths, positions_mm)
+        return Output(self._blended(in_order, of_slices), of_slices, of_exams)
+
+    def slice_logits(self, embeddings: Tensor) -> Tensor:
+        """Logits (S, 6) of each slice by itself."""
+        return self.slice_head(self.drop(embeddings))
+
+    def sequence_logits(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None) -> Tensor:
+        """Logits (S, 6) of the slices in their order; those of `slice_logits` without a sequence part.
+
+        Args:
+            embeddings: (S, D) from `Model.embed`.
+            lengths: (P,) slices of each series, on the CPU.
+            positions_mm: (S,) places along the scan's axis; a series where one is NaN counts 5 mm a slice.
+
+        Raises:
+            ValueError: the sequence part, or one of its inputs, needs positions and gets None.
+        """
+        return self.series_logits(embeddings, lengths, positions_mm)[0]
+
+    def series_logits(
+        self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`sequence_logits`, and the exam head's (P, 6) of the series, None without one; arguments as there."""
+        if self.sequence is None:
+            of_slices = self.slice_logits(embeddings)
+            return of_slices, self._exam_logits(embeddings, of_slices, lengths.tolist())
+        if positions_mm is not None:
+            positions_mm = positions_mm.to(embeddings.device, torch.float32)
+        # In full precision: autocast makes a GPU's LSTM half precision even where bf16 is asked for, and in bf16 no
+        # scaler keeps its gradients from vanishing. It is a small part of a step.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            read, counts = self.drop(embeddings.float()), lengths.tolist()
+            if self.training and self.config.channel_dropout > 0:
+                read = drop_channels(read, counts, self.config.channel_dropout)
+            if self.sequence.reads_logits:
+                read = self.slice_head(read)
+            read = with_inputs(read, counts, positions_mm, self.config.sequence_inputs)
+            hidden = self.sequence.read(read, counts, positions_mm)
+            in_order = self.sequence.head(hidden)
+        return in_order, self._exam_logits(hidden, in_order, counts)
+
+    def _exam_logits(self, hidden: Tensor, logits: Tensor, counts: list[int]) -> Tensor | None:
+        if self.exam is None:
+            return None
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.exam(hidden, logits, counts)
+
+    def _blended(self, in_order: Tensor, of_slices: Tensor) -> Tensor:
+        if self.training or self.sequence_share is None:
+            return in_order
+        return torch.lerp(of_slices.float(), in_order, in_order.new_tensor(self.sequence_share))
+
+    @torch.no_grad()
+    def set_prior(
+        self, prevalence: Sequence[float | None], of_exams: Sequence[float | None] = (None,) * len(LABELS)
+    ) -> None:
+        """Set the heads' biases so that fresh ones begin near the answer that knows only how frequent each label is.
+
+        Without it the first hundreds of steps go into learning that most slices are negative.
+
+        Args:
+            prevalence: share of positive slices in the order of `ichseq.labels.LABELS`; None leaves a label at 0.5.
+            of_exams: share of positive exams.
+        """
+        heads = [self.slice_head] if self.sequence is None else [self.slice_head, self.sequence.head]
+        for head in heads:
+            head.bias.copy_(_as_logits(prevalence))
+        if self.exam is not None and self.exam.head is not None:
+            self.exam.head.bias.copy_(_as_logits(of_exams))
+
+
+def _as_logits(prevalence: Sequence[float | None]) -> Tensor:
+    return torch.logit(torch.tensor([0.5 if p is None else p for p in prevalence]).clamp(1e-4, 1 - 1e-4))
