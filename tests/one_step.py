@@ -7,10 +7,10 @@ import torch
 from conftest import tiny
 from safetensors.torch import save_file
 
-from ichseq.data.batches import item_labels
+from ichseq.data.batches import item_exam_labels, item_labels
 from ichseq.data.index import Index
 from ichseq.training.gradients import gradients
-from ichseq.training.losses import label_weight
+from ichseq.training.losses import step_weights
 from ichseq.training.train import start_training
 
 
@@ -20,10 +20,11 @@ def main(data: Path, out: Path, number: int, *settings: str) -> None:
     training = start_training(config, "joint", Index.load(data), 0, out / "leaf")
     setup, steps = training.setup, training.setup.plan(0)[number : number + 1]
     items = [item for process in steps[0] for batch in process for item in batch]
-    weight = label_weight(torch.from_numpy(item_labels(setup.index, items)))
+    labels = (item_labels(setup.index, items), item_exam_labels(setup.index, items))
+    weights = step_weights(*map(torch.from_numpy, labels))
     batches = list(training.batches(training.read_ahead().training(0), steps))
     training.begin_epoch()
-    losses = gradients(setup, training.position, batches, weight)
+    losses = gradients(setup, training.position, batches, weights)
     loss = setup.processes.sum(float(sum(losses)))
     if setup.processes.main:
         trained = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}

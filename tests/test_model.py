@@ -38,7 +38,7 @@ def hu() -> Tensor:
 def gradients(model: Model, hu: Tensor, checkpointing: str) -> tuple[Tensor, Tensor]:
     model.checkpointing = checkpointing
     model.zero_grad()
-    logits, aux = model(hu, LENGTHS)
+    logits, aux, _ = model(hu, LENGTHS)
     loss = logits.square().mean() + aux.square().mean()
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in model.parameters()])
@@ -289,7 +289,7 @@ def test_fresh_heads_answer_near_the_prevalence() -> None:
     model = small_model().eval()
     prevalence = [0.01, 0.05, 0.03, None, 0.06, 0.15]
     model.set_prior(prevalence)
-    logits, aux = model(torch.randint(-100, 200, (6, 32, 32)), torch.tensor([2, 4]))
+    logits, aux, _ = model(torch.randint(-100, 200, (6, 32, 32)), torch.tensor([2, 4]))
     expected = torch.logit(torch.tensor([p or 0.5 for p in prevalence]))
     for answer in (logits, aux):
         assert (answer.mean(0) - expected).abs().max() < 1.0
@@ -319,6 +319,7 @@ OTHER = {
     "backbone": "test_resnet2", "pool": "max", "cross_slice": [8], "image_size": 64, "windows": ["brain", "subdural"],
     "neighbours": 2, "edge": "zero", "normalise": False, "crop": "none", "window_first": True, "views": ["flip"],
     "sequence": "gru", "hidden_size": 4, "sequence_inputs": ["position"], "dropout": 0.5, "channel_dropout": 0.5,
+    "exam": "attention",
     "pretrained": False, "freeze_bn": True, "channels_last": False,
 }  # fmt: skip
 

@@ -50,13 +50,14 @@ def trained(loss: StageLoss) -> set[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_gradients_reach_what_a_stage_trains(stage: str, prepared: Path, batch: SliceBatch) -> None:
     loss = network(stage)
-    assert trained(loss) == set(loss.stage.parts)
+    assert trained(loss) == {part for part in loss.stage.parts if getattr(loss.model, part) is not None}
     assert loss.stage.trains("backbone") == ("backbone" in trained(loss))
     whole = one_series(batch)
     if not loss.stage.trains("backbone"):
-        known = {"items": whole.items, "lengths": whole.lengths, "labels": whole.labels, "positions_mm": None}
+        known = {"items": whole.items, "lengths": whole.lengths, "labels": whole.labels}
+        known |= {"exam_labels": whole.exam_labels, "positions_mm": None}
         whole = EmbeddingBatch(**known, embeddings=torch.randn(8, loss.model.features))  # type: ignore[assignment]
-    total, own = loss(whole)
+    total, own, *_ = loss(whole)
     total.backward()
     assert not own.requires_grad
     assert {name.split(".")[0] for name, p in loss.model.named_parameters() if p.grad is not None} == trained(loss)
@@ -65,7 +66,7 @@ def test_gradients_reach_what_a_stage_trains(stage: str, prepared: Path, batch: 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_share_without_slices_still_has_a_gradient_for_every_parameter(stage: str, prepared: Path) -> None:
     loss = network(stage)
-    total, own = loss(read_batch(Index.load(prepared), []))
+    total, own, *_ = loss(read_batch(Index.load(prepared), []))
     total.backward()
     assert total.item() == own.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in loss.parameters() if p.requires_grad)
@@ -78,7 +79,8 @@ def test_a_model_without_a_sequence_part_has_nothing_to_train_in_the_frozen_stag
 
 def one_series(batch: SliceBatch) -> SliceBatch:
     """The slices of a batch, taken for those of one series."""
-    return replace(batch, items=[Item(0)], lengths=torch.tensor([8]), sizes=batch.sizes[:1])
+    whole = {"items": [Item(0)], "lengths": torch.tensor([8]), "sizes": batch.sizes[:1]}
+    return replace(batch, **whole, exam_labels=batch.exam_labels[:1])
 
 
 def test_mixup_mixes_images_and_labels_in_the_same_shares(batch: SliceBatch, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +93,7 @@ def test_mixup_mixes_images_and_labels_in_the_same_shares(batch: SliceBatch, mon
     seen: list[Tensor] = []
     mixing.model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     torch.manual_seed(7)
-    loss, shown = mixing(batch)
+    loss, shown, *_ = mixing(batch)
     torch.testing.assert_close(torch.cat(seen), mixed, atol=1e-5, rtol=1e-5)
     logits = mixing.model.slice_logits(mixing.model.embed_images(mixed))
     torch.testing.assert_close(loss, weighted_bce_sum(logits, labels))
@@ -113,7 +115,7 @@ def test_a_backbone_left_alone_gets_no_gradient(batch: SliceBatch) -> None:
     whole = one_series(batch)
     free, frozen = network("joint"), network("joint")
     free(whole)[0].backward()
-    loss, _ = frozen(whole, backbone_frozen=True)
+    loss, *_ = frozen(whole, backbone_frozen=True)
     loss.backward()
     torch.testing.assert_close(loss, free(whole)[0])
     for (name, one), two in zip(free.named_parameters(), frozen.parameters(), strict=True):

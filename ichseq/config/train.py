@@ -83,6 +83,30 @@ class TrainConfig:
     aux_weight: Annotated[Rate, ReadBy("joint")] = 0.2
     """Weight of the slice head's loss beside the sequence part's (deep supervision)."""
 
+    slice_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 1.0
+    """Weight of the slices' loss, which is a mean over the labels of slices that are known in a step."""
+
+    exam_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 1.0
+    """Weight of the exams' loss, the same mean over labels of exams; without model.exam there is none."""
+
+    keep_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 0.0
+    """Weight of a term that holds each slice's answer near that of the weights that training starts from (--init): a
+    mean cross entropy against those probabilities, which are computed once, without augmentation."""
+
+    backbone_blocks: Annotated[AtLeast1 | Literal["all"], ReadBy("slice", "joint")] = "all"
+    """So many of the backbone's last blocks are trained, of those that timm divides it into."""
+
+    layer_decay: Annotated[Share, ReadBy("slice", "joint")] = 1.0
+    """Learning rate of each block of the backbone, as a part of that of the block after it; the last one has
+    backbone_lr."""
+
+    patience: AtLeast0 = 0
+    """Stop when so many epochs in a row were no better in validation than the best before them; 0: never."""
+
+    fit_share: Annotated[Switch, ReadBy("frozen", "joint")] = False
+    """After training, fit by label how much of the answer is the sequence part's and how much the slice head's, on the
+    fold that is kept for validation; prediction then blends their logits."""
+
     ema: ShareBelow1 = 0.0
     """Decay of a moving average of the weights; 0: none."""
 

@@ -5,7 +5,7 @@ the number of threads changes nothing.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ from ichseq.data.index import Index
 from ichseq.data.store import read_slices
 from ichseq.errors import DataError
 from ichseq.geometry import NO_SLICE_HU, rows_around
+from ichseq.labels import LABELS
 from ichseq.seeds import derive_seed
 from ichseq.windows import AIR_HU
 
@@ -52,13 +53,17 @@ class Batch:
         items: the series (or slices of one) that each length stands for.
         lengths: int64 (P,), slices of each item; they add up to S.
         labels: float32 (S, 6), NaN where unknown.
+        exam_labels: float32 (P, 6) of the items' exams, NaN where unknown.
         positions_mm: float32 (S,), places along the scan's axis, NaN where unknown; None: not whole series.
+        start: float32 (S, 6), what the weights that training started from answer; None: not asked for.
     """
 
     items: list[Item]
     lengths: Tensor
     labels: Tensor
+    exam_labels: Tensor
     positions_mm: Tensor | None
+    start: Tensor | None = field(default=None, kw_only=True)
 
     def device_tensors(self) -> list[Tensor]:
         """What is read on the device: every tensor but the lengths."""
@@ -119,7 +124,7 @@ def share_of_negatives(index: Index, series: np.ndarray, share: float, *, key: t
     """
     if share == 1:
         return series
-    bleeds = np.array([(index.labels[index.offsets[i] : index.offsets[i + 1]] == 1).any() for i in series])
+    bleeds = (index.exam_labels[series] == 1).any(axis=1)
     patients = index.patient_codes[series]
     bleeding = np.unique(patients[bleeds])
     others = np.setdiff1d(patients, bleeding)
@@ -187,6 +192,15 @@ def plan_slices(
 def item_labels(index: Index, items: Sequence[Item]) -> np.ndarray:
     """float32 (S, 6): labels of the items' slices, stacked."""
     return index.labels[item_rows(index, items)]
+
+
+def item_exam_labels(index: Index, items: Sequence[Item]) -> np.ndarray:
+    """float32 (P, 6): labels of the items' exams; of a part of a series, those that are 0, since it may not show what
+    the others stand for.
+    """
+    labels = index.exam_labels[[item.series for item in items]].reshape(-1, len(LABELS))
+    whole = np.array(item_lengths(index, items)) == index.lengths[[item.series for item in items]]
+    return np.where(whole[:, None] | (labels == 0), labels, np.nan).astype(np.float32)
 
 
 def item_positions(index: Index, items: Sequence[Item]) -> Tensor | None:
@@ -271,5 +285,6 @@ def _known(index: Index, items: Sequence[Item]) -> dict[str, Any]:
         "items": list(items),
         "lengths": torch.tensor(item_lengths(index, items), dtype=torch.int64),
         "labels": torch.from_numpy(item_labels(index, items)),
+        "exam_labels": torch.from_numpy(item_exam_labels(index, items)),
         "positions_mm": item_positions(index, items),
     }

@@ -24,6 +24,7 @@ class PreparedSeries(NamedTuple):
     Attributes:
         hu: int16 (S, H, W) in HU, slices from feet to head.
         labels: float32 (S, 6) in the order of `ichseq.labels.LABELS`, NaN where unknown.
+        exam_labels: float32 (6,), of the exam, NaN where unknown.
         positions_mm: float32 (S,), along the scan's axis, NaN where unknown.
         patient_id: as in the header.
         study_uid: as in the header.
@@ -32,6 +33,7 @@ class PreparedSeries(NamedTuple):
 
     hu: Tensor
     labels: Tensor
+    exam_labels: Tensor
     positions_mm: Tensor
     patient_id: str
     study_uid: str
@@ -46,6 +48,7 @@ class StackedSeries(NamedTuple):
             and right.
         lengths: int64 (P,), slices of each series; their sum is S.
         labels: float32 (S, 6), NaN where unknown.
+        exam_labels: float32 (P, 6), NaN where unknown.
         positions_mm: float32 (S,), NaN where unknown.
         sizes: true (rows, columns) of each series.
         patient_ids: of each series.
@@ -55,6 +58,7 @@ class StackedSeries(NamedTuple):
     hu: Tensor
     lengths: Tensor
     labels: Tensor
+    exam_labels: Tensor
     positions_mm: Tensor
     sizes: list[tuple[int, int]]
     patient_ids: list[str]
@@ -117,6 +121,7 @@ class SeriesDataset(Dataset[PreparedSeries]):
         return PreparedSeries(
             torch.from_numpy(read_slices(index.store_path(i), expected=expected)),
             torch.from_numpy(index.labels[rows].copy()),
+            torch.from_numpy(index.exam_labels[i].copy()),
             torch.from_numpy(index.positions_mm[rows].astype("float32")),
             row["patient_id"],
             row["study_uid"],
@@ -140,6 +145,7 @@ def collate(items: Sequence[PreparedSeries]) -> StackedSeries:
         hu,
         torch.tensor(lengths, dtype=torch.int64),
         torch.cat([item.labels for item in items]),
+        torch.stack([item.exam_labels for item in items]),
         torch.cat([item.positions_mm for item in items]),
         sizes,
         [item.patient_id for item in items],

@@ -10,19 +10,20 @@ from ichseq.data.batches import Batch
 from ichseq.devices import out_of_memory, release_memory
 from ichseq.errors import RunError
 from ichseq.seeds import derive_seed
+from ichseq.training.losses import Weights
 from ichseq.training.memory_plan import plan_with_less
 from ichseq.training.progress import Position
 from ichseq.training.setup import Setup
 
 
-def gradients(setup: Setup, position: Position, batches: Sequence[Batch], weight: float) -> list[Tensor]:
+def gradients(setup: Setup, position: Position, batches: Sequence[Batch], weights: Weights) -> list[Tensor]:
     """Forward and backward over this process's share of a step; the gradients are left in the parameters.
 
     Args:
         setup: its network is in training mode and has no gradients.
         position: the step, on which random draws depend.
         batches: this process's micro-batches, on the device.
-        weight: of all labels of the step.
+        weights: of all labels of the step.
 
     Returns:
         Each batch's share of the mean loss, on the device.
@@ -34,7 +35,7 @@ def gradients(setup: Setup, position: Position, batches: Sequence[Batch], weight
     while True:
         torch.manual_seed(derive_seed(setup.config.train.seed, "step", position.step, setup.processes.rank))
         try:
-            return _forward_and_backward(setup, position, batches, weight)
+            return _forward_and_backward(setup, position, batches, weights)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -45,14 +46,15 @@ def gradients(setup: Setup, position: Position, batches: Sequence[Batch], weight
         _use_less_memory(setup, position)
 
 
-def _forward_and_backward(setup: Setup, position: Position, batches: Sequence[Batch], weight: float) -> list[Tensor]:
+def _forward_and_backward(setup: Setup, position: Position, batches: Sequence[Batch], weights: Weights) -> list[Tensor]:
     frozen, losses = setup.stage.freezes_backbone(position.epoch), []
     for number, batch in enumerate(batches, 1):
         with setup.accelerator.no_sync(setup.loss) if number < len(batches) else nullcontext():
             loss = setup.loss(batch, backbone_frozen=frozen)
+            total, shown = loss.mean(setup.config.train, weights)
             # Processes' gradients are averaged; each then stands for the sum over all of them.
-            setup.accelerator.backward(loss.total * (setup.processes.count / weight))
-        losses.append(loss.own / weight)
+            setup.accelerator.backward(total * setup.processes.count)
+        losses.append(shown)
     return losses
 
 

@@ -12,20 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ichseq.data.batches import Batch, Item, Plan, Step, item_labels, item_lengths
+from ichseq.data.batches import Batch, Item, Plan, Step, item_exam_labels, item_labels, item_lengths
 from ichseq.data.feed import feed
-from ichseq.errors import RunError, Stopped
+from ichseq.errors import RunError, Stopped, counted
 from ichseq.runs.folders import checkpoints_of
 from ichseq.runs.names import fold_words
 from ichseq.training import checkpoint as ck
 from ichseq.training.gradients import gradients
-from ichseq.training.losses import label_weight
+from ichseq.training.keep import start_answers, with_start
+from ichseq.training.losses import step_weights
 from ichseq.training.memory_plan import MemoryPlan
 from ichseq.training.progress import Position, StepBar
 from ichseq.training.setup import Setup
+from ichseq.training.share import fit_share
 from ichseq.training.stages.readers import Read, Reader
 from ichseq.training.stopping import StopRequest
-from ichseq.training.validation import validate
+from ichseq.training.validation import Validated, validate
 
 
 class Training:
@@ -47,6 +49,7 @@ class Training:
         self.position = Position()
         self._unread: list[tuple[list[Item], Tensor, float]] = []  # items, loss on the device, weight of the whole step
         self._last_loss = math.nan
+        self._start: Tensor | None = None  # (n_slices, 6), what the start answers, once `read_ahead` has asked it
         if saved is None:
             self.save()
         else:
@@ -60,6 +63,9 @@ class Training:
         reader = self.read_ahead()
         with self._bar() as bar:
             for epoch in range(position.epoch, s.epochs):
+                if train.patience and position.epochs_since_best >= train.patience:
+                    s.log.note(f"no better for {counted(position.epochs_since_best, 'epoch')}: stopped")
+                    break
                 plan = s.plan(epoch)
                 steps = plan[position.step_of_epoch :]  # all of them, unless the epoch was interrupted
                 batches = self.batches(reader.training(epoch), steps)
@@ -80,6 +86,8 @@ class Training:
                 self.save()
                 if stop := self.asked_to_stop():
                     raise self.stopped(stop)
+        if train.fit_share:
+            fit_share(s, reader)
         s.log.end(self.wall_seconds())
 
     def step(self, step: Step, batches: Iterator[Batch]) -> int:
@@ -90,10 +98,11 @@ class Training:
         """
         s, position, started = self.setup, self.position, time.monotonic()
         items = [item for process in step for micro_batch in process for item in micro_batch]
-        weight = max(label_weight(torch.from_numpy(item_labels(s.index, items))), 1.0)
+        labels = (item_labels(s.index, items), item_exam_labels(s.index, items))
+        weights = step_weights(*map(torch.from_numpy, labels))
         own = [next(batches) for _ in step[s.processes.rank]]
         s.scheduler.step_update(position.step)
-        losses = gradients(s, position, own, weight)  # forward and backward
+        losses = gradients(s, position, own, weights)  # forward and backward
         if limit := s.config.train.clip_norm:
             s.accelerator.clip_grad_norm_([p for p in s.loss.parameters() if p.requires_grad], limit)
         if s.stage.freezes_backbone(position.epoch):
@@ -104,6 +113,7 @@ class Training:
         position.step_of_epoch += 1
         if s.ema is not None:
             s.ema.update(s.model, step=position.step)
+        weight = weights.exams if s.stage.trains_exams(s.model) else weights.slices
         self._unread += [(batch.items, loss, weight) for batch, loss in zip(own, losses, strict=True)]
         position.seconds += time.monotonic() - started
         return sum(len(batch.labels) for batch in own)
@@ -123,9 +133,12 @@ class Training:
         """
         s = self.setup
         try:
-            return s.stage.reader(
+            reader = s.stage.reader(
                 s.model, s.index, s.training_series, processes=s.processes, request=self.request, shown=s.log.shown
             )
+            if s.config.train.keep_weight > 0:
+                self._start = start_answers(s, reader, self.request, begun=self.position.step > 0)
+            return reader
         except InterruptedError:
             raise self.stopped(self.request.code) from None
 
@@ -133,6 +146,8 @@ class Training:
         """This process's batches of some steps, on the device, read ahead."""
         s = self.setup
         tasks = [micro_batch for step in steps for micro_batch in step[s.processes.rank]]
+        if self._start is not None:
+            read = with_start(read, s.index, self._start)
         return feed(tasks, read, threads=s.config.train.workers, device=s.processes.device)
 
     def begin_epoch(self) -> None:
@@ -163,21 +178,20 @@ class Training:
         self._unread.clear()
         return self._last_loss
 
-    def end_epoch(self, plan: Plan, valid: float | None) -> None:
+    def end_epoch(self, plan: Plan, validated: Validated) -> None:
         """Note what came of an epoch, keep its weights if they are the best or asked for, and go to the next."""
-        s, position = self.setup, self.position
+        s, position, valid = self.setup, self.position, validated.figure(self.setup.config.train)
         train_loss = s.processes.sum(position.epoch_loss) / max(position.epoch_weight, 1)
         slices = sum(item_lengths(s.index, [item for step in plan for process in step for items in process
                                             for item in items]))  # fmt: skip
         rates = s.rates()
         position.history.append({
             "epoch": position.epoch + 1, "step": position.step, "seconds": round(position.seconds, 3),
-            "train_loss": train_loss, "valid_loss": valid, "valid_weighted_log_loss": valid,
+            "train_loss": train_loss, "valid_loss": valid, "valid_weighted_log_loss": validated.slices,
             "learning_rate_backbone": rates["backbone"], "learning_rate_sequence": rates["sequence"],
             "slices": slices, "slices_per_second": round(slices / max(position.seconds, 1e-9), 2),
-        })  # fmt: skip
-        shown = "no labels" if valid is None else f"weighted log loss {valid:.5f}"
-        s.log.note(f"epoch {position.epoch + 1}: train {train_loss:.5f}, validation {shown}")
+        } | ({"valid_exam_log_loss": validated.exams} if s.stage.trains_exams(s.model) else {}))  # fmt: skip
+        s.log.note(f"epoch {position.epoch + 1}: train {train_loss:.5f}, validation {validated.words()}")
         if s.processes.main:
             if valid is None or position.is_best(valid):
                 s.answering.save(s.leaf)

@@ -17,6 +17,7 @@ class Position:
     step_of_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
     best: float | None = None  # lowest validation loss
+    epochs_since_best: int = 0
     epoch_loss: float = 0.0  # sum over this process's labels
     epoch_weight: float = 0.0  # of all processes' labels
     seconds: float = 0.0  # of this epoch's steps
@@ -29,6 +30,7 @@ class Position:
     def next_epoch(self, valid: float | None) -> None:
         """Go to the beginning of the next epoch, after one with this validation loss."""
         if valid is not None:
+            self.epochs_since_best = 0 if self.is_best(valid) else self.epochs_since_best + 1
             self.best = valid if self.best is None or math.isnan(self.best) else min(valid, self.best)
         self.epoch += 1
         self.step_of_epoch, self.epoch_loss, self.epoch_weight, self.seconds = 0, 0.0, 0.0, 0.0

@@ -17,7 +17,7 @@ from torch import nn
 from ichseq.config import Config, weights_file
 from ichseq.data.batches import Plan
 from ichseq.data.index import ALL_PATIENTS, Index
-from ichseq.errors import DataError
+from ichseq.errors import ConfigError, DataError
 from ichseq.model import Model
 from ichseq.runs.folders import has_run
 from ichseq.runs.log import RunLog
@@ -142,11 +142,12 @@ def set_up(
         RunError: the start does not fit, or has seen this fold's patients.
     """
     started, train, stage = time.monotonic(), config.train, make_stage(stage_name, config)
-    training, prevalence = _labelled_series(index, fold)
+    training, prevalence, of_exams = _labelled_series(config, stage, index, fold)
+    _check_wishes(config, stage, index, fold, has_start=init is not None or saved is not None)
     seen = _patients_of_the_start(config, index, fold, init) if saved is None else []
 
     model = build_model(config, stage_name, index, fold, init=init, saved=saved)
-    model.set_prior(prevalence)
+    model.set_prior(prevalence, of_exams)
     if init is not None and saved is None:
         log.note(start_from(model, init))
     loss = StageLoss(model, stage)
@@ -171,7 +172,7 @@ def set_up(
         log.begin(config, {
             "stage": stage_name, "fold": fold, "seed": train.seed, "device": str(processes.device),
             "data_key": index.key, "data_folder": str(index.folder), "phantom": index.phantom,
-            "prevalence": prevalence, "patients": sorted({*hashes, *seen}),
+            "prevalence": prevalence, "exam_prevalence": of_exams, "patients": sorted({*hashes, *seen}),
         })  # fmt: skip
     return Setup(
         config=config, stage=stage, index=index, fold=fold, training_series=training,
@@ -180,15 +181,53 @@ def set_up(
     )  # fmt: skip
 
 
-def _labelled_series(index: Index, fold: int) -> tuple[np.ndarray, list[float | None]]:
-    """The series outside a fold; and by label their share of positive slices, None where none is known."""
+def _labelled_series(
+    config: Config, stage: Stage[Any], index: Index, fold: int
+) -> tuple[np.ndarray, list[float | None], list[float | None]]:
+    """The series outside a fold; and by label their shares of positive slices and exams, None where none is known.
+
+    With an exam head, those of which neither slices nor exam are known are left out: they would be read for nothing.
+    """
     series = index.training_series(fold)
-    prevalence = [None if math.isnan(share) else float(share) for share in index.prevalence(series)]
-    if not len(series) or all(share is None for share in prevalence):
-        outside = "" if fold == ALL_PATIENTS else f" outside fold {fold}"
+    exams = stage.trains("exam") and config.model.exam != "none" and config.train.exam_weight > 0
+    if exams:
+        with_slices = [not np.isnan(index.labels[index.offsets[i] : index.offsets[i + 1]]).all() for i in series]
+        series = series[np.array(with_slices, bool) | ~np.isnan(index.exam_labels[series]).all(axis=1)]
+    shares = (index.prevalence(series), index.exam_prevalence(series))
+    slices, of_exams = ([None if math.isnan(one) else float(one) for one in share] for share in shares)
+    outside = "" if fold == ALL_PATIENTS else f" outside fold {fold}"
+    no_slices, no_exams = (all(one is None for one in share) for share in (slices, of_exams))
+    if no_slices and no_exams:
         raise DataError(f"{index.folder}: no labelled series{outside}, so nothing to train on; prepare the scans with "
                         "--labels")  # fmt: skip
-    return series, prevalence
+    if no_slices and not exams:
+        raise DataError(f"{index.folder}: labels of exams alone{outside}; set model.exam (pooled, attention or max) "
+                        "and train the frozen or the joint stage")  # fmt: skip
+    if exams and no_exams:
+        raise DataError(f"{index.folder}: no exam with a known label{outside}; set model.exam=none, or prepare the "
+                        "scans with labels of exams")  # fmt: skip
+    return series, slices, of_exams
+
+
+def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *, has_start: bool) -> None:
+    """See that settings which need something have it."""
+    train, model = config.train, config.model
+    if not stage.trains("exam"):
+        return
+    if model.exam == "attention" and train.exam_weight == 0:
+        raise ConfigError("model.exam is attention and train.exam_weight 0, so that it would stay untrained; raise the "
+                          "weight, or set model.exam=none")  # fmt: skip
+    if train.slice_weight == 0 and (model.exam == "none" or train.exam_weight == 0):
+        raise ConfigError("train.slice_weight is 0 and no exam head is trained, so nothing is; set model.exam, or "
+                          "raise a weight")  # fmt: skip
+    if train.keep_weight > 0 and not has_start:
+        raise ConfigError("train.keep_weight holds answers near those of a start; give one with --init, or set it to 0")
+    if train.fit_share and (fold == ALL_PATIENTS or model.sequence == "none"):
+        why = "keeps no patient for validation" if fold == ALL_PATIENTS else "has no sequence part"
+        raise ConfigError(f"train.fit_share is fitted on validation for a sequence part, and this run {why}; set it to "
+                          "false")  # fmt: skip
+    if train.fit_share and np.isnan(index.labels[index.slice_rows(index.validation_series(fold))]).all():
+        raise ConfigError(f"train.fit_share wants labels of slices, and fold {fold} has none; set it to false")
 
 
 def _patients_of_the_start(config: Config, index: Index, fold: int, init: Path | None) -> list[str]:

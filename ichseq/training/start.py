@@ -98,6 +98,8 @@ def start_from(model: Model, init: Path) -> str:
     if mine_read != theirs_read:  # taken whole or not at all: a head is of no use to other layers than its own
         fitting = {k: t for k, t in fitting.items() if not k.startswith(("sequence.", "exam."))}
     model.load_state_dict(fitting, strict=False)
+    whole = bool(mine_read) and mine_read == theirs_read and other.trained_on.get("answers_with") == "sequence"
+    model.trained_on["start_answers_with"] = "sequence" if whole else "slice_head"
     fresh = sorted({"cross_slice" if ".cross_slice." in key else key.split(".")[0] for key in mine
                     if key not in fitting})  # fmt: skip
     model.trained_on["phantom"] = bool(model.trained_on["phantom"] or other.trained_on.get("phantom"))

@@ -3,13 +3,12 @@
 from typing import ClassVar, Literal
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from ichseq.data.batches import EmbeddingBatch
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError
-from ichseq.model import Model
+from ichseq.model import Model, Output
 from ichseq.training.embeddings import set_embeddings
 from ichseq.training.losses import weighted_bce_sum
 from ichseq.training.processes import Processes
@@ -19,16 +18,17 @@ from ichseq.training.stopping import StopRequest
 
 
 class FrozenStage(Stage[EmbeddingBatch]):
-    """Trains the sequence part; the backbone reads every slice of the set once, before the first step."""
+    """Trains what is behind the slice head; the backbone reads every slice of the set once, before the first step."""
 
     name: ClassVar[str] = "frozen"
-    parts: ClassVar[tuple[str, ...]] = ("sequence",)
+    parts: ClassVar[tuple[str, ...]] = ("sequence", "exam")
     answers_with: ClassVar[Literal["slice_head", "sequence"]] = "sequence"
 
     def choose_parameters(self, model: Model) -> None:
-        """As every stage; a model without a sequence part has nothing to train here."""
-        if model.sequence is None:
-            raise ConfigError("the frozen stage trains the sequence part; model.sequence is none")
+        """As every stage; a model without weights behind its slice head has nothing to train here."""
+        if model.sequence is None and (model.exam is None or model.exam.head is None):
+            raise ConfigError("the frozen stage trains the sequence part and an exam head; model.sequence is none, and "
+                              f"model.exam {model.config.exam} has no weights")  # fmt: skip
         super().choose_parameters(model)
 
     def largest_batch(self, index: Index, series: np.ndarray) -> BatchSize:
@@ -48,10 +48,11 @@ class FrozenStage(Stage[EmbeddingBatch]):
         return EmbeddingReader(index, embeddings)
 
     def loss(self, model: Model, batch: EmbeddingBatch, *, backbone_frozen: bool = False) -> Loss:
-        """The loss of the sequence part."""
-        loss = weighted_bce_sum(self.logits(model, batch), batch.labels)
-        return Loss(loss, loss.detach())
+        """The loss of the sequence part, and of the exam head."""
+        in_order, of_exams = model.series_logits(batch.embeddings, batch.lengths, batch.positions_mm)
+        loss = weighted_bce_sum(in_order, batch.labels)
+        return Loss(loss, loss.detach(), *self.of_series(model, batch, in_order, of_exams))
 
-    def logits(self, model: Model, batch: EmbeddingBatch) -> Tensor:
-        """Those of the sequence part."""
-        return model.sequence_logits(batch.embeddings, batch.lengths, batch.positions_mm)
+    def answer(self, model: Model, batch: EmbeddingBatch) -> Output:
+        """That of the whole network."""
+        return model.answer(batch.embeddings, batch.lengths, batch.positions_mm)

@@ -4,11 +4,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ichseq.data.batches import SliceBatch
 from ichseq.data.index import Index
-from ichseq.model import Model
+from ichseq.model import Model, Output
 from ichseq.training.losses import weighted_bce_sum, zero_through
 from ichseq.training.processes import Processes
 from ichseq.training.stages.readers import Reader, SliceReader, series_boxes
@@ -17,10 +16,10 @@ from ichseq.training.stopping import StopRequest
 
 
 class JointStage(Stage[SliceBatch]):
-    """Trains backbone, slice head and sequence part, the gradient of the sequence part's loss reaching all of them."""
+    """Trains everything, the gradients of the sequence part's and the exam head's losses reaching the backbone."""
 
     name: ClassVar[str] = "joint"
-    parts: ClassVar[tuple[str, ...]] = ("backbone", "slice_head", "sequence")
+    parts: ClassVar[tuple[str, ...]] = ("backbone", "slice_head", "sequence", "exam")
     answers_with: ClassVar[Literal["slice_head", "sequence"]] = "sequence"
 
     def choose_parameters(self, model: Model) -> None:
@@ -43,20 +42,21 @@ class JointStage(Stage[SliceBatch]):
         return SliceReader(index, boxes, config.model.neighbours, config.augment, config.train.seed)
 
     def loss(self, model: Model, batch: SliceBatch, *, backbone_frozen: bool = False) -> Loss:
-        """The loss of the sequence part, and `train.aux_weight` of the slice head's (deep supervision)."""
+        """The loss of the sequence part, `train.aux_weight` of the slice head's (deep supervision), and the exams'."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not backbone_frozen):
             embeddings = model.embed(batch.hu, batch.lengths, **batch.seen_as)
-        slice_loss = weighted_bce_sum(model.slice_logits(embeddings), batch.labels)
+        output = model.answer(embeddings, batch.lengths, batch.positions_mm)
+        slice_loss = weighted_bce_sum(output.slice_logits, batch.labels)
         if model.sequence is None:
             own = total = slice_loss
         else:
-            own = weighted_bce_sum(model.sequence_logits(embeddings, batch.lengths, batch.positions_mm), batch.labels)
+            own = weighted_bce_sum(output.logits, batch.labels)
             total = own + self.config.train.aux_weight * slice_loss
         if backbone_frozen:
             total = total + zero_through(model.backbone)
-        return Loss(total, own.detach())
+        return Loss(total, own.detach(), *self.of_series(model, batch, output.logits, output.exam_logits))
 
-    def logits(self, model: Model, batch: SliceBatch) -> Tensor:
-        """Those of the sequence part; without one, of the slice head."""
+    def answer(self, model: Model, batch: SliceBatch) -> Output:
+        """That of the whole network."""
         embeddings = model.embed(batch.hu, batch.lengths, **batch.seen_as)
-        return model.sequence_logits(embeddings, batch.lengths, batch.positions_mm)
+        return model.answer(embeddings, batch.lengths, batch.positions_mm)

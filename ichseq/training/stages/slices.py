@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ichseq.data.batches import Plan, SliceBatch, plan_slices
 from ichseq.data.index import Index
-from ichseq.model import Model
+from ichseq.model import Model, Output
 from ichseq.training.losses import weighted_bce_sum
 from ichseq.training.processes import Processes
 from ichseq.training.stages.readers import Reader, SliceReader, series_boxes
@@ -44,12 +44,13 @@ class SliceStage(Stage[SliceBatch]):
         if mixup and model.training:
             loss = _mixed_loss(model, batch, mixup)
         else:
-            loss = weighted_bce_sum(self.logits(model, batch), batch.labels)
+            loss = weighted_bce_sum(self.answer(model, batch).logits, batch.labels)
         return Loss(loss, loss.detach())
 
-    def logits(self, model: Model, batch: SliceBatch) -> Tensor:
-        """Those of the slice head."""
-        return model.slice_logits(model.embed(batch.hu, batch.lengths, **batch.seen_as))
+    def answer(self, model: Model, batch: SliceBatch) -> Output:
+        """That of the slice head."""
+        logits = model.slice_logits(model.embed(batch.hu, batch.lengths, **batch.seen_as))
+        return Output(logits, logits)
 
 
 def _mixed_loss(model: Model, batch: SliceBatch, mixup: float) -> Tensor:

@@ -6,10 +6,12 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ichseq.config import Config
+from ichseq.config import Config, TrainConfig
 from ichseq.data.batches import Batch, Plan, plan_epoch, plan_windows, share_of_negatives
 from ichseq.data.index import Index
-from ichseq.model import Model
+from ichseq.model import Model, Output
+from ichseq.model.depth import blocks_of
+from ichseq.training.losses import Weights, weighted_bce_sum
 from ichseq.training.processes import Processes
 from ichseq.training.stages.readers import Reader
 from ichseq.training.stopping import StopRequest
@@ -25,10 +27,30 @@ class BatchSize(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """Sums over a batch's slices: what is minimised, and the stage's own loss, which is shown."""
+    """Sums over a batch.
+
+    Attributes:
+        total: over its slices, what is minimised.
+        own: over its slices, the stage's own loss, which is shown.
+        exams: over its exams; None: no exam head is trained.
+        kept: over its slices, against what the start answers; None: not asked for.
+    """
 
     total: Tensor
     own: Tensor
+    exams: Tensor | None = None
+    kept: Tensor | None = None
+
+    def mean(self, train: TrainConfig, weights: Weights) -> tuple[Tensor, Tensor]:
+        """What is minimised, and what is shown: the means over a step, each with its weight of the settings."""
+        total = self.total * (train.slice_weight / weights.slices)
+        shown = train.slice_weight * (self.own / weights.slices)
+        if self.exams is not None:
+            exams = self.exams * (train.exam_weight / weights.exams)
+            total, shown = total + exams, shown + exams.detach()
+        if self.kept is not None:
+            total = total + self.kept * (train.keep_weight / weights.every)
+        return total, shown
 
 
 class Stage(ABC, Generic[B]):
@@ -50,6 +72,10 @@ class Stage(ABC, Generic[B]):
     def __init__(self, config: Config) -> None:
         self.config = config
 
+    def trains_exams(self, model: Model) -> bool:
+        """Whether the exam head's answers are trained, with what they are made of."""
+        return self.trains("exam") and model.exam is not None and self.config.train.exam_weight > 0
+
     # ---- what is trained -------------------------------------------------------------------------------------------
 
     @classmethod
@@ -69,16 +95,28 @@ class Stage(ABC, Generic[B]):
                 module.requires_grad_(True)
         if not self.trains("backbone"):
             model.freeze_backbone()
+        elif self.config.train.backbone_blocks != "all":
+            blocks = blocks_of(model.backbone)
+            first = max(blocks.values()) + 1 - self.config.train.backbone_blocks
+            for name, parameter in model.backbone.named_parameters():
+                if blocks.get(name, first) < first:
+                    parameter.requires_grad_(False)
 
     def freezes_backbone(self, epoch: int) -> bool:
         """Whether a backbone that is trained is left alone in this epoch."""
         return False
 
     def parameter_groups(self, model: Model) -> list[dict[str, Any]]:
-        """Trained parameters in up to three groups, each with its learning rate and a name, for the optimizer."""
+        """Trained parameters in groups, each with its learning rate and a name, for the optimizer.
+
+        Backbone, convolutions across slices and the rest; with `train.layer_decay`, one for each block of the backbone.
+        """
         train = self.config.train
+        blocks = blocks_of(model.backbone) if self.trains("backbone") and train.layer_decay < 1 else {}
+        last, rate = max(blocks.values(), default=0), train.backbone_lr or 0.0
         groups: dict[str, dict[str, Any]] = {
             "backbone": {"lr": train.backbone_lr},
+            **{f"backbone block {k}": {"lr": rate * train.layer_decay ** (last - k)} for k in range(last)},
             "cross_slice": {"lr": train.cross_slice_lr, "weight_decay": 0.0},  # a weight a channel, as those of norms
             "sequence": {"lr": train.sequence_lr},
         }
@@ -86,6 +124,8 @@ class Stage(ABC, Generic[B]):
             if parameter.requires_grad:
                 name = "sequence" if not path.startswith("backbone.") else "backbone"
                 name = "cross_slice" if path.startswith("backbone.cross_slice.") else name
+                if name == "backbone" and blocks and (block := blocks[path.removeprefix("backbone.")]) < last:
+                    name = f"backbone block {block}"
                 groups[name].setdefault("params", []).append(parameter)
         return [{"name": name} | group for name, group in groups.items() if "params" in group]
 
@@ -152,6 +192,21 @@ class Stage(ABC, Generic[B]):
             backbone_frozen: no gradient reaches the backbone, see `freezes_backbone`.
         """
 
+    def of_series(
+        self, model: Model, batch: B, in_order: Tensor, of_exams: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The last two of `Loss`, for a stage that reads series.
+
+        Args:
+            model: that is trained.
+            batch: as for `loss`.
+            in_order: (S, 6) logits of the slices.
+            of_exams: (P, 6) logits of the exams.
+        """
+        trained = of_exams is not None and self.trains_exams(model)
+        exams = weighted_bce_sum(of_exams, batch.exam_labels) if of_exams is not None and trained else None
+        return exams, None if batch.start is None else weighted_bce_sum(in_order, batch.start)
+
     @abstractmethod
-    def logits(self, model: Model, batch: B) -> Tensor:
-        """(S, 6): the answers on a batch of whole series, as validation scores them."""
+    def answer(self, model: Model, batch: B) -> Output:
+        """The answers on a batch of whole series, as validation scores them."""
