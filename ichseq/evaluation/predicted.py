@@ -14,7 +14,7 @@ from ichseq.labels import CLIP_PROBABILITY
 from ichseq.predictions.blend import blend
 from ichseq.predictions.check import Unit, count_shared_exams
 from ichseq.predictions.read import read_exams, read_table
-from ichseq.predictions.schema import has_truth
+from ichseq.predictions.schema import EXAM_KEY, has_truth
 from ichseq.predictions.smooth import By, Smoothing, clip, smooth_by_name
 from ichseq.runs.folders import find_leaves, has_model
 from ichseq.runs.names import EXAMS, PREDICTIONS, folds_text
@@ -103,6 +103,8 @@ def compare_predicted(one: Predicted, other: Predicted, *, draws: int = 1000) ->
         lacking = [name for name, table in zip(names, (first, second), strict=True) if table is None]
         if first is None or second is None:
             result["undefined"][f"{unit}s"] = f"no table of exams of {', '.join(lacking)}; evaluate again"
+        elif unit == "exam" and any(table.duplicated(list(EXAM_KEY)).any() for table in (first, second)):
+            result["undefined"]["exams"] = "parts of a split series share their identifiers and can't be told apart"
         elif not has_truth(first) and not has_truth(second):
             result["undefined"][f"{unit}s"] = f"no {unit} with a known label"
         else:

@@ -47,16 +47,16 @@ def read_exams(path: Path) -> pd.DataFrame:
     """Read a table of exams, Parquet (.parquet) or CSV (anything else), and check it.
 
     Returns:
-        The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file.
+        The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file. The parts of a
+        series that was split, such as thick and thin slices under one UID, are a row each with the same identifiers.
 
     Raises:
-        DataError: the file is missing, empty or no such table, a score is empty or outside 0..1, a truth is not 0, 1 or
-            empty, or an exam stands in two rows.
+        DataError: the file is missing, empty or no such table, a score is empty or outside 0..1, or a truth is not 0,
+            1 or empty.
     """
     table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS)
     check_n_slices(table, str(path))
     table["n_slices"] = table["n_slices"].astype(np.int64)
-    refuse_duplicates(table, str(path), "exam")
     return table
 
 
