@@ -90,7 +90,7 @@ def test_predictions_get_columns_of_their_own_and_say_what_these_stand_on(
     assert any("was fitted on predictions with bag 0, tta none" in line for line in turned.remarks())
 
 
-def test_of_too_few_exams_nothing_changes_and_it_is_told(scored: Path, phantoms: Path, tmp_path: Path) -> None:
+def test_of_too_few_exams_nothing_changes_and_a_note_says_so(scored: Path, phantoms: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(scored, tmp_path / "run"))
     fitted = ichseq.calibrate(run)
     assert (fitted.fitted_on.folds, fitted.fitted_on.exams) == ([0, 1], 4)

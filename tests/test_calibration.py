@@ -172,7 +172,7 @@ def test_its_content_is_strict() -> None:
             LabelCalibration.model_validate(label | wrong)
 
 
-def test_what_it_was_fitted_on_is_told() -> None:
+def test_what_it_was_fitted_on_in_words() -> None:
     assert FITTED_ON.words() == "2 exams of 2 patients, folds 0, 1 of set 0123456789ab, made-up scans (phantoms)"
     other = FITTED_ON.model_copy(update={"folds": [], "phantom": False, "exams": 1234})
     assert other.words() == "1,234 exams of 2 patients, set 0123456789ab"

@@ -70,7 +70,7 @@ def test_p_is_uniform_where_two_scores_are_equally_good() -> None:
     assert 0.4 <= np.mean(np.array(found) < 0.5) <= 0.6
 
 
-def test_a_better_score_is_told_from_a_worse_one() -> None:
+def test_a_better_score_is_found_to_be_one() -> None:
     random = np.random.default_rng(0)
     truth = (random.random(400) < 0.3).astype(float)
     good, poor = 3 * truth + random.normal(size=400), 0.5 * truth + random.normal(size=400)

@@ -53,7 +53,7 @@ def test_the_page_shows_its_figures_and_needs_nothing_from_outside(tmp_path: Pat
         assert np.asarray(picture.convert("RGB")).std() > 5
 
 
-def test_a_calibration_that_is_judged_on_its_own_exams_is_told() -> None:
+def test_a_calibration_that_is_judged_on_its_own_exams_is_noted() -> None:
     words = "which are these exams or a part of them"
     for identity, same in (({}, True), ({"fold": "all"}, True), ({"fold": 3}, False), ({"data_key": "other"}, False),
                            ({"fold": None, "data_key": "other"}, False)):  # fmt: skip

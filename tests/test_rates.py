@@ -27,8 +27,8 @@ def test_wilsons_interval_is_the_published_one() -> None:
 
 def test_wilsons_interval_holds_the_share_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
-    held = [low <= 0.9 <= high for low, high in (wilson_interval(int(h), 40) for h in random.binomial(40, 0.9, 4000))]
-    assert 0.93 < np.mean(held) < 0.975
+    intervals = [wilson_interval(int(hits), 40) for hits in random.binomial(40, 0.9, 4000)]
+    assert 0.93 < np.mean([low <= 0.9 <= high for low, high in intervals]) < 0.975
 
 
 def test_a_share_is_counted() -> None:
@@ -55,14 +55,14 @@ def test_on_the_set_that_they_were_found_on_points_give_what_is_noted() -> None:
 
 def test_on_another_set_the_interval_holds_what_was_wanted() -> None:
     """Drawn anew from the same scans, the sensitivity lies within chance of the fitted one."""
-    held = []
+    inside = []
     for seed in range(40):
         score, truth = draw(1500, seed)
         fitted = fit_label(score[:1000, 5], truth[:1000, 5], "exam")
         point = points_of_exams(score[1000:, 5], truth[1000:, 5], truth[1000:, 5], fitted)["sensitivity-0.9"]
         low, high = point["sensitivity"]["interval"]
-        held.append(low <= 0.9 <= high)
-    assert np.mean(held) >= 0.8
+        inside.append(low <= 0.9 <= high)
+    assert np.mean(inside) >= 0.8
 
 
 def test_intervals_of_slices_are_a_bootstrap_over_patients() -> None:

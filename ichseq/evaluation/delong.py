@@ -48,7 +48,7 @@ def auc_covariance(scores: Floats, truth: Floats, cluster: Integers) -> tuple[Fl
 
 
 def why_undefined(truth: Floats, cluster: Integers) -> str:
-    """Why an AUC has no variance that can be told, or nothing."""
+    """Why the variance of an AUC is undefined, or nothing."""
     for value, name in ((1, "positive"), (0, "negative")):
         found = np.unique(cluster[truth == value])
         if not len(found):
