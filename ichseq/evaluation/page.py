@@ -128,7 +128,7 @@ def _subgroups(metrics: Mapping[str, Any]) -> list[str]:
 
 def plot_curves(metrics: Mapping[str, Any], curves: pd.DataFrame, path: Path) -> None:
     """Draw ROC, precision against sensitivity, and reliability, of exams above and of slices below, as a PNG."""
-    figure = Figure(figsize=(15, 9.6), dpi=100, layout="constrained", facecolor=GROUND)
+    figure = Figure(figsize=(15, 9.6), dpi=80, layout="constrained", facecolor=GROUND)
     for row, (unit, name, title) in zip(figure.subplots(2, 3), _UNITS, strict=True):
         for label, colour in zip(LABELS, COLOURS, strict=True):
             of = curves[(curves["unit"] == unit) & (curves["label"] == label)]

@@ -226,7 +226,7 @@ def save_figure(figure: Figure, path: Path, *, palette: bool = False) -> None:
         picture = picture.quantize(palette=_palette(picture), dither=Image.Dither.NONE)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
-        picture.save(beside, format="PNG", optimize=True)
+        picture.save(beside, format="PNG", optimize=palette)
 
 
 def _palette(picture: Image.Image) -> Image.Image:
