@@ -4,6 +4,7 @@
     ichseq.prepare("scans")                        # a set to train on
     run = ichseq.train("joint", fold=0)            # the network over whole series
     ichseq.evaluate(run, fold=0)                   # scored on patients kept for validation
+    ichseq.calibrate(run, fold=0)                  # thresholds, and scores that are probabilities
     table = ichseq.predict(run, "my_scan")         # probabilities, a row a slice
 
 The command line has the same words: `ichseq --help`. Research software, not a medical device.
@@ -13,10 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Series", "__version__", "evaluate", "load_series", "predict", "prepare", "train"]
+__all__ = ["Model", "Series", "__version__", "calibrate", "evaluate", "load_series", "predict", "prepare", "train"]
 
 if TYPE_CHECKING:
     # From where they stand: to a type checker, `ichseq.api.train` may be the module of that name.
+    from ichseq.api.calibrate import calibrate
     from ichseq.api.evaluate import evaluate
     from ichseq.api.predict import predict
     from ichseq.api.prepare import prepare
@@ -31,6 +33,7 @@ _HOMES = {
     "prepare": "ichseq.api",
     "train": "ichseq.api",
     "evaluate": "ichseq.api",
+    "calibrate": "ichseq.api",
     "predict": "ichseq.api",
 }
 

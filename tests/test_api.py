@@ -1,4 +1,4 @@
-"""The library in Python: seven names, each with an example that runs, and the same answers as the commands."""
+"""The library in Python: eight names, each with an example that runs, and the same answers as the commands."""
 
 import doctest
 import importlib
@@ -25,10 +25,10 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
 
-NAMES = ["Model", "Series", "evaluate", "load_series", "predict", "prepare", "train"]
+NAMES = ["Model", "Series", "calibrate", "evaluate", "load_series", "predict", "prepare", "train"]
 
 
-def test_completion_shows_the_seven_names() -> None:
+def test_completion_shows_the_eight_names() -> None:
     public = [name for name in dir(ichseq) if not name.startswith("_")]
     assert public == NAMES
     assert "__version__" in dir(ichseq)
@@ -66,7 +66,7 @@ def test_every_example_runs(phantoms: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tiny_sections()))
     dataset = importlib.import_module("ichseq.data.dataset").SeriesDataset
     places = [ichseq.prepare, dataset, ichseq.load_series, ichseq.Series, ichseq.Series.plot]
-    places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.predict]
+    places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.calibrate, ichseq.predict]
     assert {place.__name__ for place in places} >= set(NAMES)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for place in places:
@@ -169,6 +169,12 @@ def test_a_fold_may_be_a_number_of_numpy() -> None:
         ("train", {"resume": True, "out": "absent"}, RunError, "nothing to resume"),
         ("evaluate", {"run": "absent"}, RunError, "absent: no such run"),
         ("evaluate", {"fold": 9}, ConfigError, "fold 9 does not exist"),
+        ("calibrate", {"run": "absent"}, RunError, "absent: no such run"),
+        ("calibrate", {}, RunError, "run `ichseq evaluate --fold 0 --run .*fold0` first"),
+        ("calibrate", {"fold": 1}, RunError, "no trained model for fold 1"),
+        ("predict", {"calibrated": True}, RunError, "has no calibration; fit one .*`ichseq calibrate --run"),
+        ("predict", {"calibrated": True, "point": "best"}, ConfigError, "no operating point 'best'"),
+        ("predict", {"calibrated": True, "model": _models_apart()}, ConfigError, "a calibration is that of one run"),
         ("predict", {"model": "absent"}, RunError, "absent: no such run"),
         ("predict", {"model": []}, ConfigError, "no model to predict with"),
         ("predict", {"scans": []}, ConfigError, "scans are paths, or series"),
@@ -187,6 +193,7 @@ def test_a_mistake_is_one_of_our_errors(
     sound = {
         "train": {"config": tiny_sections(), "data": prepared, "progress": False},
         "evaluate": {"run": run, "data": prepared, "progress": False},
+        "calibrate": {"run": run},
         "predict": {"model": run, "scans": phantoms / "stage_2_test", "progress": False},
     }
     with pytest.raises(error, match=words):

@@ -16,8 +16,8 @@ import ichseq
 from ichseq.cli import main
 from ichseq.cli.options import FoldType
 
-ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "predict"]
-COMMANDS = [*ROAD, "ensemble", "submit", "experiment", "settings"]
+ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict"]
+COMMANDS = [*ROAD, "compare", "ensemble", "submit", "experiment", "settings"]
 
 
 def test_help_needs_no_torch() -> None:
@@ -43,12 +43,12 @@ def test_help_lists_the_road_in_its_order_a_line_each() -> None:
 
 def test_an_option_has_the_default_of_the_function() -> None:
     """Each is stated once: what a command does without options is what its function does without arguments."""
-    required = {"prepare": ["scans"], "predict": ["scans", "--run", "runs/first"]}
-    for name in ("prepare", "train", "evaluate", "predict"):
+    required = {"prepare": ["scans"], "predict": ["scans", "--run", "runs/first"], "calibrate": ["--run", "runs/first"]}
+    for name in ("prepare", "train", "evaluate", "calibrate", "predict"):
         command, arguments = main.commands[name], inspect.signature(getattr(ichseq, name)).parameters
         given = command.make_context(name, required.get(name, [])).params
-        shared = {option for option in given if option in arguments and option != "source"}
-        assert len(shared) >= 4
+        shared = {option for option in given if option in arguments and option not in ("source", "run")}
+        assert len(shared) >= 3
         assert {option: str(given[option]) for option in shared} == {
             option: str(arguments[option].default) for option in shared
         }
@@ -74,6 +74,10 @@ CASES = [
     (["train", "--data", "{set}", "--init", "{tmp}/absent"], "absent: no such run"),
     (["train", "--data", "{set}", "--resume", "-o", "{tmp}/absent"], "nothing to resume"),
     (["evaluate", "--data", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
+    (["calibrate", "--run", "{tmp}/absent"], "absent: no such run"),
+    (["calibrate", "--run", "{tmp}/absent", "--data", "{tmp}/absent"], "absent: no prepared set"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "--calibrated"], "absent: no such run"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "--calibrated", "--point", "best"], "no operating point 'best'"),
     (["predict", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
     (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}"], "is a folder; name a file"),
     (["predict", "{set}", "--run", "{tmp}/absent", "-o", "."], ".: is a folder; name a file"),

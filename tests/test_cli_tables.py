@@ -1,5 +1,6 @@
-"""ichseq ensemble and ichseq submit, on a trained run and on small tables."""
+"""ichseq compare, ensemble and submit, on a trained run and on small tables."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,23 @@ def done(*command: object) -> str:
     result = invoke(*command)
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def test_two_runs_compared(scored: Path, tmp_path: Path) -> None:
+    printed = done("compare", scored, scored, "-o", tmp_path / "c.json")
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["slices"]["difference"] == found["exams"]["difference"] == 0
+    assert found["exams"]["n_exams"] == 4
+    assert found["slices"]["auc"]["any"]["p"] == 1
+    assert "exams, weighted log loss: one" in printed
+    table = pd.concat([pd.read_parquet(scored / "joint" / f"fold{k}" / "predictions.parquet") for k in (0, 1)])
+    table[ON_LABELS] = 0.5
+    write_table(table, tmp_path / "half.csv")
+    printed = done("compare", scored, tmp_path / "half.csv", "-o", tmp_path / "c.json")
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["slices"]["other"] == pytest.approx(np.log(2))
+    assert found["exams"] is None
+    assert f"exams: undefined, no table of exams of {tmp_path / 'half.csv'}" in printed
 
 
 def test_a_run_blended_with_a_table_is_scored_with_the_runs_prior(scored: Path, tmp_path: Path) -> None:
@@ -88,6 +106,9 @@ CASES = [
     (["ensemble", "{tmp}/t.csv", "-o", "{tmp}/o.csv", "--weights", "1,x"], "--weights is '1,x'"),
     (["ensemble", "{tmp}/t.csv", "-o", "{tmp}/o.csv", "--weights", "1,1"], "2 for 1 table"),
     (["ensemble", "{tmp}/t.csv", "-o", "{tmp}/o.csv", "--clip", "0.7"], "clipping at 0.7"),
+    (["compare", "{tmp}/t.csv", "{tmp}/short.csv"], "short.csv: no slice with a known label; no table of exams of "),
+    (["compare", "{tmp}/t.csv", "{tmp}/absent"], "absent: no such run"),
+    (["compare", "{scored}", "{scored}/joint/fold0"], "are of different folds"),
     (["ensemble", "{tmp}/absent", "-o", "{tmp}/o.csv"], "absent: no such run"),
     (["ensemble", "{run}", "-o", "{tmp}/o.csv"], "run `ichseq evaluate --fold 0"),
     (["ensemble", "{scored}", "{scored}/joint/fold0", "-o", "{tmp}/o.csv"], "are of different folds"),

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from five_slices import five_slices
+from test_judge import exams_of
 from test_metrics import make_table
 
 from ichseq.errors import ConfigError, DataError
-from ichseq.evaluation.compare import paired_difference, paired_difference_of_seeds
+from ichseq.evaluation.compare import auc_differences, paired_difference, paired_difference_of_seeds
+from ichseq.evaluation.delong import delong_test
 from ichseq.evaluation.metrics import evaluate_table
 from ichseq.labels import LABELS
 
@@ -195,6 +197,40 @@ def test_the_same_seeds_differ_by_chance_alone() -> None:
     assert low < 0 < high
     good = [better(each) for each in seeds]
     assert paired_difference_of_seeds(good, seeds[:2], draws=500)["intervals"]["difference"][1] < 0
+
+
+def test_exams_are_compared_as_slices_are() -> None:
+    slices = make_table(40, 6)
+    exams = exams_of(slices)
+    one = better(exams, 0.3)
+    result = paired_difference(one, exams.sample(frac=1, random_state=0), unit="exam", draws=200)
+    assert result["n_exams"] == result["n_patients"] == 40
+    assert "n_slices" not in result
+    assert result["intervals"]["difference"][1] < 0
+    for name, table in (("one", one), ("other", exams)):
+        weighted = evaluate_table(table.assign(sop_uid=table["series_uid"]), None, draws=1)["weighted_log_loss"]
+        assert result[name] == pytest.approx(weighted)
+    with pytest.raises(DataError, match=r"differ in their exams: 1 of 40 stand in one table alone, such as 1\.2\.0"):
+        paired_difference(exams, exams[1:], unit="exam")
+    with pytest.raises(DataError, match=r"the other: 1 exam twice, such as 1\.2\.0; keep one row for each"):
+        paired_difference(exams, pd.concat([exams, exams[:1]]), unit="exam")
+
+
+def test_aucs_are_compared_by_patient() -> None:
+    one, other = make_table(40, 6), noisy(make_table(40, 6), 1)
+    found = auc_differences(one, other.sample(frac=1, random_state=0))
+    assert set(found) == set(LABELS)
+    patient = pd.factorize(one["patient_id"])[0]
+    expected = delong_test(*(table["any"].to_numpy() for table in (one, other)), one["true_any"].to_numpy(), patient)
+    for name, value in expected.items():
+        assert found["any"][name] == pytest.approx(value), name
+    assert found["any"]["clusters"] == 40
+    assert found["any"]["one"] == pytest.approx(evaluate_table(one, None, draws=1)["labels"]["any"]["auc"])
+    assert auc_differences(better(one, 0.5), one)["any"]["p"] < 0.01
+    of_exams = auc_differences(exams_of(one), exams_of(other), unit="exam")
+    assert of_exams["any"]["cases"] == 40
+    none = auc_differences(one.assign(true_epidural=0.0), other.assign(true_epidural=0.0))["epidural"]
+    assert (none["p"], none["undefined"]) == (None, "no positive case")
 
 
 def edited(table: pd.DataFrame, column: str, value: object, row: int = 0) -> pd.DataFrame:

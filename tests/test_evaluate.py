@@ -20,7 +20,8 @@ from ichseq.training.train import train_stage
 
 def test_a_fold_is_scored_as_in_training(run_copy: Path, prepared: Path) -> None:
     leaf, index = leaf_of(run_copy, "joint", 0), Index.load(prepared)
-    table, metrics = evaluate_fold(leaf, index)
+    scored = evaluate_fold(leaf, index)
+    table, metrics = scored.slices, scored.metrics
     assert set(table["series_uid"]) == {index.series_row(int(i))["series_uid"] for i in index.validation_series(0)}
     best = pd.read_csv(leaf / "history.csv")["valid_weighted_log_loss"].min()
     assert metrics["weighted_log_loss"] == pytest.approx(best, abs=1e-6)
@@ -40,7 +41,8 @@ def test_all_folds_cover_each_exam_once(prepared: Path, tmp_path: Path) -> None:
     for fold in range(index.folds):
         train_stage(config, "joint", data=prepared, fold=fold, out=tmp_path / "r", progress=False)
     leaves = find_leaves(tmp_path / "r")
-    table, metrics = evaluate_all(leaves, index)
+    scored = evaluate_all(leaves, index)
+    table, metrics = scored.slices, scored.metrics
     assert len(table) == index.n_slices
     assert metrics["n_exams"] == index.n_series
     assert not table.duplicated("sop_uid").any()

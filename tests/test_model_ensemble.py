@@ -104,7 +104,8 @@ def test_a_bag_is_the_mean_over_the_last_epochs(prepared: Path, tmp_path: Path) 
     assert [path.name for path in kept] == ["epoch-002", "epoch-003"]
     series = index.validation_series(0)
     parts = [predict_prepared(ModelEnsemble(Model.load(path)), index, series).slices for path in kept]
-    table, metrics = evaluate_fold(leaf, index, bag=2)
+    scored = evaluate_fold(leaf, index, bag=2)
+    table, metrics = scored.slices, scored.metrics
     assert np.allclose(table[list(LABELS)], np.mean([part[list(LABELS)] for part in parts], axis=0), atol=1e-6)
     assert (metrics["bag"], metrics["tta"]) == (2, [])
     command = ["evaluate", "--data", str(prepared), "--run", str(tmp_path / "run")]

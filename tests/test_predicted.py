@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from five_slices import five_slices
+from test_judge import exams_of
+from test_metrics import make_table
 
 from ichseq.errors import DataError, RunError
-from ichseq.evaluation.predicted import Predicted, blend_predicted, find_predicted, refuse_unlike
+from ichseq.evaluation.predicted import Predicted, blend_predicted, compare_predicted, find_predicted, refuse_unlike
 from ichseq.evaluation.score import mean_prevalence, score
 from ichseq.predictions.smooth import WEIGHTED, clip, smooth
 from ichseq.predictions.write import write_table
@@ -104,3 +106,27 @@ def test_what_was_brought_together_is_blended_and_scored_with_its_runs_prior(sco
     assert blend_predicted([Predicted("t.csv", five_slices())])[1] is None
     with pytest.raises(RunError, match="are of different folds"):
         blend_predicted([run, find_predicted(scored / "joint" / "fold0")])
+
+
+def test_parts_of_a_split_series_are_not_compared_as_exams() -> None:
+    """They share their identifiers, so that none can be matched with its like; slices can."""
+    slices = make_table(12, 6)
+    exams = exams_of(slices)
+    whole = Predicted("one", slices, exams=exams)
+    assert compare_predicted(whole, whole, draws=10)["exams"]["n_exams"] == 12
+    parts = Predicted("other", slices, exams=pd.concat([exams, exams[:1]], ignore_index=True))
+    found = compare_predicted(whole, parts, draws=10)
+    assert found["exams"] is None
+    assert "parts of a split series" in found["undefined"]["exams"]
+    assert found["slices"]["difference"] == 0
+
+
+def test_a_folder_of_an_evaluation_is_what_stands_in_it(scored: Path, tmp_path: Path) -> None:
+    for name in ("predictions.parquet", "exams.parquet", "metrics.json"):
+        (tmp_path / "sets" / "other").mkdir(parents=True, exist_ok=True)
+        shutil.copy(scored / "joint" / "fold0" / name, tmp_path / "sets" / "other" / name)
+    found, leaf = find_predicted(tmp_path / "sets" / "other"), find_predicted(scored / "joint" / "fold0")
+    pd.testing.assert_frame_equal(found.table, leaf.table)
+    assert found.exams is not None
+    pd.testing.assert_frame_equal(found.exams, leaf.exams)
+    assert (found.folds, found.data_key) == ((), None)

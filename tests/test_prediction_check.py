@@ -7,7 +7,7 @@ from five_slices import five_slices
 
 from ichseq.errors import DataError
 from ichseq.labels import LABELS
-from ichseq.predictions.check import check_scorable, count_shared_exams, match_slices, merge_truth
+from ichseq.predictions.check import check_scorable, count_shared_exams, match_rows, merge_truth
 from ichseq.predictions.schema import TRUTH
 
 NAN = np.nan
@@ -15,7 +15,7 @@ NAN = np.nan
 
 def test_slices_are_matched_whatever_their_order() -> None:
     order = [3, 0, 4, 2, 1]
-    rows = match_slices(five_slices(), five_slices().iloc[order], "one", "other")
+    rows = match_rows(five_slices(), five_slices().iloc[order], "one", "other")
     assert list(five_slices().iloc[order]["sop_uid"].iloc[rows]) == list(five_slices()["sop_uid"])
 
 

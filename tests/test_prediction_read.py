@@ -81,12 +81,13 @@ def test_a_table_of_exams_is_read_as_it_was_written_or_refused(tmp_path: Path, n
     read = read_exams(tmp_path / name)
     assert list(read.columns) == list(EXAM_COLUMNS)
     pd.testing.assert_frame_equal(read, exams(), check_dtype=False)
-    twice = pd.concat([exams(), exams()[:1]])
+    parts = pd.concat([exams(), exams()[:1]], ignore_index=True)  # of one series, split: they share its identifiers
+    write_table(parts, tmp_path / name)
+    pd.testing.assert_frame_equal(read_exams(tmp_path / name), parts, check_dtype=False)
     for table, words in (
         (exams().assign(any=1.5), "column any holds 1.5, outside 0 to 1"),
         (exams().assign(true_any=2), "column true_any holds 2"),
         (exams().assign(n_slices=[1, NAN]), "column n_slices is empty in 1 of 2 rows"),
-        (twice, "1 exam twice"),
         (five_slices(), "columns missing: n_slices, warnings"),
     ):
         write_table(table, tmp_path / name)

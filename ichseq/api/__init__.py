@@ -1,11 +1,12 @@
-"""The road in Python: prepare, train, evaluate and predict, with the words and the defaults of the commands.
+"""The road in Python: prepare, train, evaluate, calibrate and predict, with the words and the defaults of the commands.
 
 Import them from `ichseq`. A command parses its options, calls the function of its name, and prints what comes back; its
 defaults are read from the signatures here. What is heavy is imported inside the functions, so that help needs none of
 it.
 """
 
-from ichseq.api.evaluate import Evaluation, evaluate, evaluate_leaves, leaves_to_score
+from ichseq.api.calibrate import calibrate
+from ichseq.api.evaluate import Asked, Evaluation, evaluate, evaluate_asked, what_to_score
 from ichseq.api.fold import Fold, as_fold
 from ichseq.api.predict import predict, predict_scans
 from ichseq.api.prepare import prepare
@@ -13,14 +14,15 @@ from ichseq.api.progress import Bar, progress_bar
 from ichseq.api.train import Stage, one_process, train, train_leaves
 
 __all__ = [
+    "Asked",
     "Bar",
     "Evaluation",
     "Fold",
     "Stage",
     "as_fold",
+    "calibrate",
     "evaluate",
-    "evaluate_leaves",
-    "leaves_to_score",
+    "evaluate_asked",
     "one_process",
     "predict",
     "predict_scans",
@@ -28,4 +30,5 @@ __all__ = [
     "progress_bar",
     "train",
     "train_leaves",
+    "what_to_score",
 ]

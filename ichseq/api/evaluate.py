@@ -1,4 +1,4 @@
-"""evaluate: a run, scored on the patients that it kept for validation."""
+"""evaluate: a run, scored on the patients that it kept for validation, or on a set that it never saw."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run, scored on the patients that it kept for validation.
+    """A run, scored.
 
     Attributes:
         metrics: the content of metrics.json.
         table: the prediction table, with the truth.
-        folder: where predictions.parquet and metrics.json are.
+        exams: the table of exams, with the truth.
+        folder: where predictions.parquet, exams.parquet, metrics.json, curves.csv and evaluation.html are.
     """
 
     metrics: dict[str, Any]
     table: pd.DataFrame
+    exams: pd.DataFrame
     folder: Path
 
     def __repr__(self) -> str:
-        return f"Evaluation({self.folder}: weighted log loss {self.metrics['weighted_log_loss']:.4f})"
+        loss, auc = self.metrics["weighted_log_loss"], self.metrics["exam"]["auc_any"]
+        figures = [("weighted log loss", loss), ("exam AUC", auc)]
+        return f"Evaluation({self.folder}: {', '.join(f'{n} {v:.4f}' for n, v in figures if v is not None)})"
 
     def text(self) -> str:
         """The figures for a person to read."""
@@ -39,31 +43,52 @@ class Evaluation:
         return metrics_text(self.metrics)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What `evaluate` scores.
+
+    Attributes:
+        run: the run, the leaf or the experiment's result that was meant.
+        folders: its leaves, or models.
+        fold: the fold's number or "all"; None: all of a set that the run never saw.
+    """
+
+    run: Path
+    folders: list[Path]
+    fold: Fold | None
+
+
 def evaluate(
     run: str | Path | None = None,
-    fold: Fold = 0,
+    fold: Fold | None = None,
     *,
     data: str | Path = DEFAULT_SET,
     bag: int = 0,
     tta: Sequence[str] = (),
+    bleeds: str | Path | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
 ) -> Evaluation:
-    """Score a run on the patients that it kept for validation; writes predictions.parquet and metrics.json.
+    """Score a run on the patients that it kept for validation, or on a set that it never saw.
+
+    Writes predictions.parquet, exams.parquet, metrics.json, curves.csv, and evaluation.html with its picture.
 
     Args:
-        run: runs/NAME or a leaf of it; None: the newest run that has the fold.
-        fold: a fold's number, or "all": every fold by the leaf that did not train on it, as one table.
+        run: runs/NAME or a leaf of it, or for another set an experiment's result; None: the newest run.
+        fold: a fold's number, or "all": every fold by the leaf that did not train on it, as one table. None: of the
+            set that the run was trained on, fold 0 or the only one that it has; of another set, all of it, by the
+            models of all folds together.
         data: the prepared set.
         bag: the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".
+        bleeds: of phantoms, their truth/bleeds.csv, for figures by the bleeding's volume.
         device: where the models compute; "auto": a GPU if there is one.
         progress: whether a bar is shown on standard error.
 
     Raises:
         ConfigError: a fold or a view that does not exist.
-        DataError: the set is missing or damaged, or the fold has no labels.
-        RunError: no such run, or it has trained on a patient of the fold.
+        DataError: the set is missing or damaged, or has no labels.
+        RunError: no such run, or it has trained on a patient of the fold or the set.
 
     Example:
         >>> import ichseq
@@ -73,40 +98,55 @@ def evaluate(
         >>> print(scored.text().splitlines()[0])
         Weighted log loss ...
     """
-    leaves = leaves_to_score(run, fold, data)
-    return evaluate_leaves(leaves, fold, data=data, bag=bag, tta=tta, device=device, progress=progress)
+    asked = what_to_score(run, fold, data)
+    return evaluate_asked(asked, data=data, bag=bag, tta=tta, bleeds=bleeds, device=device, progress=progress)
 
 
-def leaves_to_score(run: str | Path | None, fold: Fold, data: str | Path) -> list[Path]:
-    """The leaves that `evaluate` asks; raises as it does."""
+def what_to_score(run: str | Path | None, fold: Fold | None, data: str | Path) -> Asked:
+    """The leaves or models that `evaluate` asks; raises as it does."""
     from ichseq.data.index import Index
-    from ichseq.runs.folders import find_leaves, newest_run
+    from ichseq.runs.folders import find_leaves, models_of, newest_run
+    from ichseq.runs.names import MODELS
+    from ichseq.runs.records import read_run
 
-    number = fold_number(fold)
-    if number is not None:
-        Index.load(data).validation_series(number)  # a fold that the set lacks is the first mistake to hear of
-    return find_leaves(Path(run) if run is not None else newest_run(number), number)
+    index = Index.load(data)
+    if fold is not None:
+        number = fold_number(fold)
+        if number is not None:
+            index.validation_series(number)  # a fold that the set lacks is the first mistake to hear of
+        found = Path(run) if run is not None else newest_run(number)
+        return Asked(found, find_leaves(found, number), fold)
+    found = Path(run) if run is not None else newest_run()
+    folders = models_of(found) if (found / MODELS).is_file() else find_leaves(found)
+    runs = [read_run(folder) for folder in folders]
+    if index.key not in {one.get("data_key") for one in runs} or (found / MODELS).is_file():
+        return Asked(found, folders, None)
+    chosen = runs[0]["fold"] if len(runs) == 1 else 0
+    return Asked(found, find_leaves(found, chosen), chosen)
 
 
-def evaluate_leaves(
-    leaves: Sequence[Path],
-    fold: Fold,
+def evaluate_asked(
+    asked: Asked,
     *,
     data: str | Path,
-    bag: int,
-    tta: Sequence[str],
+    bag: int = 0,
+    tta: Sequence[str] = (),
+    bleeds: str | Path | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
 ) -> Evaluation:
-    """`evaluate`, of leaves that are known: one for a fold, or those of all."""
+    """`evaluate`, where it is known what is scored."""
     from ichseq.data.index import Index
-    from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
+    from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold, evaluate_set
 
     index = Index.load(data)
     with bar_of(progress)("evaluate", "series") as move:
-        asked: dict[str, Any] = {"bag": bag, "tta": tta, "device": device, "progress": move}
-        if fold_number(fold) is None:
-            table, metrics = evaluate_all(list(leaves), index, **asked)
-            return Evaluation(metrics, table, leaves[0].parent)
-        table, metrics = evaluate_fold(leaves[0], index, **asked)
-        return Evaluation(metrics, table, leaves[0])
+        how: dict[str, Any] = {"bag": bag, "tta": tta, "device": device, "progress": move}
+        how["bleeds"] = None if bleeds is None else Path(bleeds)
+        if asked.fold is None:
+            scored = evaluate_set(asked.run, index, **how)
+        elif asked.fold == "all":
+            scored = evaluate_all(asked.folders, index, **how)
+        else:
+            scored = evaluate_fold(asked.folders[0], index, **how)
+    return Evaluation(scored.metrics, scored.slices, scored.exams, scored.folder)

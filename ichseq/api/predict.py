@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ichseq.ct.series import Series
     from ichseq.inference.predict import Predictions, Predictor
     from ichseq.model import Model
+    from ichseq.predictions.calibration import Calibration
 
     Models = Model | str | Path | Sequence[Model | str | Path]
     Scans = str | Path | Series | Iterable[str | Path] | Iterable[Series]
@@ -28,6 +29,8 @@ def predict(
     order: Order = "position",
     bag: int = 0,
     tta: Sequence[str] = (),
+    calibrated: bool = False,
+    point: str = "sensitivity-0.95",
     scheduler: str | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
@@ -43,6 +46,9 @@ def predict(
             positions.
         bag: of runs, the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".
+        calibrated: add what `calibrate` has fitted for the run: calibrated_<label>, its probability, and
+            flagged_<label>, whether the raw score reaches the threshold of `point`. The raw scores stay.
+        point: "sensitivity-0.95", "sensitivity-0.9", "specificity-0.9" or "youden".
         scheduler: address of a Dask cluster's scheduler that does the work; the models are then runs.
         device: where the models of runs compute, on a cluster each worker's; "auto": a GPU if there is one.
         progress: whether a bar is shown on standard error.
@@ -53,8 +59,8 @@ def predict(
 
     Raises:
         ScanError: something of the scans can't be read, and the message names it; `predict_scans` goes on past it.
-        RunError: no such run.
-        ConfigError: a view that does not exist, or options that do not go together.
+        RunError: no such run, or it has no calibration.
+        ConfigError: a view or a point that does not exist, or options that do not go together.
 
     Example:
         >>> import ichseq
@@ -66,7 +72,16 @@ def predict(
     import warnings
 
     outcome = predict_scans(
-        model, scans, order=order, bag=bag, tta=tta, scheduler=scheduler, device=device, progress=progress
+        model,
+        scans,
+        order=order,
+        bag=bag,
+        tta=tta,
+        calibrated=calibrated,
+        point=point,
+        scheduler=scheduler,
+        device=device,
+        progress=progress,
     )
     if outcome.failed:
         first = outcome.failed[0]
@@ -86,6 +101,8 @@ def predict_scans(
     order: Order = "position",
     bag: int = 0,
     tta: Sequence[str] = (),
+    calibrated: bool = False,
+    point: str = "sensitivity-0.95",
     scheduler: str | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
@@ -99,6 +116,8 @@ def predict_scans(
         order: as for `predict`.
         bag: as for `predict`.
         tta: as for `predict`.
+        calibrated: as for `predict`; the table of exams gets such columns too.
+        point: as for `predict`.
         scheduler: as for `predict`.
         device: as for `predict`.
         progress: as for `predict`.
@@ -112,10 +131,12 @@ def predict_scans(
         RunError, ConfigError: as for `predict`.
     """
     from ichseq.cluster import dask_cluster
+    from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.predict import predict_found, predict_sources
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
+    applied = _calibration(model, point) if calibrated else None
     predictor, note = _predictor(model, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
@@ -123,10 +144,25 @@ def predict_scans(
             outcome = predict_sources(predictor, paths, note=note, order=order, progress=move)
         else:
             outcome = predict_found(predictor, series, note=note, progress=move)
+    if applied is not None:
+        outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
     if out is not None and exams is not None:
         write_table(outcome.slices, Path(out))
         write_table(outcome.exams, exams)
     return outcome
+
+
+def _calibration(model: Models, point: str) -> Calibration:
+    """The calibration of the one run that is asked, once the point is known to exist."""
+    from ichseq.model import Model
+    from ichseq.predictions.calibration import point_name
+    from ichseq.runs.calibration import read_calibration
+
+    point_name(point)
+    asked: list[Any] = [model] if isinstance(model, Model | str | Path) else list(model)
+    if len(asked) != 1 or not isinstance(asked[0], str | Path):
+        raise ConfigError("a calibration is that of one run; give one run, and no others beside it, with calibrated")
+    return read_calibration(Path(asked[0]))
 
 
 def _predictor(

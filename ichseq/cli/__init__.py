@@ -5,10 +5,10 @@ import click
 from ichseq import __version__
 from ichseq.cli.experiments import experiment
 from ichseq.cli.group import Group
-from ichseq.cli.networks import evaluate, predict, train
+from ichseq.cli.networks import calibrate, evaluate, predict, train
 from ichseq.cli.scans import demo, phantom, prepare
 from ichseq.cli.settings import settings
-from ichseq.cli.tables import ensemble, submit
+from ichseq.cli.tables import compare, ensemble, submit
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -18,5 +18,7 @@ def main(debug: bool) -> None:
     """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
 
 
-for command in (demo, phantom, prepare, train, evaluate, predict, ensemble, submit, experiment, settings):
+_ROAD = (demo, phantom, prepare, train, evaluate, calibrate, predict)
+
+for command in (*_ROAD, compare, ensemble, submit, experiment, settings):
     main.add_command(command)

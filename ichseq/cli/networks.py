@@ -1,8 +1,8 @@
-"""Commands that train a network or ask it: train, evaluate, predict. What is heavy is imported inside each command."""
+"""Commands that train a network or ask it: train, evaluate, calibrate, predict; heavy imports stand inside each."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -70,30 +70,70 @@ def train(
     )
     click.echo(f"trained: {', '.join(map(str, leaves))}")
     if fold == "all" and api.one_process():
-        bag, tta = (default_of(api.evaluate, name) for name in ("bag", "tta"))
-        _show(api.evaluate_leaves(leaves, fold, data=data, bag=bag, tta=tta, progress=progress_bar))
+        asked = api.Asked(leaves[0].parents[1], leaves, fold)
+        _show(api.evaluate_asked(asked, data=data, progress=progress_bar))
     elif fold != "all-patients":
         click.echo(f"next: ichseq evaluate --fold {fold} --run {leaves[0].parents[1]} --data {data}")
 
 
 @click.command()
 @click.option(
-    "--fold", type=FoldType(), default=default_of(api.evaluate, "fold"), show_default=True, help="A fold, or all."
+    "--fold",
+    type=FoldType(),
+    default=default_of(api.evaluate, "fold"),
+    help="A fold, or all; default: 0, and of a set that the run was not trained on, every patient.",
 )
-@click.option("--run", type=PATH, help="runs/NAME or a leaf of it; default: the newest run that has the fold.")
+@click.option("--run", type=PATH, help="runs/NAME or a leaf of it; default: the newest run.")
 @_data(api.evaluate)
 @_bag(api.evaluate)
 @_tta(api.evaluate)
-def evaluate(fold: Fold, run: Path | None, data: Path, bag: int, tta: Sequence[str]) -> None:
-    """Score a run on the patients that it kept for validation."""
-    leaves = api.leaves_to_score(run, fold, data)
-    click.echo(f"run: {', '.join(map(str, leaves))}")
-    _show(api.evaluate_leaves(leaves, fold, data=data, bag=bag, tta=tta, progress=progress_bar))
+@click.option("--bleeds", type=PATH, help="Of phantoms, their truth/bleeds.csv: figures by the bleeding's volume.")
+def evaluate(
+    fold: Fold | None, run: Path | None, data: Path, bag: int, tta: Sequence[str], bleeds: Path | None
+) -> None:
+    """Score a run on patients that it did not train on.
+
+    Of the set that it was trained on, those kept for validation; of another one, all.
+    """
+    asked = api.what_to_score(run, fold, data)
+    click.echo(f"run: {', '.join(map(str, asked.folders))}")
+    _show(api.evaluate_asked(asked, data=data, bag=bag, tta=tta, bleeds=bleeds, progress=progress_bar))
 
 
 def _show(scored: Evaluation) -> None:
     click.echo(scored.text())
-    click.echo(f"\nwritten: {scored.folder / 'metrics.json'}")
+    click.echo(f"\nwritten: {scored.folder / 'metrics.json'}, evaluation.html, curves.csv")
+
+
+@click.command()
+@click.option("--run", type=PATH, required=True, help="runs/NAME or a leaf of it, evaluated.")
+@click.option(
+    "--fold",
+    type=FoldType(),
+    default=default_of(api.calibrate, "fold"),
+    show_default=True,
+    help="Whose validation part is fitted.",
+)
+@click.option("--data", type=PATH, help="Fit a set that the run never saw and was evaluated on, and not its folds.")
+@click.option(
+    "--method",
+    type=click.Choice(["platt", "temperature"]),
+    default=default_of(api.calibrate, "method"),
+    show_default=True,
+    help="Slope and intercept of the log odds, or the slope alone.",
+)
+def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt", "temperature"]) -> None:
+    """Fit probabilities and thresholds on evaluated patients.
+
+    They are saved with the run; `predict --calibrated` applies them, and `evaluate` scores at these thresholds.
+    """
+    from ichseq.evaluation.report import calibration_text
+    from ichseq.runs.calibration import calibration_folder
+
+    fitted = api.calibrate(run, fold, data=data, method=method)
+    click.echo(calibration_text(fitted))
+    click.echo(f"\nwritten: {calibration_folder(run) / 'calibration.json'}")
+    click.echo(f"next: ichseq predict PATH --run {run} --calibrated")
 
 
 @click.command()
@@ -116,6 +156,13 @@ def _show(scored: Evaluation) -> None:
 )
 @_bag(api.predict)
 @_tta(api.predict)
+@click.option("--calibrated", is_flag=True, help="Add calibrated and flagged columns, as `calibrate` fitted them.")
+@click.option(
+    "--point",
+    default=default_of(api.predict, "point"),
+    show_default=True,
+    help="Operating point of the flags: sensitivity-0.95, sensitivity-0.9, specificity-0.9, youden.",
+)
 @SCHEDULER
 @click.pass_context
 def predict(
@@ -126,6 +173,8 @@ def predict(
     order: "Order",
     bag: int,
     tta: Sequence[str],
+    calibrated: bool,
+    point: str,
     scheduler: str | None,
 ) -> None:
     """Predict every slice of folders, zips or DICOM files.
@@ -135,7 +184,16 @@ def predict(
     from ichseq.predictions.write import EXAMS
 
     outcome = api.predict_scans(
-        runs, sources, out=out, order=order, bag=bag, tta=tta, scheduler=scheduler, progress=progress_bar
+        runs,
+        sources,
+        out=out,
+        order=order,
+        bag=bag,
+        tta=tta,
+        calibrated=calibrated,
+        point=point,
+        scheduler=scheduler,
+        progress=progress_bar,
     )
     of = f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series"
     click.echo(f"{of}: {out}, and by series {out.with_name(EXAMS)}")

@@ -1,4 +1,4 @@
-"""Commands that take prediction tables: ensemble, submit. What is heavy is imported inside each command."""
+"""Commands that take prediction tables: compare, ensemble, submit. What is heavy is imported inside each command."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,29 @@ _CLIP = click.option(
     show_default=True,
     help="Keep probabilities this far from 0 and 1; 0: leave them.",
 )
+
+
+@click.command()
+@click.argument("one", type=PATH)
+@click.argument("other", type=PATH)
+@click.option("-o", "--out", type=PATH, help="JSON file for the figures.")
+def compare(one: Path, other: Path, out: Path | None) -> None:
+    """Compare two runs on the same patients, by loss and by AUC.
+
+    ONE and OTHER are runs, leaves or folders that `ichseq evaluate` has scored, or prediction tables (CSV, Parquet).
+    The loss comes with an interval of a bootstrap over patients, the AUC with DeLong's test.
+    """
+    from ichseq.evaluation.predicted import compare_predicted, find_predicted
+    from ichseq.evaluation.report import comparison_text
+    from ichseq.predictions.write import check_writable
+    from ichseq.runs.records import write_json
+
+    if out is not None:
+        check_writable(out)
+    found = compare_predicted(find_predicted(one), find_predicted(other))
+    click.echo(comparison_text(found, [str(one), str(other)]))
+    if out is not None:
+        write_json(out, found)
 
 
 @click.command()

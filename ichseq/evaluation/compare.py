@@ -1,4 +1,4 @@
-"""Is one model better than another: the difference of their losses on the same slices, and how far chance moves it."""
+"""Is one model better than another: losses and AUCs on the same slices or exams, and how far chance moves them."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -7,28 +7,44 @@ import numpy as np
 import pandas as pd
 
 from ichseq.errors import ConfigError
-from ichseq.evaluation.bootstrap import BLOCK_NUMBERS, Floats, PatientSums, drawn_counts, interval_of
+from ichseq.evaluation.bootstrap import BLOCK_NUMBERS, Floats, Integers, PatientSums, drawn_counts, interval_of
+from ichseq.evaluation.delong import delong_test
 from ichseq.evaluation.metrics import patients_of
 from ichseq.labels import LABEL_WEIGHTS, LABELS
-from ichseq.predictions.check import check_columns, check_scorable, match_slices, merge_truth, refuse_duplicates
-from ichseq.predictions.schema import SLICE_KEY
+from ichseq.predictions.check import (
+    KEYS,
+    Unit,
+    check_columns,
+    check_scorable,
+    match_rows,
+    merge_truth,
+    refuse_duplicates,
+)
 
 NAMES: Final = ("one table", "the other")
 """What messages call the two sides unless they are given names."""
 
 
 def paired_difference(
-    one: pd.DataFrame, other: pd.DataFrame, *, draws: int = 1000, seed: int = 0, names: Sequence[str] = NAMES
+    one: pd.DataFrame,
+    other: pd.DataFrame,
+    *,
+    unit: Unit = "slice",
+    draws: int = 1000,
+    seed: int = 0,
+    names: Sequence[str] = NAMES,
 ) -> dict[str, Any]:
-    """Compare two prediction tables over the same slices.
+    """Compare two prediction tables over the same slices, or two tables of exams over the same exams.
 
     Intervals are 95 % percentile intervals of a bootstrap over patients (over studies where patient_id is empty). Each
     draw holds the same patients for both tables, so that what makes a patient hard for both cancels: the interval of
     the difference is much narrower than the two losses' own. A label that only one table knows counts for both.
 
     Args:
-        one: a row a slice, with the columns of `PREDICTION_COLUMNS`; true_<label> is NaN where unknown.
-        other: the same slices, in any order.
+        one: a row a slice, with the columns of `PREDICTION_COLUMNS`, or a row an exam, with those of `EXAM_COLUMNS`;
+            true_<label> is NaN where unknown.
+        other: the same slices or exams, in any order.
+        unit: what a row is.
         draws: bootstrap draws, at least 1.
         seed: seed of the bootstrap.
         names: of the two tables, for messages.
@@ -36,14 +52,14 @@ def paired_difference(
     Returns:
         A dict that is strict JSON: one and other (their weighted log losses), difference (one - other, below 0 if one
         is better), ratio (one / other), intervals (difference, ratio -> [low, high], None where one patient is all
-        there is), n_slices, n_patients and draws.
+        there is), n_slices or n_exams, n_patients and draws.
 
     Raises:
         ConfigError: no draws.
-        DataError: a table that `evaluate_table` would refuse, a slice that stands twice or in one table alone, or
+        DataError: a table that `evaluate_table` would refuse, a row that stands twice or in one table alone, or
             truths that contradict each other.
     """
-    result = _compare([one], [other], draws, seed, list(names))
+    result = _compare([one], [other], draws, seed, list(names), unit)
     return {name: value for name, value in result.items() if name not in ("ones", "others")}
 
 
@@ -83,15 +99,41 @@ def paired_difference_of_seeds(
         for name, tables in zip(names, (ones, others), strict=True)
         for k in range(len(tables))
     ]
-    return _compare(ones, others, draws, seed, labels)
+    return _compare(ones, others, draws, seed, labels, "slice")
+
+
+def auc_differences(
+    one: pd.DataFrame, other: pd.DataFrame, *, unit: Unit = "slice", names: Sequence[str] = NAMES
+) -> dict[str, Any]:
+    """Compare the AUC of each label by DeLong's test, where rows of a patient are no independent cases.
+
+    Args:
+        one: as for `paired_difference`.
+        other: as there.
+        unit: what a row is.
+        names: of the two tables, for messages.
+
+    Returns:
+        Label -> what `delong_test` gives, strict JSON.
+
+    Raises:
+        DataError: as `paired_difference`.
+    """
+    (first, second), truth, patient = _matched([one, other], names, unit)
+    return {label: delong_test(first[:, k], second[:, k], truth[:, k], patient) for k, label in enumerate(LABELS)}
 
 
 def _compare(
-    ones: Sequence[pd.DataFrame], others: Sequence[pd.DataFrame], draws: int, seed: int, names: Sequence[str]
+    ones: Sequence[pd.DataFrame],
+    others: Sequence[pd.DataFrame],
+    draws: int,
+    seed: int,
+    names: Sequence[str],
+    unit: Unit,
 ) -> dict[str, Any]:
     if draws < 1:
         raise ConfigError(f"draws {draws}: a bootstrap needs at least 1; give a number such as 1000")
-    losses, weight = _sums_by_patient([*ones, *others], names)
+    losses, weight = _sums_by_patient([*ones, *others], names, unit)
     total = weight.sum()
     each = [float(loss.sum() / total) for loss in losses]
     result: dict[str, Any] = {"ones": each[: len(ones)], "others": each[len(ones) :]}
@@ -105,7 +147,7 @@ def _compare(
             "difference": interval_of(drawn_ones - drawn_others),
             "ratio": interval_of(drawn_ones / drawn_others),
         }
-    return result | {"intervals": intervals, "n_slices": len(ones[0]), "n_patients": len(weight), "draws": draws}
+    return result | {"intervals": intervals, f"n_{unit}s": len(ones[0]), "n_patients": len(weight), "draws": draws}
 
 
 def _drawn_means(losses: list[Floats], weight: Floats, n_ones: int, draws: int, seed: int) -> tuple[Floats, Floats]:
@@ -126,31 +168,38 @@ def _drawn_means(losses: list[Floats], weight: Floats, n_ones: int, draws: int, 
     return means[0], means[1]
 
 
-def _sums_by_patient(tables: Sequence[pd.DataFrame], names: Sequence[str]) -> tuple[list[Floats], Floats]:
+def _sums_by_patient(tables: Sequence[pd.DataFrame], names: Sequence[str], unit: Unit) -> tuple[list[Floats], Floats]:
     """Each table's weighted losses summed by patient, and the sum of the weights, each (patients,)."""
-    first = tables[0]
-    probabilities = []
-    truth: Floats | None = None
-    for name, table in zip(names, tables, strict=True):
-        probability, own_truth = _read(table, name)
-        if truth is None:
-            truth = own_truth
-        else:
-            rows = match_slices(first, table, names[0], name)
-            probability = probability[rows]
-            truth = merge_truth(truth, own_truth[rows], first, name)
-        probabilities.append(probability)
-    assert truth is not None
-    # Sorted, so that the order of the rows does not decide which patient a draw means.
-    patient, patients = pd.factorize(patients_of(first).astype(str), sort=True)
+    probabilities, truth, patient = _matched(tables, names, unit)
+    patients = int(patient.max()) + 1
     no_prior = np.full(len(LABELS), 0.5)
-    sums = [PatientSums(probability, truth, no_prior, patient, len(patients)) for probability in probabilities]
+    sums = [PatientSums(probability, truth, no_prior, patient, patients) for probability in probabilities]
     weights = np.array(LABEL_WEIGHTS)
     return [one.loss @ weights for one in sums], sums[0].known @ weights
 
 
-def _read(table: pd.DataFrame, name: str) -> tuple[Floats, Floats]:
-    check_columns(table, SLICE_KEY, name)
-    values = check_scorable(table, name)
-    refuse_duplicates(table, name)
+def _matched(tables: Sequence[pd.DataFrame], names: Sequence[str], unit: Unit) -> tuple[list[Floats], Floats, Integers]:
+    """Each table's probabilities (n, 6) in the order of the first, the truth that any of them knows, the patients."""
+    first = tables[0]
+    probabilities = []
+    truth: Floats | None = None
+    for name, table in zip(names, tables, strict=True):
+        probability, own_truth = _read(table, name, unit)
+        if truth is None:
+            truth = own_truth
+        else:
+            rows = match_rows(first, table, names[0], name, unit)
+            probability = probability[rows]
+            truth = merge_truth(truth, own_truth[rows], first, name, unit)
+        probabilities.append(probability)
+    assert truth is not None
+    # Sorted, so that the order of the rows does not decide which patient a draw means.
+    patient, _ = pd.factorize(patients_of(first).astype(str), sort=True)
+    return probabilities, truth, patient
+
+
+def _read(table: pd.DataFrame, name: str, unit: Unit) -> tuple[Floats, Floats]:
+    check_columns(table, KEYS[unit], name)
+    values = check_scorable(table, name, unit=unit)
+    refuse_duplicates(table, name, unit)
     return values

@@ -18,7 +18,7 @@ from ichseq.evaluation.bootstrap import (
 )
 from ichseq.labels import LABEL_WEIGHTS, LABELS
 from ichseq.predictions.check import check_scorable
-from ichseq.predictions.schema import exam_numbers
+from ichseq.predictions.schema import exam_numbers, has_truth
 
 FULL_DRAWS_SLICES: Final = 200_000
 """Above this many slices the bootstrap draws less often, so that it stays under a minute."""
@@ -28,15 +28,20 @@ FEWEST_DRAWS: Final = 100
 
 
 def evaluate_table(
-    table: pd.DataFrame, prevalence: Sequence[float | None] | None, *, draws: int = 1000, seed: int = 0
+    table: pd.DataFrame,
+    prevalence: Sequence[float | None] | None,
+    *,
+    exams: pd.DataFrame | None = None,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Score a prediction table against the truth that stands in it.
 
     The weighted log loss is that of the RSNA 2019 competition: probabilities clipped, `any` weighing twice, the mean
     over every known (slice, label) entry. The prior answers every slice with the training prevalence, which is what a
     model that learned nothing would reach; `ratio_to_prior` below 1 means that something was learned. An exam is a
-    series, known by its `ExamId`: positive if any slice is, negative if all slices are known and negative,
-    and left out otherwise; its score is the highest p(any) of its slices.
+    series. Without a table of exams it is known by its `ExamId`: positive if any slice is, negative if all slices are
+    known and negative, and left out otherwise; its score is the highest p(any) of its slices.
 
     Intervals are 95 % percentile intervals of a bootstrap over patients, since slices of a patient are alike; where
     patient_id is empty, the study stands for the patient, as in the folds. A draw in which a value does not exist
@@ -45,47 +50,65 @@ def evaluate_table(
     Args:
         table: a row a slice, with the columns of `PREDICTION_COLUMNS`; true_<label> is NaN where unknown.
         prevalence: fraction of positive training slices in the order of LABELS; None where unknown.
+        exams: the table of exams that belongs to it, whose scores and truth are taken then.
         draws: bootstrap draws, at least 1; fewer are made above 200,000 slices.
         seed: seed of the bootstrap.
 
     Returns:
         A dict that is strict JSON: weighted_log_loss, prior_weighted_log_loss, ratio_to_prior,
-        labels.<label>.{log_loss, auc, average_precision, positives}, exam.{auc_any, positives}, n_slices, n_exams,
-        n_patients, intervals (dotted name -> [low, high]), undefined (dotted name -> why the value is None) and draws
-        (the number made).
+        labels.<label>.{log_loss, auc, average_precision, positives}, exam.{auc_any, positives}, with a table of exams
+        by_exam.<label>.{log_loss, auc, average_precision, positives, negatives}, n_slices, n_exams, n_patients,
+        intervals (dotted name -> [low, high]), undefined (dotted name -> why the value is None) and draws (the number
+        made).
 
     Raises:
-        DataError: columns missing, no truth at all, a probability that is empty or outside 0..1, a truth other than 0,
-            1 or empty, or a prevalence that is not six fractions.
+        DataError: columns missing, no truth in any table, a probability that is empty or outside 0..1, a truth other
+            than 0, 1 or empty, or a prevalence that is not six fractions.
     """
-    probability, truth = check_scorable(table)
+    probability, truth = check_scorable(table, labels_needed=exams is None or not has_truth(exams))
     prior = _read_prevalence(prevalence)
     patient, patients = pd.factorize(patients_of(table), use_na_sentinel=False)
-    exam_patient, exam_score, exam_truth = _exams(table, patient, probability, truth)
     undefined: dict[str, str] = {}
+    ranks = {
+        f"labels.{label}.auc": PatientRanks(probability[:, k], truth[:, k], patient) for k, label in enumerate(LABELS)
+    }
 
     result: dict[str, Any] = _weighted_losses(probability, truth, prior, undefined)
     result["labels"] = {
-        label: _label_metrics(f"labels.{label}", probability[:, k], truth[:, k], undefined)
+        label: _label_metrics(f"labels.{label}", probability[:, k], truth[:, k], "slice", undefined)
         for k, label in enumerate(LABELS)
     }
+    if exams is None:
+        exam_patient, exam_score, exam_truth = _exams_of_slices(table, patient, probability, truth)
+    else:
+        exam_patient = pd.Index(patients).get_indexer(pd.Index(patients_of(exams)))
+        scores, truths = check_scorable(exams, "table of exams", unit="exam", labels_needed=False)
+        result["by_exam"] = _by_exam(scores, truths, undefined)
+        ranks |= {
+            f"by_exam.{label}.auc": PatientRanks(scores[:, k], truths[:, k], exam_patient)
+            for k, label in enumerate(LABELS)
+        }
+        exam_score, exam_truth = scores[:, LABELS.index("any")], truths[:, LABELS.index("any")]
     result["exam"] = {
         "auc_any": _auc("exam.auc_any", exam_score, exam_truth, "exam", undefined),
         "positives": int((exam_truth == 1).sum()),
     }
     result |= {"n_slices": len(table), "n_exams": len(exam_score), "n_patients": len(patients)}
-
-    if len(table) > FULL_DRAWS_SLICES:
-        draws = min(draws, max(FEWEST_DRAWS, draws * FULL_DRAWS_SLICES // len(table)))
-    sums = PatientSums(probability, truth, prior, patient, len(patients))
-    ranks = {
-        f"labels.{label}.auc": PatientRanks(probability[:, k], truth[:, k], patient) for k, label in enumerate(LABELS)
-    }
     ranks["exam.auc_any"] = PatientRanks(exam_score, exam_truth, exam_patient)
+
+    draws = draws_for(len(table), draws)
+    sums = PatientSums(probability, truth, prior, patient, len(patients))
     result["intervals"] = bootstrap_intervals(sums, ranks, len(patients), draws, seed, undefined)
     result["undefined"] = undefined
     result["draws"] = draws
     return result
+
+
+def draws_for(n_slices: int, draws: int) -> int:
+    """How many draws the bootstrap makes of so many slices where `draws` are asked for."""
+    if n_slices <= FULL_DRAWS_SLICES:
+        return draws
+    return min(draws, max(FEWEST_DRAWS, draws * FULL_DRAWS_SLICES // n_slices))
 
 
 def _read_prevalence(prevalence: Sequence[float | None] | None) -> Floats:
@@ -98,7 +121,7 @@ def _read_prevalence(prevalence: Sequence[float | None] | None) -> Floats:
     return prior
 
 
-def _exams(
+def _exams_of_slices(
     table: pd.DataFrame, patient: Integers, probability: Floats, truth: Floats
 ) -> tuple[Integers, Floats, Floats]:
     """Patient code, score and truth (NaN where unknown) of each exam."""
@@ -119,6 +142,14 @@ def _exams(
     return exams["patient"].to_numpy(), exams["score"].to_numpy(), exam_truth.to_numpy(dtype=np.float64)
 
 
+def _by_exam(scores: Floats, truths: Floats, undefined: dict[str, str]) -> dict[str, Any]:
+    return {
+        label: _label_metrics(f"by_exam.{label}", scores[:, k], truths[:, k], "exam", undefined)
+        | {"negatives": int((truths[:, k] == 0).sum())}
+        for k, label in enumerate(LABELS)
+    }
+
+
 def patients_of(table: pd.DataFrame) -> pd.Series:
     """Whose each slice is; empty text comes back from a CSV file as NaN."""
     named = table["patient_id"].notna() & (table["patient_id"] != "")
@@ -129,6 +160,10 @@ def _weighted_losses(
     probability: Floats, truth: Floats, prior: Floats, undefined: dict[str, str]
 ) -> dict[str, float | None]:
     known = ~np.isnan(truth)
+    if not known.any():
+        names = ("weighted_log_loss", "prior_weighted_log_loss", "ratio_to_prior")
+        undefined |= dict.fromkeys(names, "no slice with a known label")
+        return dict.fromkeys(names)
     weights = np.broadcast_to(np.array(LABEL_WEIGHTS), truth.shape)[known]
     loss = float(log_loss(truth[known], clipped_probability(probability[known]), sample_weight=weights, labels=[0, 1]))
     # A label without any truth is no part of the mean, so its prevalence need not be known.
@@ -142,15 +177,17 @@ def _weighted_losses(
     return {"weighted_log_loss": loss, "prior_weighted_log_loss": prior_loss, "ratio_to_prior": loss / prior_loss}
 
 
-def _label_metrics(name: str, probability: Floats, truth: Floats, undefined: dict[str, str]) -> dict[str, Any]:
+def _label_metrics(
+    name: str, probability: Floats, truth: Floats, unit: str, undefined: dict[str, str]
+) -> dict[str, Any]:
     known = ~np.isnan(truth)
     positives = int((truth == 1).sum())
     loss = precision = None
     if known.any():
         loss = float(log_loss(truth[known], clipped_probability(probability[known]), labels=[0, 1]))
     else:
-        undefined[f"{name}.log_loss"] = "no slice with a known label"
-    auc = _auc(f"{name}.auc", probability, truth, "slice", undefined)
+        undefined[f"{name}.log_loss"] = f"no {unit} with a known label"
+    auc = _auc(f"{name}.auc", probability, truth, unit, undefined)
     if positives:
         precision = float(average_precision_score(truth[known], probability[known]))
     else:

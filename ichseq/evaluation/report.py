@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ichseq.files import write_text
 from ichseq.labels import LABELS
+from ichseq.predictions.calibration import POINTS, Calibration
 
 _SUMMARY = (
     ("Weighted log loss", "weighted_log_loss"),
@@ -28,9 +30,57 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
     summary, labels, reasons = _rows(metrics)
     lines = [f"{name:<24}{value:>10}  {interval}".rstrip() for name, value, interval in summary]
     lines += ["", *_aligned([_LABEL_HEAD, *labels])]
+    if "by_exam" in metrics:
+        lines += ["", *_aligned([(*_LABEL_HEAD[:-1], "Positive exams"), *_label_rows(metrics, "by_exam")])]
+    points = ((metrics.get("by_exam") or {}).get("any") or {}).get("points") or {}
+    rows = [
+        (name, f"{of['threshold']:.4g}", rate_text(of["sensitivity"]), rate_text(of["specificity"]),
+         rate_text(of["false_alarms_per_100"], 1))
+        for name, of in points.items() if of["threshold"] is not None
+    ]  # fmt: skip
+    if rows:
+        head = ("Exams, any", "Threshold", "Sensitivity", "Specificity", "False alarms in 100 without")
+        lines += ["", *_aligned([head, *rows])]
     if reasons:
         lines += ["", "Undefined:", *(f"  {reason}" for reason in reasons)]
     return "\n".join(lines) + "\n"
+
+
+def comparison_text(comparison: Mapping[str, Any], names: Sequence[str]) -> str:
+    """Lay what `compare_predicted` gives out for a terminal."""
+    lines = [f"one: {names[0]}", f"other: {names[1]}"]
+    for unit in ("exams", "slices"):
+        of = comparison[unit]
+        if of is None:
+            lines += ["", f"{unit}: undefined, {comparison['undefined'][unit]}"]
+            continue
+        within = interval_text(of["intervals"]["difference"]) or "no interval of one patient"
+        lines += ["", f"{unit}, weighted log loss: one {of['one']:.4f}, other {of['other']:.4f}, difference "
+                      f"{of['difference']:.4f} ({within}), {of['n_patients']:,} patients"]  # fmt: skip
+        rows = [
+            (label, number_text(auc["one"]), number_text(auc["other"]), number_text(auc["difference"]),
+             interval_text(auc["interval"]) or str(auc["undefined"]), number_text(auc["p"]), str(auc["positives"]))
+            for label, auc in of["auc"].items()
+        ]  # fmt: skip
+        head = (f"AUC of {unit}", "One", "Other", "Difference", "95% interval", "p (DeLong)", "Positive")
+        lines += _aligned([head, *rows])
+    return "\n".join(lines)
+
+
+def calibration_text(calibration: Calibration) -> str:
+    """What was fitted for each label, and on what, for a terminal."""
+    lines = [f"fitted on {calibration.fitted_on.words()}"]
+    for title, labels in (("Exams", calibration.exams), ("Slices", calibration.slices)):
+        rows = [
+            (label, str(of.positives), str(of.negatives), f"{of.slope:.3f}", f"{of.intercept:.3f}",
+             *("-" if point.threshold is None else f"{point.threshold:.4g}" for point in map(of.points.get, POINTS)
+               if point is not None))
+            for label, of in labels.items()
+        ]  # fmt: skip
+        head = (title, "Positive", "Negative", "Slope", "Intercept", *POINTS)
+        lines += ["", *_aligned([head, *rows])]
+        lines += [f"  {label}: left as it is, {of.unchanged}" for label, of in labels.items() if of.unchanged]
+    return "\n".join(lines)
 
 
 def write_results_page(
@@ -58,8 +108,8 @@ def write_results_page(
     body = [f"<h1>{escape(title)}</h1>"]
     if note:
         body.append(f'<p class="note">{escape(note)}</p>')
-    body += ["<h2>Figures</h2>", _html_table(("Figure", "Value", "95% interval"), summary)]
-    body.append(_html_table(_LABEL_HEAD, labels))
+    body += ["<h2>Figures</h2>", html_table(("Figure", "Value", "95% interval"), summary)]
+    body.append(html_table(_LABEL_HEAD, labels))
     if reasons:
         body.append("<p>Undefined:</p><ul>" + "".join(f"<li>{escape(reason)}</li>" for reason in reasons) + "</ul>")
     for heading, name in (("Training curves", curves), ("A series, slice by slice", montage)):
@@ -69,9 +119,19 @@ def write_results_page(
     if next_steps:
         items = "".join(f"<li><code>{escape(step)}</code></li>" for step in next_steps)
         body.append(f"<h2>Next steps</h2><ul>{items}</ul>")
-    folder.mkdir(parents=True, exist_ok=True)
-    page = _PAGE.replace("@TITLE@", escape(title)).replace("@BODY@", "\n".join(body))
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    write_page(folder / "index.html", title, body)
+
+
+def write_page(path: Path, title: str, body: Sequence[str]) -> None:
+    """Write an HTML page, which appears whole; its folder is made.
+
+    Args:
+        path: the page.
+        title: of it, as text.
+        body: parts of its body, as HTML.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, _PAGE.replace("@TITLE@", escape(title)).replace("@BODY@", "\n".join(body)))
 
 
 _PAGE = """<!doctype html>
@@ -95,19 +155,27 @@ img { max-width: 100%; border-radius: 6px; } code { overflow-wrap: anywhere; }
 
 def _rows(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], list[str]]:
     """Summary rows (name, value, interval), a row a label in the order of _LABEL_HEAD, and reasons, as text."""
+    reasons = [f"{key}: {reason}" for key, reason in (metrics.get("undefined") or {}).items()]
+    return summary_rows(metrics), _label_rows(metrics, "labels"), reasons
+
+
+def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Name, value and interval of the figures of the whole table, as text."""
     intervals = metrics.get("intervals") or {}
-    summary: list[tuple[str, ...]] = [
-        (name, number_text(figure_of(metrics, key)), interval_text(intervals.get(key))) for name, key in _SUMMARY
-    ]
-    labels: list[tuple[str, ...]] = []
+    return [(name, number_text(figure_of(metrics, key)), interval_text(intervals.get(key))) for name, key in _SUMMARY]
+
+
+def _label_rows(metrics: Mapping[str, Any], section: str) -> list[tuple[str, ...]]:
+    intervals = metrics.get("intervals") or {}
+    rows: list[tuple[str, ...]] = []
     for label in LABELS:
-        key = f"labels.{label}"
+        key = f"{section}.{label}"
         loss, auc, precision, positives = (
             number_text(figure_of(metrics, f"{key}.{name}"))
             for name in ("log_loss", "auc", "average_precision", "positives")
         )
-        labels.append((label, loss, auc, interval_text(intervals.get(f"{key}.auc")), precision, positives))
-    return summary, labels, [f"{key}: {reason}" for key, reason in (metrics.get("undefined") or {}).items()]
+        rows.append((label, loss, auc, interval_text(intervals.get(f"{key}.auc")), precision, positives))
+    return rows
 
 
 def figure_of(metrics: Mapping[str, Any], key: str) -> Any:
@@ -123,6 +191,15 @@ def number_text(value: Any) -> str:
     if value is None or not np.isfinite(value):
         return "-"
     return f"{value:d}" if isinstance(value, int | np.integer) else f"{value:.4f}"
+
+
+def rate_text(rate: Mapping[str, Any] | None, decimals: int = 3) -> str:
+    """A share with its interval and cases; a dash for one that is undefined."""
+    if rate is None or rate["value"] is None:
+        return "-"
+    ends = rate["interval"]
+    within = "" if ends is None else f" ({ends[0]:.{decimals}f} to {ends[1]:.{decimals}f})"
+    return f"{rate['value']:.{decimals}f}{within}, n {rate['cases']:,}"
 
 
 def interval_text(pair: Sequence[float] | None) -> str:
@@ -144,6 +221,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *rows))
 
 
-def _html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in HTML; its cells are text."""
     lines = ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
     return "<table><tr>" + "".join(f"<th>{cell}</th>" for cell in head) + "</tr>\n" + "\n".join(lines) + "</table>"

@@ -14,7 +14,12 @@ Prevalence = Sequence[float | None] | None
 
 
 def score(
-    table: pd.DataFrame, prevalences: Sequence[Prevalence], index: Index | None = None, **identity: Any
+    table: pd.DataFrame,
+    prevalences: Sequence[Prevalence],
+    index: Index | None = None,
+    *,
+    exams: pd.DataFrame | None = None,
+    **identity: Any,
 ) -> dict[str, Any]:
     """Score a prediction table against the truth that stands in it.
 
@@ -22,6 +27,7 @@ def score(
         table: a row a slice, with the columns of `PREDICTION_COLUMNS`.
         prevalences: of the six labels in the training of each fold or run that answered; the prior is their mean.
         index: the prepared set that was predicted, if it is known.
+        exams: the table of exams that belongs to it, if there is one.
         identity: what else identifies the predictions, such as the run and the fold.
 
     Returns:
@@ -31,7 +37,7 @@ def score(
         DataError: as `evaluate_table`.
     """
     measured_on = {} if index is None else {"data_key": index.key, "phantom": index.phantom}
-    return {**identity, **measured_on, **evaluate_table(table, mean_prevalence(prevalences))}
+    return {**identity, **measured_on, **evaluate_table(table, mean_prevalence(prevalences), exams=exams)}
 
 
 def mean_prevalence(prevalences: Sequence[Prevalence]) -> list[float | None] | None:

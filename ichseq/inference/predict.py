@@ -147,6 +147,7 @@ class Predictions:
         failed: those of them that should have had one, and sources that gave nothing.
         series_warnings: what a person should know of each series, in the order of the exams.
         note: what a person should know of all these predictions, if anything.
+        calibration_notes: what the calibrated columns stand on; none without such columns.
     """
 
     slices: pd.DataFrame
@@ -155,10 +156,11 @@ class Predictions:
     failed: list[LeftOut] = field(default_factory=list)
     series_warnings: list[list[str]] = field(default_factory=list)
     note: str | None = None
+    calibration_notes: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
-        lines = [f"Note: {self.note}"] if self.note else []
+        lines = [f"Note: {note}" for note in (self.note, *self.calibration_notes) if note]
         warned = sum(bool(warnings) for warnings in self.series_warnings)
         if warned:
             lines.append(

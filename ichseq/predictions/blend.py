@@ -7,7 +7,7 @@ import pandas as pd
 
 from ichseq.errors import ConfigError, counted
 from ichseq.labels import LABELS
-from ichseq.predictions.check import match_slices, merge_truth, refuse_duplicates
+from ichseq.predictions.check import match_rows, merge_truth, refuse_duplicates
 from ichseq.predictions.schema import TRUTH, Floats
 
 _PROBABILITIES, _TRUTH = list(LABELS), list(TRUTH)
@@ -38,7 +38,7 @@ def blend(
     truth = first[_TRUTH].to_numpy(dtype=np.float64)
     for name, table, part in zip(names[1:], tables[1:], share[1:], strict=True):
         refuse_duplicates(table, name)
-        rows = match_slices(first, table, names[0], name)
+        rows = match_rows(first, table, names[0], name)
         total += part * table[_PROBABILITIES].to_numpy(dtype=np.float64)[rows]
         truth = merge_truth(truth, table[_TRUTH].to_numpy(dtype=np.float64)[rows], first, name)
     result = first.copy()

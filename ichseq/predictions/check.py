@@ -1,6 +1,7 @@
 """What a prediction table has to be, and what several tables have to agree in."""
 
 from collections.abc import Sequence
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,10 @@ import pandas as pd
 from ichseq.errors import DataError, counted
 from ichseq.labels import LABELS
 from ichseq.predictions.schema import EXAM_KEY, SLICE_KEY, TRUTH, Floats, Integers
+
+Unit = Literal["slice", "exam"]
+KEYS: Final[dict[Unit, tuple[str, ...]]] = {"slice": SLICE_KEY, "exam": EXAM_KEY}
+"""What a row of a table is, and the columns that tell one from another; the last one names it in messages."""
 
 
 def check_columns(table: pd.DataFrame, columns: Sequence[str], name: str) -> None:
@@ -41,7 +46,7 @@ def checked_probabilities(table: pd.DataFrame, name: str) -> Floats:
     """
     columns = [numbers_of(table, label, name) for label in LABELS]
     for label, values in zip(LABELS, columns, strict=True):
-        _refuse_empty(values, label, name, "every slice needs a probability")
+        _refuse_empty(values, label, name, "every row needs a probability")
         _refuse(values, ~((values >= 0) & (values <= 1)), label, name, ", outside 0 to 1; give probabilities, "
                 "not logits")  # fmt: skip
     return np.stack(columns, axis=1)
@@ -95,33 +100,38 @@ def _refuse(values: Floats, wrong: np.ndarray, column: str, name: str, why: str)
         raise DataError(f"{name}: column {column} holds {values[wrong][0]:g}{why}")
 
 
-def check_scorable(table: pd.DataFrame, name: str = "prediction table") -> tuple[Floats, Floats]:
+def check_scorable(
+    table: pd.DataFrame, name: str = "prediction table", *, unit: Unit = "slice", labels_needed: bool = True
+) -> tuple[Floats, Floats]:
     """Probabilities and truth of a table that can be scored, each float64 (n, 6); truth is NaN where unknown.
 
     Args:
-        table: a row a slice; of `PREDICTION_COLUMNS`, those of the exam, the probabilities and the truth are needed.
+        table: a row a slice or an exam; the columns of the exam, the probabilities and the truth are needed.
         name: of the table, for messages.
+        unit: what a row is.
+        labels_needed: whether a table without any known label is refused.
 
     Raises:
         DataError: a column is missing, a value is wrong, or no label is known.
     """
     check_columns(table, (*EXAM_KEY, *LABELS, *TRUTH), name)
     probability, truth = checked_probabilities(table, name), checked_truth(table, name)
-    if np.isnan(truth).all():
-        raise DataError(f"{name}: no slice has a known label (all true_ columns are empty); evaluate with labels")
+    if labels_needed and np.isnan(truth).all():
+        raise DataError(f"{name}: no {unit} has a known label (all true_ columns are empty); evaluate with labels")
     return probability, truth
 
 
-def refuse_duplicates(table: pd.DataFrame, name: str) -> None:
-    """Refuse a table that holds a slice in two rows.
+def refuse_duplicates(table: pd.DataFrame, name: str, unit: Unit = "slice") -> None:
+    """Refuse a table that holds a slice, or an exam, in two rows.
 
     Raises:
         DataError: it does.
     """
-    twice = table.duplicated(list(SLICE_KEY))
+    key = KEYS[unit]
+    twice = table.duplicated(list(key))
     if twice.any():
-        sop_uid = table.loc[twice, "sop_uid"].iloc[0]
-        raise DataError(f"{name}: {counted(int(twice.sum()), 'slice')} twice, such as {sop_uid}; keep one row a slice")
+        uid = table.loc[twice, key[-1]].iloc[0]
+        raise DataError(f"{name}: {counted(int(twice.sum()), unit)} twice, such as {uid}; keep one row for each")
 
 
 def count_shared_exams(tables: Sequence[pd.DataFrame]) -> int:
@@ -130,41 +140,43 @@ def count_shared_exams(tables: Sequence[pd.DataFrame]) -> int:
     return len(exams[exams.duplicated()].drop_duplicates())
 
 
-def match_slices(first: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str) -> Integers:
+def match_rows(first: pd.DataFrame, other: pd.DataFrame, name: str, other_name: str, unit: Unit = "slice") -> Integers:
     """The row in `other` of each row of `first`.
 
     Raises:
-        DataError: a slice stands in one of them alone.
+        DataError: a slice, or an exam, stands in one of them alone.
     """
-    keys = [pd.MultiIndex.from_frame(table[list(SLICE_KEY)]) for table in (first, other)]
+    keys = [pd.MultiIndex.from_frame(table[list(KEYS[unit])]) for table in (first, other)]
     rows = keys[1].get_indexer(keys[0])
     only_first, only_other = np.flatnonzero(rows < 0), np.setdiff1d(np.arange(len(other)), rows)
     if not len(only_first) and not len(only_other):
         return rows
-    sides = [_unmatched(first, only_first, other, name), _unmatched(other, only_other, first, other_name)]
-    raise DataError(f"{name} and {other_name} differ in their slices: {', '.join(filter(None, sides))}; take "
+    sides = [_unmatched(first, only_first, other, name, unit), _unmatched(other, only_other, first, other_name, unit)]
+    raise DataError(f"{name} and {other_name} differ in their {unit}s: {', '.join(filter(None, sides))}; take "
                     "predictions of the same scans")  # fmt: skip
 
 
-def _unmatched(table: pd.DataFrame, rows: Integers, other: pd.DataFrame, name: str) -> str:
-    """How many slices stand in this table alone, with an example, and in what it differs if it is there after all."""
+def _unmatched(table: pd.DataFrame, rows: Integers, other: pd.DataFrame, name: str, unit: Unit) -> str:
+    """How many rows stand in this table alone, with an example, and in what it differs if it is there after all."""
     if not len(rows):
         return ""
+    key = KEYS[unit]
     example = table.iloc[rows[0]]
-    text = f"{len(rows):,} of {len(table):,} stand in {name} alone, such as {example['sop_uid']}"
-    near = other[other["sop_uid"] == example["sop_uid"]]
-    differing = [column for column in SLICE_KEY if len(near) and near[column].iloc[0] != example[column]]
+    text = f"{len(rows):,} of {len(table):,} stand in {name} alone, such as {example[key[-1]]}"
+    near = other[other[key[-1]] == example[key[-1]]]
+    differing = [column for column in key if len(near) and near[column].iloc[0] != example[column]]
     return f"{text} (there with another {' and '.join(differing)})" if differing else text
 
 
-def merge_truth(truth: Floats, other: Floats, table: pd.DataFrame, name: str) -> Floats:
-    """The truth that either knows, (n, 6), for the slices of `table` in its order.
+def merge_truth(truth: Floats, other: Floats, table: pd.DataFrame, name: str, unit: Unit = "slice") -> Floats:
+    """The truth that either knows, (n, 6), for the rows of `table` in its order.
 
     Args:
         truth: (n, 6), as it is known so far, NaN where unknown.
         other: the same of one table more.
-        table: has the slices' names, for messages.
+        table: has the names of slices or exams, for messages.
         name: of the table that `other` is of, for messages.
+        unit: what a row is.
 
     Raises:
         DataError: they contradict each other.
@@ -174,7 +186,7 @@ def merge_truth(truth: Floats, other: Floats, table: pd.DataFrame, name: str) ->
         row, k = contradictions[0]
         raise DataError(
             f"{name}: {counted(len(contradictions), 'label')} other than in the tables before it, such as {TRUTH[k]} "
-            f"of {table['sop_uid'].iloc[row]}: {other[row, k]:g}, not {truth[row, k]:g}; evaluate all with the same "
-            "labels"
+            f"of {table[KEYS[unit][-1]].iloc[row]}: {other[row, k]:g}, not {truth[row, k]:g}; evaluate all with the "
+            "same labels"
         )
     return np.where(np.isnan(truth), other, truth)

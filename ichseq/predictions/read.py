@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ichseq.errors import DataError, counted
+from ichseq.errors import DataError
 from ichseq.predictions.check import (
     check_columns,
     check_n_slices,
@@ -18,7 +18,6 @@ from ichseq.predictions.check import (
 )
 from ichseq.predictions.schema import (
     EXAM_COLUMNS,
-    EXAM_KEY,
     EXAM_NUMBERS,
     EXAM_TEXT,
     PREDICTION_COLUMNS,
@@ -48,18 +47,16 @@ def read_exams(path: Path) -> pd.DataFrame:
     """Read a table of exams, Parquet (.parquet) or CSV (anything else), and check it.
 
     Returns:
-        The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file.
+        The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file. The parts of a
+        series that was split, such as thick and thin slices under one UID, are a row each with the same identifiers.
 
     Raises:
-        DataError: the file is missing, empty or no such table, a score is empty or outside 0..1, a truth is not 0, 1 or
-            empty, or an exam stands in two rows.
+        DataError: the file is missing, empty or no such table, a score is empty or outside 0..1, or a truth is not 0,
+            1 or empty.
     """
     table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS)
     check_n_slices(table, str(path))
     table["n_slices"] = table["n_slices"].astype(np.int64)
-    twice = table.duplicated(list(EXAM_KEY))
-    if twice.any():
-        raise DataError(f"{path}: {counted(int(twice.sum()), 'exam')} twice; keep one row an exam")
     return table
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from ichseq.config import STAGES
 from ichseq.errors import ConfigError, RunError
 from ichseq.runs.experiments import read_models
-from ichseq.runs.names import CHECKPOINTS, EPOCHS, MODEL, MODELS, RUN, fold_name, fold_words
+from ichseq.runs.names import CHECKPOINTS, EPOCHS, MODEL, MODELS, RUN, SETS, fold_name, fold_words
 from ichseq.runs.records import read_run
 
 RUNS = Path("runs")
@@ -82,6 +82,21 @@ def models_of(run: Path, bag: int = 0) -> list[Path]:
     if (run / MODELS).is_file():
         return [Path(os.path.normpath(run / path)) for path in read_models(run)]
     return [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
+
+
+def set_folder(run: Path, data: Path, key: str) -> Path:
+    """Where the figures of a run on a set that it never saw go.
+
+    Args:
+        run: a run, a leaf or an experiment's result.
+        data: folder of the set.
+        key: of the set.
+
+    Raises:
+        RunError: no such run.
+    """
+    home = run if has_model(run) or (run / MODELS).is_file() else find_leaves(run)[0].parent
+    return home / SETS / f"{data.resolve().name}-{key[:8]}"
 
 
 def bag_of(leaf: Path, bag: int) -> list[Path]:

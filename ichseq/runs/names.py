@@ -5,7 +5,9 @@ runs/<name>/<stage>/all-patients/   a leaf of a stage that was trained on every 
 
 of a leaf, by training     config.yaml, run.json, log.txt, history.csv, last/ (checkpoints),
                            weights.safetensors and model.json (the best epoch), epochs/epoch-<E>/ (the last ones)
-of a leaf, by evaluation   predictions.parquet, exams.parquet, metrics.json; those of all folds stand beside the leaves
+of a leaf, by evaluation   predictions.parquet, exams.parquet, metrics.json, curves.csv, evaluation.html and .png; those
+                           of all folds stand beside the leaves, those of another set in sets/<set>/
+of a leaf, by calibration  calibration.json; that of all folds stands beside the leaves
 of an experiment           predictions.parquet, metrics.json, cost.json, models.json, experiment.yaml
 """
 
@@ -28,6 +30,11 @@ MODEL: Final = "model.json"
 PREDICTIONS: Final = "predictions.parquet"
 EXAMS: Final = "exams.parquet"
 METRICS: Final = "metrics.json"
+CURVES: Final = "curves.csv"
+PAGE: Final = "evaluation.html"
+PICTURE: Final = "evaluation.png"
+SETS: Final = "sets"
+CALIBRATION: Final = "calibration.json"
 
 EXPERIMENT: Final = "experiment.yaml"
 COST: Final = "cost.json"

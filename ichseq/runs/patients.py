@@ -30,3 +30,23 @@ def refuse_seen_patients(leaf: Path, index: Index, fold: int) -> list[str]:
             "kept for validation; start from a run of the same fold"
         )
     return seen
+
+
+def refuse_seen_set(folders: Iterable[Path], index: Index) -> None:
+    """Refuse a set of which the trainings of some models, or those that they began from, have seen a patient.
+
+    Args:
+        folders: of the models: leaves, or epochs of one.
+        index: the set.
+
+    Raises:
+        RunError: they have.
+    """
+    of_set = set(patient_hashes(index.patients()))
+    for folder in folders:
+        shared = len(of_set & set(read_run(folder)["patients"]))
+        if shared:
+            raise RunError(
+                f"{folder}: was trained on {shared} of the {len(of_set)} patients of {index.folder}, and figures on "
+                "them would be those of patients seen in training; name a fold that it kept (--fold), or another set"
+            )
