@@ -5,7 +5,7 @@ import click
 from ichseq import __version__
 from ichseq.cli.experiments import experiment
 from ichseq.cli.group import Group
-from ichseq.cli.networks import evaluate, predict, train
+from ichseq.cli.networks import evaluate, models, predict, train
 from ichseq.cli.scans import demo, phantom, prepare
 from ichseq.cli.settings import settings
 from ichseq.cli.tables import ensemble, submit
@@ -18,5 +18,5 @@ def main(debug: bool) -> None:
     """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
 
 
-for command in (demo, phantom, prepare, train, evaluate, predict, ensemble, submit, experiment, settings):
+for command in (demo, phantom, prepare, train, evaluate, predict, models, ensemble, submit, experiment, settings):
     main.add_command(command)

@@ -1,4 +1,7 @@
-"""Commands that train a network or ask it: train, evaluate, predict. What is heavy is imported inside each command."""
+"""Commands that train a network or ask it: train, evaluate, predict, models.
+
+What is heavy is imported inside each command.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +14,7 @@ from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, SCHEDULER, FoldType, Views, default_of
 from ichseq.errors import counted
+from ichseq.networks.shipped import DEFAULT, card_of, described, shipped_names
 
 if TYPE_CHECKING:
     from ichseq.ct.order import Order
@@ -48,7 +52,7 @@ def _tta(function: Callable[..., Any]) -> _Decorator:
     help="For validation; all: in turn; all-patients: none.",
 )
 @click.option("-o", "--out", type=PATH, help="Folder of the run; default: runs/<time>.")
-@click.option("--init", type=PATH, help="Run whose weights are the start.")
+@click.option("--init", type=PATH, help="Run, or name of a network that ships, whose weights are the start.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
 def train(
@@ -102,9 +106,9 @@ def _show(scored: Evaluation) -> None:
     "--run",
     "runs",
     type=PATH,
-    required=True,
     multiple=True,
-    help="runs/NAME, a leaf, or an experiment's result; may be repeated. The mean over all of them and their folds.",
+    help="runs/NAME, a leaf, an experiment's result, or the name of a network that ships; may be repeated. The mean "
+    f"over all of them and their folds. Default: {DEFAULT}, which ships.",
 )
 @click.option("-o", "--out", type=PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
 @click.option(
@@ -135,7 +139,7 @@ def predict(
     from ichseq.predictions.write import EXAMS
 
     outcome = api.predict_scans(
-        runs, sources, out=out, order=order, bag=bag, tta=tta, scheduler=scheduler, progress=progress_bar
+        runs or None, sources, out=out, order=order, bag=bag, tta=tta, scheduler=scheduler, progress=progress_bar
     )
     of = f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series"
     click.echo(f"{of}: {out}, and by series {out.with_name(EXAMS)}")
@@ -143,3 +147,13 @@ def predict(
         click.echo(line, err=True)
     if outcome.failed:
         ctx.exit(PARTLY)
+
+
+@click.command()
+@click.argument("name", required=False)
+def models(name: str | None) -> None:
+    """List the networks that ship with ichseq; of NAME, print the model card."""
+    if name is not None:
+        click.echo(card_of(name).read_text(encoding="utf-8"))
+        return
+    click.echo("\n\n".join(map(described, shipped_names())) or "this copy of ichseq came without any network")

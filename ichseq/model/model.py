@@ -31,6 +31,7 @@ from ichseq.model.saved import DESCRIPTION, WEIGHTS, damage_explained, read_mode
 from ichseq.model.sequence.inputs import drop_channels, with_inputs
 from ichseq.model.sequence.parts import make_sequence
 from ichseq.model.stack import Span
+from ichseq.networks.shipped import shipped_folder
 
 
 class Model(nn.Module):
@@ -301,7 +302,8 @@ class Model(nn.Module):
         """The model of a folder written by `save`, such as runs/NAME/joint/fold0, in evaluation mode.
 
         Args:
-            path: the folder, or one of its two files.
+            path: the folder, or one of its two files; or the name of a network that ships, such as "phantom-1", unless
+                there is a folder of that name.
             device: where it goes; auto: a GPU if there is one.
 
         Raises:
@@ -309,7 +311,7 @@ class Model(nn.Module):
             ConfigError: a GPU is asked for, and there is none.
         """
         path, device = Path(path), choose_device(device)
-        folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else path
+        folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else shipped_folder(path) or path
         with damage_explained(folder):
             saved = read_model(folder)
             model = cls(**saved.config)
