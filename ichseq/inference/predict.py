@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ichseq.ct.left_out import LeftOut, SliceError, count_reasons
 from ichseq.ct.order import Order
+from ichseq.ct.plausible import Plausibility
 from ichseq.ct.series import Series
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
@@ -72,18 +73,27 @@ def predict_series(ensemble: ModelEnsemble, series: Series) -> SeriesPrediction:
     return _answer(ensemble, *_readable(ensemble, series))
 
 
-_Read = tuple[Series | None, list[Tensor | None], list[LeftOut]]
+_Read = tuple[Series | None, list[Tensor | None], list[str], list[LeftOut]]
 
 
 def _readable(ensemble: ModelEnsemble, series: Series) -> _Read:
-    """The series less what can't be read, its crop boxes, and what was left out."""
-    bodies = ensemble.empty_bodies(series.shape[1:])
-    whole, unread = series.readable(lambda hu: ensemble.add_body(bodies, hu))
-    return whole, ensemble.crop_boxes(bodies), unread
+    """The series less what can't be read, its crop boxes, what it does not look like, and what was left out."""
+    bodies, looks = ensemble.empty_bodies(series.shape[1:]), Plausibility(series)
+
+    def look(hu: np.ndarray) -> None:
+        ensemble.add_body(bodies, hu)
+        looks.add(hu)
+
+    whole, unread = series.readable(look)
+    return whole, ensemble.crop_boxes(bodies), looks.warnings(), unread
 
 
 def _answer(
-    ensemble: ModelEnsemble, whole: Series | None, boxes: Sequence[Tensor | None], unread: list[LeftOut]
+    ensemble: ModelEnsemble,
+    whole: Series | None,
+    boxes: Sequence[Tensor | None],
+    doubts: Sequence[str],
+    unread: list[LeftOut],
 ) -> SeriesPrediction:
     """Predict what `_readable` gave; a slice that fails at its second reading is left out, and the series redone."""
     lost = 0  # slices that were read once, and then not again
@@ -91,12 +101,12 @@ def _answer(
         try:
             table = _table(ensemble, whole, boxes)
             later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
-            return SeriesPrediction(table, [*whole.warnings, *later], unread)
+            return SeriesPrediction(table, [*whole.warnings, *doubts, *later], unread)
         except SliceError as error:
             unread, lost = [*unread, error.left_out], lost + 1
             if len(whole) == 1:
                 break
-            whole, boxes, more = _readable(ensemble, whole.without(error.file))
+            whole, boxes, doubts, more = _readable(ensemble, whole.without(error.file))
             unread = [*unread, *more]
     return SeriesPrediction(None, [], unread)
 
