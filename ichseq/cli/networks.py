@@ -152,7 +152,10 @@ def predict(
 @click.command()
 @click.argument("name", required=False)
 def models(name: str | None) -> None:
-    """List the networks that ship with ichseq; of NAME, print the model card."""
+    """List the networks that ship with ichseq.
+
+    With NAME, print its model card: what it was trained on and measured on, and where it fails.
+    """
     if name is not None:
         click.echo(card_of(name).read_text(encoding="utf-8"))
         return
