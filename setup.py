@@ -19,6 +19,7 @@ tests = [
     "nbformat>=5.9",
     "nbclient>=0.10",
     "ipykernel>=6.25",
+    "setuptools>=77",
     imagenet[0],
 ]
 
