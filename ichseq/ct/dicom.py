@@ -63,7 +63,7 @@ IMAGE_DTYPE: Final = np.dtype(
         ("spacing", "f8", 2),  # mm between rows, between columns; NaN where absent
         ("instance", "i8"),  # NO_NUMBER where absent
         ("acquisition", "i8"),
-        ("age_years", "f4"),  # NaN where absent
+        ("age_years", "f4"),  # -1 where absent
         ("contrast", "?"),  # a contrast medium is named
         ("phantom", "?"),
         ("noted", "?"),  # pydicom warned while reading
@@ -257,9 +257,9 @@ def _padding(dataset: Dataset, signed: bool, allocated: int) -> tuple[int, int]:
 
 
 def _age_years(text: str) -> float:
-    """An age string (PS3.5 6.2: three digits and D, W, M or Y) in years; NaN for anything else."""
+    """An age string (PS3.5 6.2: three digits and D, W, M or Y) in years; -1 for anything else."""
     found = re.fullmatch(r"(\d{1,3})([DWMY])", text.upper())
-    return int(found[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[found[2]] if found else math.nan
+    return int(found[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[found[2]] if found else -1
 
 
 def _names_contrast(text: str) -> bool:

@@ -77,7 +77,8 @@ class Series:
         self.spacing_mm = float(numbers["spacing"][0, 0]), float(numbers["spacing"][0, 1])
         self.orientation = np.array(numbers["orientation"][0], np.float64)
         self.shape = len(headers), int(numbers["rows"][0]), int(numbers["columns"][0])
-        self.age_years, self.contrast = float(numbers["age_years"][0]), bool(numbers["contrast"].any())
+        age = float(numbers["age_years"][0])
+        self.age_years, self.contrast = age if age >= 0 else np.nan, bool(numbers["contrast"].any())
         self.phantom = bool(numbers["phantom"].any())
 
     def __len__(self) -> int:
