@@ -19,6 +19,7 @@ tests = [
     "nbformat>=5.9",
     "nbclient>=0.10",
     "ipykernel>=6.25",
+    "setuptools>=77",
     imagenet[0],
 ]
 
@@ -29,10 +30,14 @@ setup(
     long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE", "ichseq/phantom/NOTICE.icbm152"],
+    license_files=["LICENSE", "ichseq/phantom/NOTICE.icbm152", "ichseq/networks/*/NOTICE"],
     python_requires=">=3.11",
     packages=find_packages(include=["ichseq", "ichseq.*"]),
-    package_data={"ichseq": ["py.typed", "*.yaml"], "ichseq.phantom": ["icbm152.xz", "NOTICE.icbm152"]},
+    package_data={
+        "ichseq": ["py.typed", "*.yaml"],
+        "ichseq.networks": ["*/CARD.md", "*/NOTICE", "*/SHA256", "*/model.json", "*/weights.safetensors"],
+        "ichseq.phantom": ["icbm152.xz", "NOTICE.icbm152"],
+    },
     install_requires=[
         "accelerate>=1.0",
         "blosc2>=3.0",

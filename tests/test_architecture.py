@@ -19,6 +19,7 @@ ORDER = [
     "geometry",
     "appearance",
     "devices",
+    "networks",
     "config",
     "cluster",
     "predictions",
@@ -35,8 +36,21 @@ ORDER = [
     "demo",
     "cli",
 ]
-WITHOUT_TORCH = {"errors", "files", "labels", "windows", "seeds", "config", "predictions", "ct", "phantom"}
-GROUND_FLOOR = {"errors", "files", "labels", "windows", "seeds", "geometry", "appearance", "devices", "config"}
+WITHOUT_TORCH = {
+    "errors", "files", "labels", "windows", "seeds", "networks", "config", "predictions", "ct", "phantom"
+}  # fmt: skip
+GROUND_FLOOR = {
+    "errors",
+    "files",
+    "labels",
+    "windows",
+    "seeds",
+    "geometry",
+    "appearance",
+    "devices",
+    "networks",
+    "config",
+}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.name.startswith("__"))
 
 

@@ -17,7 +17,7 @@ from ichseq.cli import main
 from ichseq.cli.options import FoldType
 
 ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict"]
-COMMANDS = [*ROAD, "compare", "ensemble", "submit", "experiment", "settings"]
+COMMANDS = [*ROAD, "models", "compare", "ensemble", "submit", "experiment", "settings"]
 
 
 def test_help_needs_no_torch() -> None:
@@ -43,7 +43,7 @@ def test_help_lists_the_road_in_its_order_a_line_each() -> None:
 
 def test_an_option_has_the_default_of_the_function() -> None:
     """Each is stated once: what a command does without options is what its function does without arguments."""
-    required = {"prepare": ["scans"], "predict": ["scans", "--run", "runs/first"], "calibrate": ["--run", "runs/first"]}
+    required = {"prepare": ["scans"], "predict": ["scans"], "calibrate": ["--run", "runs/first"]}
     for name in ("prepare", "train", "evaluate", "calibrate", "predict"):
         command, arguments = main.commands[name], inspect.signature(getattr(ichseq, name)).parameters
         given = command.make_context(name, required.get(name, [])).params

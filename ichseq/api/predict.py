@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ichseq.model import Model
     from ichseq.predictions.calibration import Calibration
 
-    Models = Model | str | Path | Sequence[Model | str | Path]
+    Models = Model | str | Path | Sequence[Model | str | Path] | None
     Scans = str | Path | Series | Iterable[str | Path] | Iterable[Series]
 
 
@@ -38,8 +38,9 @@ def predict(
     """Probabilities for every slice of some scans, or an error: no slice is missing from the table without a word.
 
     Args:
-        model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it or an experiment's result, or several
-            of these, whose probabilities are averaged. A `Model` computes where it is, and is in evaluation mode after.
+        model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it, an experiment's result, the name of a
+            network that ships (a folder of that name wins), or several of these, whose probabilities are averaged;
+            None: the network "phantom-1", which ships. A `Model` computes where it is, and is in evaluation mode after.
         scans: a folder, a zip, a DICOM file or a list of these, taken together; or a `Series`, or what `load_series`
             gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
@@ -173,8 +174,10 @@ def _predictor(
     from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import phantom_note, predict_local
     from ichseq.model import Model
+    from ichseq.networks.shipped import default_network
     from ichseq.runs.folders import models_of
 
+    model = default_network() if model is None else model
     asked: list[Any] = [model] if isinstance(model, Model | str | Path) else list(model)
     runs = [Path(one) for one in asked if isinstance(one, str | Path)]
     if not asked:

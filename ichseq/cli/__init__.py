@@ -5,7 +5,7 @@ import click
 from ichseq import __version__
 from ichseq.cli.experiments import experiment
 from ichseq.cli.group import Group
-from ichseq.cli.networks import calibrate, evaluate, predict, train
+from ichseq.cli.networks import calibrate, evaluate, models, predict, train
 from ichseq.cli.scans import demo, phantom, prepare
 from ichseq.cli.settings import settings
 from ichseq.cli.tables import compare, ensemble, submit
@@ -20,5 +20,5 @@ def main(debug: bool) -> None:
 
 _ROAD = (demo, phantom, prepare, train, evaluate, calibrate, predict)
 
-for command in (*_ROAD, compare, ensemble, submit, experiment, settings):
+for command in (*_ROAD, models, compare, ensemble, submit, experiment, settings):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""Commands that train a network or ask it: train, evaluate, calibrate, predict; heavy imports stand inside each."""
+"""Commands that train a network or ask it: train, evaluate, calibrate, predict, models; heavy imports stand inside."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +11,7 @@ from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, SCHEDULER, FoldType, Views, default_of
 from ichseq.errors import counted
+from ichseq.networks.shipped import DEFAULT, card_of, described, shipped_names
 
 if TYPE_CHECKING:
     from ichseq.ct.order import Order
@@ -48,7 +49,7 @@ def _tta(function: Callable[..., Any]) -> _Decorator:
     help="For validation; all: in turn; all-patients: none.",
 )
 @click.option("-o", "--out", type=PATH, help="Folder of the run; default: runs/<time>.")
-@click.option("--init", type=PATH, help="Run whose weights are the start.")
+@click.option("--init", type=PATH, help="Run, or name of a network that ships, whose weights are the start.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
 def train(
@@ -142,9 +143,9 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     "--run",
     "runs",
     type=PATH,
-    required=True,
     multiple=True,
-    help="runs/NAME, a leaf, or an experiment's result; may be repeated. The mean over all of them and their folds.",
+    help="runs/NAME, a leaf, an experiment's result, or the name of a network that ships; may be repeated. The mean "
+    f"over all of them and their folds. Default: {DEFAULT}, which ships.",
 )
 @click.option("-o", "--out", type=PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
 @click.option(
@@ -184,7 +185,7 @@ def predict(
     from ichseq.predictions.write import EXAMS
 
     outcome = api.predict_scans(
-        runs,
+        runs or None,
         sources,
         out=out,
         order=order,
@@ -201,3 +202,16 @@ def predict(
         click.echo(line, err=True)
     if outcome.failed:
         ctx.exit(PARTLY)
+
+
+@click.command()
+@click.argument("name", required=False)
+def models(name: str | None) -> None:
+    """List the networks that ship with ichseq.
+
+    With NAME, print its model card: what it was trained on and measured on, and where it fails.
+    """
+    if name is not None:
+        click.echo(card_of(name).read_text(encoding="utf-8"))
+        return
+    click.echo("\n\n".join(map(described, shipped_names())) or "this copy of ichseq came without any network")

@@ -63,6 +63,8 @@ IMAGE_DTYPE: Final = np.dtype(
         ("spacing", "f8", 2),  # mm between rows, between columns; NaN where absent
         ("instance", "i8"),  # NO_NUMBER where absent
         ("acquisition", "i8"),
+        ("age_years", "f4"),  # -1 where absent
+        ("contrast", "?"),  # a contrast medium is named
         ("phantom", "?"),
         ("noted", "?"),  # pydicom warned while reading
     ]
@@ -143,6 +145,8 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
         spacing,
         integer_of(dataset, "InstanceNumber"),
         integer_of(dataset, "AcquisitionNumber"),
+        _age_years(text_of(dataset, "PatientAge")),
+        _names_contrast(text_of(dataset, "ContrastBolusAgent")),
         text_of(meta, "ImplementationVersionName") == PHANTOM_MARK,
         note.seen,
     )
@@ -250,6 +254,17 @@ def _padding(dataset: Dataset, signed: bool, allocated: int) -> tuple[int, int]:
         return 0, -1
     limit = short_of(dataset, "PixelPaddingRangeLimit", signed=signed)
     return min(value, value if limit is None else limit), max(value, value if limit is None else limit)
+
+
+def _age_years(text: str) -> float:
+    """An age string (PS3.5 6.2: three digits and D, W, M or Y) in years; -1 for anything else."""
+    found = re.fullmatch(r"(\d{1,3})([DWMY])", text.upper())
+    return int(found[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[found[2]] if found else -1
+
+
+def _names_contrast(text: str) -> bool:
+    """Whether a contrast medium is named; some scanners write that there was none."""
+    return re.fullmatch(r"(NO|NONE|NIL|N|N/A|-*|0|W/O|WITHOUT|UNENHANCED)( .*)?", text.upper()) is None
 
 
 def _geometry(dataset: Dataset, required: bool) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:

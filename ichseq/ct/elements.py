@@ -34,6 +34,8 @@ TAGS: Final = {
     "SOPInstanceUID": 0x00080018,
     "Modality": 0x00080060,
     "PatientID": 0x00100020,
+    "PatientAge": 0x00101010,
+    "ContrastBolusAgent": 0x00180010,
     "ConvolutionKernel": 0x00181210,
     "StudyInstanceUID": 0x0020000D,
     "SeriesInstanceUID": 0x0020000E,

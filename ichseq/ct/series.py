@@ -52,6 +52,8 @@ class Series:
         spacing_mm: (between rows, between columns); NaN where the header has none.
         orientation: float64 (6,), ImageOrientationPatient of the first slice; NaN where the header has none.
         shape: (slices, rows, columns).
+        age_years: by PatientAge; NaN where the header has none.
+        contrast: whether the header names a contrast medium.
         phantom: whether the slices are made up.
 
     Example:
@@ -75,6 +77,8 @@ class Series:
         self.spacing_mm = float(numbers["spacing"][0, 0]), float(numbers["spacing"][0, 1])
         self.orientation = np.array(numbers["orientation"][0], np.float64)
         self.shape = len(headers), int(numbers["rows"][0]), int(numbers["columns"][0])
+        age = float(numbers["age_years"][0])
+        self.age_years, self.contrast = age if age >= 0 else np.nan, bool(numbers["contrast"].any())
         self.phantom = bool(numbers["phantom"].any())
 
     def __len__(self) -> int:

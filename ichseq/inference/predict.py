@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ichseq.ct.left_out import LeftOut, SliceError, count_reasons
 from ichseq.ct.order import Order
+from ichseq.ct.plausible import Plausibility
 from ichseq.ct.series import Series
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
@@ -22,14 +23,31 @@ from ichseq.inference.sources import load_sources
 from ichseq.model import Model
 from ichseq.predictions.schema import ExamId, exam_rows, slice_rows
 
-PHANTOM_NOTE = "these weights were trained on made-up scans (phantoms): their answers mean nothing on real ones"
+PHANTOM_NOTE = (
+    "these weights were trained on made-up scans (phantoms), wholly or at first, and have no model card: what their "
+    "answers are worth on real scans is not known"
+)
 
 _PIECE = 64  # slices of a series that are read and embedded at a time
 
 
 def phantom_note(models: Iterable[Model]) -> str | None:
-    """What a person should know of every prediction of these models: that one was trained on phantoms, if so."""
-    return PHANTOM_NOTE if any(model.trained_on.get("phantom") for model in models) else None
+    """What a person should know of every prediction of these models: that some were trained on phantoms, if so.
+
+    Of a network that ships, its name, and where its model card is; of others `PHANTOM_NOTE`.
+    """
+    trained = [model.trained_on for model in models]
+    notes = [_note(of.get("network")) for of in trained if of.get("phantom")]
+    return "; ".join(dict.fromkeys(notes)) or None
+
+
+def _note(network: str | None) -> str:
+    if network is None:
+        return PHANTOM_NOTE
+    return (
+        f"network {network} has seen made-up bleeding only; what it was measured on and where it fails: "
+        f"`ichseq models {network}` prints its card"
+    )
 
 
 @dataclass(frozen=True)
@@ -57,18 +75,27 @@ def predict_series(ensemble: ModelEnsemble, series: Series) -> SeriesPrediction:
     return _answer(ensemble, *_readable(ensemble, series))
 
 
-_Read = tuple[Series | None, list[Tensor | None], list[LeftOut]]
+_Read = tuple[Series | None, list[Tensor | None], list[str], list[LeftOut]]
 
 
 def _readable(ensemble: ModelEnsemble, series: Series) -> _Read:
-    """The series less what can't be read, its crop boxes, and what was left out."""
-    bodies = ensemble.empty_bodies(series.shape[1:])
-    whole, unread = series.readable(lambda hu: ensemble.add_body(bodies, hu))
-    return whole, ensemble.crop_boxes(bodies), unread
+    """The series less what can't be read, its crop boxes, what it does not look like, and what was left out."""
+    bodies, looks = ensemble.empty_bodies(series.shape[1:]), Plausibility(series)
+
+    def look(hu: np.ndarray) -> None:
+        ensemble.add_body(bodies, hu)
+        looks.add(hu)
+
+    whole, unread = series.readable(look)
+    return whole, ensemble.crop_boxes(bodies), looks.warnings(), unread
 
 
 def _answer(
-    ensemble: ModelEnsemble, whole: Series | None, boxes: Sequence[Tensor | None], unread: list[LeftOut]
+    ensemble: ModelEnsemble,
+    whole: Series | None,
+    boxes: Sequence[Tensor | None],
+    doubts: Sequence[str],
+    unread: list[LeftOut],
 ) -> SeriesPrediction:
     """Predict what `_readable` gave; a slice that fails at its second reading is left out, and the series redone."""
     lost = 0  # slices that were read once, and then not again
@@ -76,12 +103,12 @@ def _answer(
         try:
             table, exam = _table(ensemble, whole, boxes)
             later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
-            return SeriesPrediction(table, [*whole.warnings, *later], unread, exam)
+            return SeriesPrediction(table, [*whole.warnings, *doubts, *later], unread, exam)
         except SliceError as error:
             unread, lost = [*unread, error.left_out], lost + 1
             if len(whole) == 1:
                 break
-            whole, boxes, more = _readable(ensemble, whole.without(error.file))
+            whole, boxes, doubts, more = _readable(ensemble, whole.without(error.file))
             unread = [*unread, *more]
     return SeriesPrediction(None, [], unread)
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import torch
-from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 from torch import Tensor
 
 from ichseq.appearance import LARGEST_GRAIN, Appearance, NoiseOf
@@ -68,10 +67,14 @@ def _tissue_change(hu: Tensor, appearance: Appearance) -> Tensor:
 
 def _kernels(sigma: Tensor, radius: int) -> Tensor:
     """(n, 2 radius + 1): Gaussians of (n, 1, 1, 1) standard deviations; one of 0 leaves all as it is."""
+    from kornia.filters import get_gaussian_kernel1d  # here, since prediction needs none of kornia
+
     return get_gaussian_kernel1d(2 * radius + 1, sigma[:, :, 0, 0])
 
 
 def _smoothed(images: Tensor, sigma: Tensor, radius: int, border: str) -> Tensor:
+    from kornia.filters import filter2d_separable
+
     # Not gaussian_blur2d, which asks the GPU whether the standard deviations are positive.
     kernels = _kernels(sigma, radius)
     return filter2d_separable(images, kernels, kernels, border)

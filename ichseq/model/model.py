@@ -30,6 +30,7 @@ from ichseq.model.input import NetworkInput
 from ichseq.model.output import Output
 from ichseq.model.saved import DESCRIPTION, WEIGHTS, Description, damage_explained, read_model, write_model
 from ichseq.model.stack import Span
+from ichseq.networks.shipped import shipped_folder
 
 
 class Model(Heads):
@@ -252,7 +253,8 @@ class Model(Heads):
         """The model of a folder written by `save`, such as runs/NAME/joint/fold0, in evaluation mode.
 
         Args:
-            path: the folder, or one of its two files.
+            path: the folder, or one of its two files; or the name of a network that ships, such as "phantom-1", unless
+                there is a folder of that name.
             device: where it goes; auto: a GPU if there is one.
 
         Raises:
@@ -260,7 +262,7 @@ class Model(Heads):
             ConfigError: a GPU is asked for, and there is none.
         """
         path, device = Path(path), choose_device(device)
-        folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else path
+        folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else shipped_folder(path) or path
         with damage_explained(folder):
             saved, weights = read_model(folder)
             model = cls(**saved.config)

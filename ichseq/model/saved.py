@@ -13,6 +13,7 @@ from torch import Tensor
 from ichseq.errors import ConfigError, RunError
 from ichseq.files import replacing, write_text
 from ichseq.labels import LABELS
+from ichseq.networks.shipped import check, is_shipped, shipped_names
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
@@ -63,13 +64,15 @@ def write_share(folder: Path, share: list[float]) -> None:
 
 
 def read_model(folder: Path) -> tuple[Description, dict[str, Tensor]]:
-    """Read what `write_model` has written.
+    """Read what `write_model` has written; the files of a network that ships are compared with their checksums.
 
     Raises:
         OSError, KeyError, TypeError, ValueError, safetensors.SafetensorError: no model there, or a damaged one; see
             `damage_explained`.
-        RunError: one of a newer version.
+        RunError: one of a newer version, or a damaged one that ships.
     """
+    if is_shipped(folder):
+        check(folder)
     return read_description(folder), load_file(folder / WEIGHTS)
 
 
@@ -92,6 +95,8 @@ def damage_explained(folder: Path) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError):
         inside = sorted(path.parent for path in folder.glob(f"*/*/{DESCRIPTION}"))
         hint = f"; inside it are {', '.join(map(str, inside))}" if inside else "; train one with `ichseq train`"
+        if not folder.exists() and shipped_names():
+            hint += f", or name one that ships: {', '.join(shipped_names())}"
         raise RunError(f"{folder}: no model there ({DESCRIPTION} and {WEIGHTS}){hint}") from None
     except ConfigError as error:
         raise RunError(f"{folder}: its {DESCRIPTION} does not describe a model of this version: {error}") from None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ichseq.config import STAGES
 from ichseq.errors import ConfigError, RunError
+from ichseq.networks.shipped import shipped_folder, shipped_names
 from ichseq.runs.experiments import read_models
 from ichseq.runs.names import CHECKPOINTS, EPOCHS, MODEL, MODELS, RUN, SETS, fold_name, fold_words
 from ichseq.runs.records import read_run
@@ -55,9 +56,11 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
     Raises:
         RunError: no such run, or nothing in it for that fold.
     """
+    if shipped_folder(run) is not None:
+        raise RunError(f"{run}: ships with ichseq and has no folds; ask it with `ichseq predict`, or name a run")
     if not run.is_dir():
-        near = [str(path) for path in sorted(run.parent.glob("*")) if _is_run(path)] if run.parent.is_dir() else []
-        hint = f"; there are {', '.join(near[:8])}" if near else "; train one with `ichseq train`"
+        near = _near(run)
+        hint = f"; there are {', '.join(near)}" if near else "; train one with `ichseq train`"
         raise RunError(f"{run}: no such run{hint}")
     found = [(read_run(leaf), leaf) for leaf in leaves(run)]
     for stage in reversed(STAGES):
@@ -68,17 +71,29 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
     raise RunError(f"{run}: no trained model{of_fold} in it; train one with `ichseq train` (-o {run})")
 
 
+def _near(run: Path) -> list[str]:
+    """What may have been meant by a run that is not there: runs beside it; for a bare name, networks that ship too."""
+    bare = str(run) == run.name
+    places = {run.parent, RUNS} if bare else {run.parent}
+    near = [str(path) for place in sorted(places) for path in sorted(place.glob("*")) if _is_run(path)]
+    return [*(shipped_names() if bare else []), *near[:8]]
+
+
 def _is_run(folder: Path) -> bool:
     """Whether a folder holds a trained model, or is an experiment's result."""
     return (folder / MODELS).is_file() or bool(leaves(folder))
 
 
 def models_of(run: Path, bag: int = 0) -> list[Path]:
-    """Folders of the models that a run is predicted with: those of its leaves, or the list of an experiment's result.
+    """Folders of the models that predict for a run: those of its leaves, or the list of an experiment's result.
+
+    The name of a network that ships means that one, unless there is a folder of that name.
 
     Raises:
         RunError: there are none, or a file of an experiment is damaged.
     """
+    if (shipped := shipped_folder(run)) is not None:
+        return bag_of(shipped, bag)
     if (run / MODELS).is_file():
         return [Path(os.path.normpath(run / path)) for path in read_models(run)]
     return [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]

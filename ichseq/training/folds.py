@@ -6,6 +6,7 @@ from typing import Any
 
 from ichseq.config import load_config, read_yaml
 from ichseq.errors import RunError
+from ichseq.networks.shipped import shipped_folder
 from ichseq.runs.folders import checkpoints_of, find_leaves, leaf_of
 from ichseq.runs.names import CONFIG
 from ichseq.training.checkpoint import has_checkpoint
@@ -33,7 +34,8 @@ def train_folds(
         overrides: single settings, as there.
         data: the prepared set.
         out: the run's folder.
-        init: a run, of which each fold starts from the leaf of the same fold; or one leaf, for all.
+        init: a run, of which each fold starts from the leaf of the same fold; or one leaf, for all; or the name of a
+            network that ships, unless there is a folder of that name.
         resume: go on from the last checkpoints. Of all folds, those that were not begun are.
         progress: show progress bars.
 
@@ -61,6 +63,8 @@ def train_folds(
 
 
 def _start(init: Path, fold: int) -> Path:
-    """The leaf of a run to start a fold from: the only one, or that of the fold."""
+    """The leaf of a run to start a fold from: the only one, or that of the fold; or a network that ships."""
+    if (shipped := shipped_folder(init)) is not None:
+        return shipped
     found = find_leaves(init)
     return found[0] if len(found) == 1 else find_leaves(init, fold)[0]

@@ -1,0 +1,1 @@
+"""Networks that ship with ichseq, a folder each: weights, description, checksums, model card, notices."""
