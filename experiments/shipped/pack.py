@@ -35,16 +35,17 @@ MOST_CHANGE = 0.02
 def main() -> None:
     asked = _arguments()
     leaf = _only_model(asked.run)
-    saved = read_model(leaf)
-    weights = {name: _halved(name, tensor) for name, tensor in saved.weights.items()}
+    description, tensors = read_model(leaf)
+    weights = {name: _halved(name, tensor) for name, tensor in tensors.items()}
     size = len(save(weights))
     if size > MOST_BYTES:
         raise RunError(f"{leaf}: {size / 1e6:.1f} MB in half precision, {MOST_BYTES / 1e6:.0f} may ship; train "
                        "a smaller network")  # fmt: skip
-    known = {key: saved.trained_on[key] for key in KEPT if key in saved.trained_on}
+    known = {key: description.trained_on[key] for key in KEPT if key in description.trained_on}
+    known |= {"network": asked.folder.name, "scans": asked.scans}
     with tempfile.TemporaryDirectory() as place:
         trial = Path(place) / asked.folder.name
-        write_model(trial, saved.config, known | {"network": asked.folder.name, "scans": asked.scans}, weights)
+        write_model(trial, description._replace(trained_on=known), weights)
         change = _largest_change(leaf, trial, Path(place) / "phantoms", asked.patients)
         print(f"largest change of a probability by half precision, on {asked.patients} phantoms: {change:.5f}")
         if change > MOST_CHANGE:

@@ -137,8 +137,9 @@ def predict_scans(
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
-    applied = _calibration(model, point) if calibrated else None
-    predictor, note = _predictor(model, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    asked = _asked(model)
+    applied = _calibration(asked, point) if calibrated else None
+    predictor, note = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
@@ -153,37 +154,41 @@ def predict_scans(
     return outcome
 
 
-def _calibration(model: Models, point: str) -> Calibration:
-    """The calibration of the one run that is asked, once the point is known to exist."""
+def _asked(model: Models) -> list[Any]:
+    """The models, or the folders of runs or of networks that ship."""
     from ichseq.model import Model
+    from ichseq.networks.shipped import default_network, shipped_folder
+
+    model = default_network() if model is None else model
+    asked: list[Any] = [model] if isinstance(model, Model | str | Path) else list(model)
+    return [shipped_folder(one) or Path(one) if isinstance(one, str | Path) else one for one in asked]
+
+
+def _calibration(asked: list[Any], point: str) -> Calibration:
+    """The calibration of the one run that is asked, once the point is known to exist."""
     from ichseq.predictions.calibration import point_name
     from ichseq.runs.calibration import read_calibration
 
     point_name(point)
-    asked: list[Any] = [model] if isinstance(model, Model | str | Path) else list(model)
-    if len(asked) != 1 or not isinstance(asked[0], str | Path):
+    if len(asked) != 1 or not isinstance(asked[0], Path):
         raise ConfigError("a calibration is that of one run; give one run, and no others beside it, with calibrated")
-    return read_calibration(Path(asked[0]))
+    return read_calibration(asked[0])
 
 
 def _predictor(
-    model: Models, bag: int, tta: list[str], scheduler: str | None, device: str
+    asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
 ) -> tuple[Predictor, str | None]:
     """What predicts series, and the note that goes with all its answers."""
     from ichseq.inference.cluster import predict_distributed
     from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import phantom_note, predict_local
-    from ichseq.model import Model
-    from ichseq.networks.shipped import default_network
     from ichseq.runs.folders import models_of
 
-    model = default_network() if model is None else model
-    asked: list[Any] = [model] if isinstance(model, Model | str | Path) else list(model)
-    runs = [Path(one) for one in asked if isinstance(one, str | Path)]
+    runs = [one for one in asked if isinstance(one, Path)]
     if not asked:
         raise ConfigError("no model to predict with; give an ichseq.Model, or a run such as runs/NAME")
     if len(runs) < len(asked):
-        if len({one.device for one in asked if not isinstance(one, str | Path)}) > 1:
+        if len({one.device for one in asked if not isinstance(one, Path)}) > 1:
             raise ConfigError("the models are on different devices; move them to one with model.to(device)")
         if bag or scheduler or runs:
             raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
