@@ -15,6 +15,8 @@ from ichseq.data.batches import Item, item_exam_labels, read_batch
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, DataError
 from ichseq.evaluation.evaluate import evaluate_fold
+from ichseq.inference.model_ensemble import ModelEnsemble
+from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABEL_WEIGHTS, LABELS
 from ichseq.model import Model
 from ichseq.predictions.read import read_exams
@@ -59,9 +61,6 @@ def test_exams_alone_train_a_network_and_say_which_epoch_was_best(
 
 
 def predicted_exams(leaf: Path, index: Index) -> pd.DataFrame:
-    from ichseq.inference.model_ensemble import ModelEnsemble
-    from ichseq.inference.predict import predict_prepared
-
     model = Model.load(leaf, device="cpu")
     return predict_prepared(ModelEnsemble(model), index, index.validation_series(0)).exams
 
@@ -84,7 +83,7 @@ def test_slices_and_exams_each_count_where_they_are_known(prepared: Path, tmp_pa
         torch.testing.assert_close(loss.exams, weighted_bce_sum(output.exam_logits, batch.exam_labels))
         by_hand = 2 * (loss.own + 0.5 * weighted_bce_sum(output.slice_logits, batch.labels)) / weights.slices
         by_hand = by_hand + 3 * loss.exams / weights.exams
-        total, shown = loss.mean(config.train, weights)
+        total, shown = network.stage.mean_loss(loss, weights)
         torch.testing.assert_close(total, by_hand)
         assert shown.isfinite()
         assert not shown.requires_grad
@@ -182,6 +181,7 @@ def test_the_best_epoch_is_chosen_by_what_is_trained() -> None:
             ConfigError,
             "wants labels of slices, and fold 0 has none",
         ),
+        ("joint", ("model.exam=max", "train.window=8"), ConfigError, "a part need not show what its exam bleeds"),
         ("frozen", ("model.sequence=none", "model.exam=max"), ConfigError, "model.exam max has no weights"),
     ],
 )

@@ -107,3 +107,5 @@ def test_the_readers_table_of_cq500_as_published(prepared: Path, phantoms: Path,
     assert summary.labels.exams_without_series == 1
     settings = json.loads((tmp_path / "set" / "index.json").read_text())
     assert settings["labels"] == "reads.csv"
+    with pytest.raises(DataError, match=r"has labels of exams from reads\.csv, and this run would lose them"):
+        prepare(phantoms, tmp_path / "set", workers=1)  # with those of the slices alone

@@ -70,6 +70,25 @@ def test_a_backbone_that_models_share_reads_a_slice_once(hu: torch.Tensor) -> No
     assert len(ModelEnsemble([one, windowed]).embed(hu, LENGTHS)) == 2  # the same weights, but another view of a slice
 
 
+def test_an_exams_answer_is_the_mean_over_heads_and_highest_slices(hu: torch.Tensor) -> None:
+    one, other = make(1, crop="none", exam="pooled"), make(2, crop="none")
+
+    def exams(*models: Model) -> np.ndarray | None:
+        ensemble = ModelEnsemble(models)
+        return ensemble.answers(ensemble.embed(hu, LENGTHS), LENGTHS, None).exams
+
+    assert exams(other) is None
+    with torch.no_grad():
+        output, slices = one.eval()(hu, LENGTHS), other.eval()(hu, LENGTHS).logits.sigmoid()
+    assert output.exam_logits is not None
+    own = output.exam_logits.sigmoid()
+    highest = torch.stack([series.amax(0) for series in slices.split(LENGTHS.tolist())])
+    assert np.allclose(exams(one), own, atol=1e-6)
+    assert np.allclose(exams(one, other), (own + highest) / 2, atol=1e-6)
+    one.trained_on = {"answers_with": "slice_head"}  # its head is as it was drawn
+    assert exams(one, other) is None
+
+
 def test_an_unknown_view_is_named() -> None:
     with pytest.raises(ConfigError, match="--tta: no view 'mirror'; there are flip, transpose"):
         ModelEnsemble(make(), ["mirror"])

@@ -72,6 +72,21 @@ def test_exam_scores_are_the_highest_slices(model: Model, phantoms: Path) -> Non
     assert outcome.failed == []
 
 
+def test_exams_are_answered_by_the_exam_head_from_dicom_and_from_the_store(phantoms: Path, prepared: Path) -> None:
+    torch.manual_seed(0)
+    model = Model("test_resnet", image_size=32, hidden_size=8, exam="attention").eval()
+    index, key = Index.load(prepared), ["series_uid"]
+    stored = predict_prepared(ModelEnsemble(model), index, np.arange(index.n_series))
+    read = predict_sources([model], [phantoms / "stage_2_train"])
+    one, other = (found.exams.sort_values(key, ignore_index=True) for found in (stored, read))
+    assert np.allclose(one[list(LABELS)], other[list(LABELS)], atol=1e-5)
+    highest = stored.slices.groupby("series_uid")["any"].max()
+    assert not np.allclose(one["any"], highest, atol=1e-3)
+    assert np.array_equal(one["true_any"], stored.slices.groupby("series_uid")["true_any"].max())
+    assert other["true_any"].isna().all()
+    assert one["n_slices"].equals(other["n_slices"])
+
+
 def test_names_and_containers_change_nothing(model: Model, phantoms: Path, tmp_path: Path) -> None:
     source = phantoms / "stage_2_test"
     with zipfile.ZipFile(tmp_path / "scan.zip", "w", zipfile.ZIP_DEFLATED) as archive:

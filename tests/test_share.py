@@ -18,6 +18,10 @@ from ichseq.training.share import best_shares
 from ichseq.training.train import train_stage
 
 
+def blend_loss(share: float, truth: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
+    return float(log_loss(truth, 1 / (1 + np.exp(-(share * one + (1 - share) * other)))))
+
+
 def test_the_share_with_the_lowest_log_loss_is_found() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(400, 6, generator=generator) < 0.3).float()
@@ -30,8 +34,7 @@ def test_the_share_with_the_lowest_log_loss_is_found() -> None:
     for k in (1, 2, 3):
         known = ~labels[:, k].isnan()
         truth, a, b = (x[known, k].double().numpy() for x in (labels, one, other))
-        best = minimize_scalar(lambda s: log_loss(truth, 1 / (1 + np.exp(-(s * a + (1 - s) * b)))), (0, 1), method="bounded",
-                               bounds=(0, 1)).x  # fmt: skip
+        best = minimize_scalar(blend_loss, bounds=(0, 1), args=(truth, a, b), method="bounded").x
         assert found[k] == pytest.approx(best, abs=0.011)
     assert 0 < found[2] < 1
 

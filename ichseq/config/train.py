@@ -105,7 +105,8 @@ class TrainConfig:
 
     fit_share: Annotated[Switch, ReadBy("frozen", "joint")] = False
     """After training, fit by label how much of the answer is the sequence part's and how much the slice head's, on the
-    fold that is kept for validation; prediction then blends their logits."""
+    fold that is kept for validation, whose figures then flatter a little; prediction blends their logits in these
+    shares."""
 
     ema: ShareBelow1 = 0.0
     """Decay of a moving average of the weights; 0: none."""

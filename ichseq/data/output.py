@@ -20,7 +20,7 @@ Identity = tuple[str, str, str]
 
 
 def check_output(
-    out: Path, sources: Sequence[Path], *, folds: int, seed: int, labelled: bool
+    out: Path, sources: Sequence[Path], *, folds: int, seed: int, labelled: bool, exams_labelled: bool
 ) -> tuple[dict[Identity, tuple[str, int]], bool]:
     """See whether a set may be prepared here, before any work is done and again under the lock; writes nothing.
 
@@ -30,7 +30,7 @@ def check_output(
 
     Raises:
         DataError: the folder holds something else or a set of another version, cannot be written, lies inside the
-            source or around it; or the set that is there has labels, and this run has none.
+            source or around it; or the set that is there has labels of a kind of which this run has none.
         ConfigError: the set that is there was drawn with other folds or another seed.
     """
     for source in sources:
@@ -55,6 +55,9 @@ def check_output(
             )
     if settings["labels"] and not labelled:
         raise DataError(f"{out}: has labels from {settings['labels']}, and this run would lose them; give them again")
+    if settings.get("exam_labels") and not exams_labelled:
+        of = settings["labels"]
+        raise DataError(f"{out}: has labels of exams from {of}, and this run would lose them; give them again")
     return _series_there(out), True
 
 

@@ -86,8 +86,8 @@ def prepare(
         raise ConfigError(f"folds {folds}, workers {workers}: at least 1 of each is needed")
     every_file = list_files(source)
     files, tables = _choose(every_file, sources, labels)
-    labelled = tables.name is not None
-    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, labelled=labelled)
+    has = {"labelled": tables.name is not None, "exams_labelled": bool(tables.exams)}
+    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, **has)
     check()
     parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
     work = _Progress(progress, 2 * len(files))

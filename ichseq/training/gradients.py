@@ -51,7 +51,7 @@ def _forward_and_backward(setup: Setup, position: Position, batches: Sequence[Ba
     for number, batch in enumerate(batches, 1):
         with setup.accelerator.no_sync(setup.loss) if number < len(batches) else nullcontext():
             loss = setup.loss(batch, backbone_frozen=frozen)
-            total, shown = loss.mean(setup.config.train, weights)
+            total, shown = setup.stage.mean_loss(loss, weights)
             # Processes' gradients are averaged; each then stands for the sum over all of them.
             setup.accelerator.backward(total * setup.processes.count)
         losses.append(shown)

@@ -86,7 +86,7 @@ class Training:
                 self.save()
                 if stop := self.asked_to_stop():
                     raise self.stopped(stop)
-        if train.fit_share:
+        if s.stage.reads_series and train.fit_share:
             fit_share(s, reader)
         s.log.end(self.wall_seconds())
 
@@ -136,7 +136,7 @@ class Training:
             reader = s.stage.reader(
                 s.model, s.index, s.training_series, processes=s.processes, request=self.request, shown=s.log.shown
             )
-            if s.config.train.keep_weight > 0:
+            if s.stage.reads_series and s.config.train.keep_weight > 0:
                 self._start = start_answers(s, reader, self.request, begun=self.position.step > 0)
             return reader
         except InterruptedError:

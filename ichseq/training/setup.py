@@ -212,7 +212,7 @@ def _labelled_series(
 def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *, has_start: bool) -> None:
     """See that settings which need something have it."""
     train, model = config.train, config.model
-    if not stage.trains("exam"):
+    if not stage.reads_series:
         return
     if model.exam == "attention" and train.exam_weight == 0:
         raise ConfigError("model.exam is attention and train.exam_weight 0, so that it would stay untrained; raise the "
@@ -220,6 +220,9 @@ def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *,
     if train.slice_weight == 0 and (model.exam == "none" or train.exam_weight == 0):
         raise ConfigError("train.slice_weight is 0 and no exam head is trained, so nothing is; set model.exam, or "
                           "raise a weight")  # fmt: skip
+    if train.window and model.exam != "none" and train.exam_weight > 0:
+        raise ConfigError("train.window reads parts of series, and a part need not show what its exam bleeds; set "
+                          "it to 0, or model.exam=none")  # fmt: skip
     if train.keep_weight > 0 and not has_start:
         raise ConfigError("train.keep_weight holds answers near those of a start; give one with --init, or set it to 0")
     if train.fit_share and (fold == ALL_PATIENTS or model.sequence == "none"):

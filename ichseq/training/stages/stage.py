@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 from torch import Tensor
 
-from ichseq.config import Config, TrainConfig
+from ichseq.config import Config
 from ichseq.data.batches import Batch, Plan, plan_epoch, plan_windows, share_of_negatives
 from ichseq.data.index import Index
 from ichseq.model import Model, Output
@@ -41,17 +41,6 @@ class Loss(NamedTuple):
     exams: Tensor | None = None
     kept: Tensor | None = None
 
-    def mean(self, train: TrainConfig, weights: Weights) -> tuple[Tensor, Tensor]:
-        """What is minimised, and what is shown: the means over a step, each with its weight of the settings."""
-        total = self.total * (train.slice_weight / weights.slices)
-        shown = train.slice_weight * (self.own / weights.slices)
-        if self.exams is not None:
-            exams = self.exams * (train.exam_weight / weights.exams)
-            total, shown = total + exams, shown + exams.detach()
-        if self.kept is not None:
-            total = total + self.kept * (train.keep_weight / weights.every)
-        return total, shown
-
 
 class Stage(ABC, Generic[B]):
     """One stage of training: the parts of the model that it trains, how it goes through the data, and its loss.
@@ -75,6 +64,11 @@ class Stage(ABC, Generic[B]):
     def trains_exams(self, model: Model) -> bool:
         """Whether the exam head's answers are trained, with what they are made of."""
         return self.trains("exam") and model.exam is not None and self.config.train.exam_weight > 0
+
+    @property
+    def reads_series(self) -> bool:
+        """Whether it trains what reads the slices in their order, and answers for exams."""
+        return self.trains("sequence")
 
     # ---- what is trained -------------------------------------------------------------------------------------------
 
@@ -206,6 +200,18 @@ class Stage(ABC, Generic[B]):
         trained = of_exams is not None and self.trains_exams(model)
         exams = weighted_bce_sum(of_exams, batch.exam_labels) if of_exams is not None and trained else None
         return exams, None if batch.start is None else weighted_bce_sum(in_order, batch.start)
+
+    def mean_loss(self, loss: Loss, weights: Weights) -> tuple[Tensor, Tensor]:
+        """What is minimised, and what is shown: the means over a step, each with its weight of the settings."""
+        train = self.config.train
+        slice_weight = train.slice_weight if self.reads_series else 1.0
+        total, shown = loss.total * (slice_weight / weights.slices), slice_weight * (loss.own / weights.slices)
+        if loss.exams is not None:
+            exams = loss.exams * (train.exam_weight / weights.exams)
+            total, shown = total + exams, shown + exams.detach()
+        if loss.kept is not None:
+            total = total + loss.kept * (train.keep_weight / weights.every)
+        return total, shown
 
     @abstractmethod
     def answer(self, model: Model, batch: B) -> Output:
