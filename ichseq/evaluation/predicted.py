@@ -104,7 +104,7 @@ def compare_predicted(one: Predicted, other: Predicted, *, draws: int = 1000) ->
         if first is None or second is None:
             result["undefined"][f"{unit}s"] = f"no table of exams of {', '.join(lacking)}; evaluate again"
         elif unit == "exam" and any(table.duplicated(list(EXAM_KEY)).any() for table in (first, second)):
-            result["undefined"]["exams"] = "parts of a split series share their identifiers: none can be matched"
+            result["undefined"]["exams"] = "parts of a split series share their identifiers, and can not be matched"
         elif not has_truth(first) and not has_truth(second):
             result["undefined"][f"{unit}s"] = f"no {unit} with a known label"
         else:
