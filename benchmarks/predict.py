@@ -10,14 +10,14 @@ from pathlib import Path
 from common import compare, parser, phantoms, report
 
 from ichseq.ct.series import load_series
-from ichseq.networks.shipped import default_network
+from ichseq.networks.shipped import DEFAULT
 
 USUAL = 35  # slices of a series
 
 
 def main() -> None:
     options = parser(__doc__, patients=6)
-    options.add_argument("--run", default=default_network(), help="a run, or the name of a network that ships")
+    options.add_argument("--run", default=DEFAULT, help="a run, or the name of a network that ships")
     options.add_argument("--rounds", type=int, default=3)
     asked = options.parse_args()
     every = load_series(phantoms(asked.patients, asked.size))

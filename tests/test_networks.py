@@ -97,6 +97,7 @@ def test_a_folder_of_the_name_wins(small: Path, run: Path) -> None:
     with pytest.raises(RunError, match="small-1: no model there"):
         Model.load("small-1")
     assert models_of(small) == [small]
+    assert shipped.default_network() == small
 
 
 @pytest.mark.filterwarnings("ignore:network")
@@ -167,7 +168,7 @@ def test_training_starts_from_a_name_and_the_result_is_no_longer_that_network(
 
 
 def test_the_default_network_is_there_and_small() -> None:
-    assert shipped.default_network() in shipped.shipped_names()
+    assert shipped.default_network().name in shipped.shipped_names()
     for name in shipped.shipped_names():
         folder = shipped.card_of(name).parent
         shipped.check(folder)

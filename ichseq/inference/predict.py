@@ -1,5 +1,6 @@
 """Predictions from DICOM series or from a prepared set, by one model or the mean of several."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ PHANTOM_NOTE = (
 )
 
 _PIECE = 64  # slices of a series that are read and embedded at a time
+_SHOWN = 5  # different warnings on the terminal, the most frequent ones
 
 
 def phantom_note(models: Iterable[Model]) -> str | None:
@@ -193,6 +195,8 @@ class Predictions:
             lines.append(
                 f"Note: {warned} of {len(self.exams)} series with warnings: column `warnings` of the exams' table"
             )
+            often = Counter(text for warnings in self.series_warnings for text in warnings).most_common(_SHOWN)
+            lines += [f"    {number} series: {text}" for text, number in often]
         expected = [item for item in self.left_out if item.expected]
         lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
         return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]

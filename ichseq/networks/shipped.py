@@ -55,15 +55,15 @@ def is_shipped(folder: Path) -> bool:
     return folder.resolve().parent == _PLACE
 
 
-def default_network() -> str:
-    """`DEFAULT`.
+def default_network() -> Path:
+    """The folder of `DEFAULT`, whatever folders of that name there are elsewhere.
 
     Raises:
         RunError: this copy of ichseq came without it.
     """
     if DEFAULT not in shipped_names():
         raise RunError(f"this copy of ichseq has no network {DEFAULT}; name a run (--run runs/NAME), or {_AGAIN}")
-    return DEFAULT
+    return _PLACE / DEFAULT
 
 
 def card_of(name: str) -> Path:
