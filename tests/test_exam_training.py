@@ -182,6 +182,7 @@ def test_the_best_epoch_is_chosen_by_what_is_trained() -> None:
             "wants labels of slices, and fold 0 has none",
         ),
         ("joint", ("model.exam=max", "train.window=8"), ConfigError, "a part need not show what its exam bleeds"),
+        ("joint", ("model.exam=max", "train.short_scans=0.1"), ConfigError, "train.short_scans reads parts of series"),
         ("frozen", ("model.sequence=none", "model.exam=max"), ConfigError, "model.exam max has no weights"),
     ],
 )

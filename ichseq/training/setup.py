@@ -221,8 +221,9 @@ def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *,
     if train.slice_weight == 0 and (model.exam == "none" or train.exam_weight == 0):
         raise ConfigError("train.slice_weight is 0 and no exam head is trained, so nothing is; set model.exam, or "
                           "raise a weight")  # fmt: skip
-    if train.window and model.exam != "none" and train.exam_weight > 0:
-        raise ConfigError("train.window reads parts of series, and a part need not show what its exam bleeds; set "
+    parts = [name for name in ("window", "short_scans") if getattr(train, name)]
+    if parts and model.exam != "none" and train.exam_weight > 0:
+        raise ConfigError(f"train.{parts[0]} reads parts of series, and a part need not show what its exam bleeds; set "
                           "it to 0, or model.exam=none")  # fmt: skip
     if train.keep_weight > 0 and not has_start:
         raise ConfigError("train.keep_weight holds answers near those of a start; give one with --init, or set it to 0")
