@@ -46,6 +46,13 @@ def test_the_narrowest_id_counts_and_other_columns_are_let_be(tmp_path: Path) ->
     assert (table.key, table.ids, table.values[:, 5].tolist()) == ("study_uid", ["1", "2"], [0, 1])
 
 
+def test_a_report_in_another_encoding_and_columns_like_a_label_are_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "reports.csv"
+    path.write_bytes("study_uid,Befund,subdural_mm,subdural\n1,Hämatom,7,1\n".encode("latin-1"))
+    table = read_exam_table(path, columns_of(path))
+    assert np.array_equal(table.values, [[NAN] * 4 + [1, NAN]], equal_nan=True)
+
+
 def test_rows_of_one_exam_are_put_together(tmp_path: Path) -> None:
     table = read(tmp_path, "study_uid,any,epidural\n1,1,\n1,,0\n")
     assert np.array_equal(table.values, [[0, NAN, NAN, NAN, NAN, 1]], equal_nan=True)

@@ -19,7 +19,7 @@ def prepare(
     source: str | Path | Sequence[str | Path],
     out: str | Path = DEFAULT_SET,
     *,
-    labels: str | Path | Sequence[str | Path] | None = None,
+    labels: str | Path | Sequence[str | Path] = (),
     exam_series: ExamSeries = "all",
     folds: int = DEFAULT_FOLDS,
     seed: int = DEFAULT_SEED,
@@ -32,7 +32,7 @@ def prepare(
     Args:
         source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
         out: the prepared set; a new or empty folder, or one prepared before from the same series or some of them.
-        labels: a label table, of slices or of exams, or several; None: the source's stage_2_train.csv, if it has one.
+        labels: a label table, of slices or of exams, or several; none: the source's stage_2_train.csv, if it has one.
         exam_series: of several series of an exam, those that have its labels: "all"; "thin", the one with the most
             slices; "thick", the one with the fewest that reaches over the head as far as the others do.
         folds: how many, drawn by patient.
@@ -60,5 +60,12 @@ def prepare(
 
     with dask_cluster(scheduler), bar_of(progress)("prepare", "files") as move:
         return prepare_set(
-            source, out, labels=labels, exam_series=exam_series, folds=folds, seed=seed, workers=workers, progress=move
+            source,
+            out,
+            labels=labels or None,
+            exam_series=exam_series,
+            folds=folds,
+            seed=seed,
+            workers=workers,
+            progress=move,
         )

@@ -117,7 +117,7 @@ def prepare(
     summary = api.prepare(
         source,
         out,
-        labels=labels or None,
+        labels=labels,
         exam_series=exam_series,
         folds=folds,
         seed=seed,

@@ -85,15 +85,16 @@ def read_exam_table(path: Path, columns: Sequence[str]) -> ExamTable:
     """
     name = str(path)
     refuse_repeated(columns, name)
-    types = {column: pa.string() for column in columns}
+    wanted = [column for column in columns if _is_read(column)]  # a report beside them may be in any encoding
+    types = {column: pa.string() for column in wanted}
     try:
-        options = pyarrow.csv.ConvertOptions(column_types=types, null_values=[""])
+        options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=wanted, null_values=[""])
         parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a column may hold a report
         content = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
     except (OSError, pa.ArrowException) as error:
         detail = re.sub(r"(, got \d+): .*", r"\1", " ".join(str(error).split()))  # less the row
         raise DataError(f"{name}: not a readable label file ({detail}); labels are 0, 1 or empty") from error
-    cells = {c: [(value or "").strip() for value in content[c].to_pylist()] for c in columns if _is_read(c)}
+    cells = {column: [(value or "").strip() for value in content[column].to_pylist()] for column in wanted}
     if _is_cq500(columns):
         return _of_readers(name, cells)
     names = {plain_name(column): column for column in columns}
@@ -114,8 +115,10 @@ def _is_read(column: str) -> bool:
 
 
 def _refuse_misspelt(columns: Sequence[str], name: str) -> None:
+    known = [plain_name(column) for column in columns]
+    missing = [label for label in LABELS if label not in known]
     for column in columns:
-        if plain_name(column) not in LABELS and difflib.get_close_matches(column.lower(), LABELS, 1, _ALIKE):
+        if plain_name(column) not in LABELS and difflib.get_close_matches(column.lower(), missing, 1, _ALIKE):
             raise DataError(f"{name}: unknown label {column!r} among its columns; the labels are {', '.join(LABELS)}")
 
 
