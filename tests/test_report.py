@@ -5,7 +5,7 @@ import re
 import pytest
 from PIL import Image
 
-from ichseq.evaluation.report import markdown_table, metrics_text, write_results_page
+from ichseq.evaluation.report import markdown_table, metrics_text, reasons_text, write_results_page
 from ichseq.labels import LABELS
 
 
@@ -48,6 +48,11 @@ def test_text_of_a_table_without_truth():
     )
     assert "no truth is known" in text
     assert "None" not in text
+
+
+def test_figures_with_one_reason_share_a_line() -> None:
+    undefined = {f"labels.{label}.auc": "no positive slice" for label in LABELS} | {"a": "x", "b": "x", "c": "y"}
+    assert reasons_text(undefined) == ["labels.epidural.auc and 5 more: no positive slice", "a, b: x", "c: y"]
 
 
 def test_markdown_rows_have_as_many_cells_as_their_head():

@@ -155,8 +155,18 @@ img { max-width: 100%; border-radius: 6px; } code { overflow-wrap: anywhere; }
 
 def _rows(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], list[str]]:
     """Summary rows (name, value, interval), a row a label in the order of _LABEL_HEAD, and reasons, as text."""
-    reasons = [f"{key}: {reason}" for key, reason in (metrics.get("undefined") or {}).items()]
-    return summary_rows(metrics), _label_rows(metrics, "labels"), reasons
+    return summary_rows(metrics), _label_rows(metrics, "labels"), reasons_text(metrics.get("undefined") or {})
+
+
+def reasons_text(undefined: Mapping[str, str]) -> list[str]:
+    """Why figures are undefined, a line a reason; of more than three figures, the first and how many more."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in undefined.items():
+        by_reason.setdefault(reason, []).append(name)
+    return [
+        f"{', '.join(names) if len(names) <= 3 else f'{names[0]} and {len(names) - 1} more'}: {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
