@@ -12,6 +12,8 @@ import yaml
 from conftest import tiny_sections
 from nbclient import NotebookClient
 
+from ichseq.phantom.bleeding import draw_kinds
+
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/how-to.md")
 BLOCKS = [
@@ -49,6 +51,11 @@ def test_the_python_of_a_page_runs(block: str, workplace: Path, phantoms: Path, 
     names: dict[str, object] = {}
     exec(compile(block, "a page", "exec"), names)
     assert "ichseq" in names
+
+
+def test_the_sample_scan_of_the_first_command_bleeds() -> None:
+    (seed,) = re.findall(r"^ichseq phantom sample --patients 1 .*--seed (\d+)", (ROOT / "README.md").read_text(), re.M)
+    assert draw_kinds(int(seed), 0, 0)
 
 
 def test_the_pages_have_python() -> None:
