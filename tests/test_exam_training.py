@@ -51,8 +51,9 @@ def test_exams_alone_train_a_network_and_say_which_epoch_was_best(
     assert "sequence" in moved
     assert ("backbone" in moved) == (stage == "joint")
     index = Index.load(exams)
-    with pytest.raises(DataError, match="no slice has a known label"):
-        evaluate_fold(leaf, index)  # whose figures are those of slices
+    scored = evaluate_fold(leaf, index)
+    assert scored.metrics["weighted_log_loss"] is None  # a figure of slices
+    assert set(scored.metrics["by_exam"]) == set(LABELS)
     best = history["valid_exam_log_loss"].min()
     table = predicted_exams(leaf, index)
     weights = np.tile(LABEL_WEIGHTS, len(table))
@@ -121,7 +122,8 @@ def test_both_are_trained_validated_and_written(prepared: Path, tmp_path: Path) 
     history = pd.read_csv(leaf / "history.csv")
     mean = (history["valid_weighted_log_loss"] + 3 * history["valid_exam_log_loss"]) / 4
     assert np.allclose(history["valid_loss"], mean)
-    table, metrics = evaluate_fold(leaf, index)
+    scored = evaluate_fold(leaf, index)
+    table, metrics = scored.slices, scored.metrics
     assert metrics["weighted_log_loss"] == pytest.approx(history["valid_weighted_log_loss"][mean.argmin()], abs=1e-6)
     written = read_exams(leaf / "exams.parquet")
     pd.testing.assert_frame_equal(written, predicted_exams(leaf, index), check_dtype=False)

@@ -44,7 +44,7 @@ def test_it_is_fitted_after_training_and_prediction_applies_it(prepared: Path, t
     for name in ("plain", "fitted"):
         config = tiny("joint", "train.keep_epochs=1", f"train.fit_share={name == 'fitted'}".lower())
         leaf = train_stage(config, "joint", data=prepared, fold=0, out=tmp_path / name, progress=False)
-        losses.append(evaluate_fold(leaf, index)[1]["weighted_log_loss"])
+        losses.append(evaluate_fold(leaf, index).metrics["weighted_log_loss"])
     assert "share" not in json.loads((tmp_path / "plain" / "joint" / "fold0" / "model.json").read_text())
     share = Model.load(leaf).sequence_share
     assert share is not None
