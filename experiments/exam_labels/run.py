@@ -143,9 +143,12 @@ def tried(folder: Path, way: str, name: str) -> dict[str, Any]:
 
 
 def finished(folder: Path, way: str, name: str, seed: int, count: int) -> dict[str, Any]:
-    """One training of a chosen trial, scored on the third set."""
+    """One training of a chosen trial, or the start as it is, scored on the third set."""
     torch.set_num_threads(1)
-    leaf = trained(folder, f"{way}/{name}", PLAN["ways"][way][name], seed=seed, count=count)
+    if way == "start":
+        leaf = start_of(folder)
+    else:
+        leaf = trained(folder, f"{way}/{name}", PLAN["ways"][way][name], seed=seed, count=count)
     row = figures(leaf, folder / "prepared" / "third", None)
     return {"way": way, "trial": name, "exams": count, "seed": seed, **row}
 
@@ -189,8 +192,11 @@ def main() -> None:
     for step, counts, name in ((3, EXAMS[-1:], "final"), (4, EXAMS[:-1], "curve")):
         if until < step:
             return
-        calls = (joblib.delayed(finished)(folder, way, trial, seed, count)
-                 for seed in SEEDS[name] for count in counts for way, trial in chosen.items())  # fmt: skip
+        wanted = [(way, trial, seed, count) for seed in SEEDS[name] for count in counts
+                  for way, trial in chosen.items()]  # fmt: skip
+        if name == "final":
+            wanted.append(("start", "", 0, 0))
+        calls = (joblib.delayed(finished)(folder, *one) for one in wanted)
         in_parallel(asked.jobs, calls, folder / f"{name}.csv")
 
 
