@@ -2,9 +2,9 @@
 
     python experiments/exam_labels/cq500_like.py PHANTOMS OUT [--wrong 0.05]
 
-PHANTOMS is what `ichseq phantom` has written. The thick series has every second slice. A reader is wrong about a finding
-in the share of exams that --wrong states, drawn from a fixed seed; the columns and PatientIDs are CQ500's (Chilamkurthy
-and others, Lancet 2018; its table as published).
+PHANTOMS is what `ichseq phantom` has written. The thick series has every second slice. A reader is wrong about a
+finding in the share of exams that --wrong states, drawn from a fixed seed; the columns and PatientIDs are those of
+CQ500 (Chilamkurthy and others, Lancet 2018; its table as published).
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """How far exam labels go: ways to train on them, tried, chosen, trained with several seeds and scored on a set apart.
 
-    python experiments/exam_labels/run.py FOLDER [--jobs 2] [--trials-of WAY ...] [--to sets|trials|final|curve]
+    python experiments/exam_labels/run.py FOLDER [--jobs 2] [--to sets|start|trials|final|curve]
 
 What is there is not done again, so a run that was stopped goes on. FOLDER gets raw/, prepared/, runs/ and trials.csv,
 final.csv, curve.csv, chosen.json. Choices are made by the exams' log loss on fold 0 of the second set, whose exams'
@@ -11,7 +11,6 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,22 +134,22 @@ def exam_loss(metrics: dict[str, Any]) -> float:
     return float(np.average([metrics["by_exam"][label]["log_loss"] for label in LABELS], weights=LABEL_WEIGHTS))
 
 
-def tried(folder: Path, way: str, name: str) -> dict[str, Any]:
+def tried(folder: Path, way: str, trial: str) -> dict[str, Any]:
     """One trial, scored on fold 0 of the second set."""
     torch.set_num_threads(1)
-    leaf = trained(folder, f"{way}/{name}", PLAN["ways"][way][name])
-    return {"way": way, "trial": name, **figures(leaf, folder / "prepared" / "second", 0)}
+    leaf = trained(folder, f"{way}/{trial}", PLAN["ways"][way][trial])
+    return {"way": way, "trial": trial, **figures(leaf, folder / "prepared" / "second", 0)}
 
 
-def finished(folder: Path, way: str, name: str, seed: int, count: int) -> dict[str, Any]:
+def finished(folder: Path, way: str, trial: str, exams: int, seed: int) -> dict[str, Any]:
     """One training of a chosen trial, or the start as it is, scored on the third set."""
     torch.set_num_threads(1)
     if way == "start":
         leaf = start_of(folder)
     else:
-        leaf = trained(folder, f"{way}/{name}", PLAN["ways"][way][name], seed=seed, count=count)
+        leaf = trained(folder, f"{way}/{trial}", PLAN["ways"][way][trial], seed=seed, count=exams)
     row = figures(leaf, folder / "prepared" / "third", None)
-    return {"way": way, "trial": name, "exams": count, "seed": seed, **row}
+    return {"way": way, "trial": trial, "exams": exams, "seed": seed, **row}
 
 
 def choices(trials: pd.DataFrame) -> dict[str, str]:
@@ -162,21 +161,22 @@ def choices(trials: pd.DataFrame) -> dict[str, str]:
     return chosen
 
 
-def in_parallel(jobs: int, calls: Iterator[Any], path: Path) -> pd.DataFrame:
-    """The rows of calls, as a table that is written whenever a call ends."""
-    rows = []
+def rows_of(path: Path, function: Any, wanted: list[dict[str, Any]], folder: Path, jobs: int) -> pd.DataFrame:
+    """A table of what a function gives for each of some arguments, written whenever one ends; rows there are kept."""
+    rows = pd.read_csv(path, keep_default_na=False).to_dict("records") if path.exists() else []
+    missing = [one for one in wanted if not any(all(row[k] == v for k, v in one.items()) for row in rows)]
+    calls = (joblib.delayed(function)(folder, **one) for one in missing)
     for row in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
         rows.append(row)
         print(row, flush=True)
-        pd.DataFrame(rows).sort_values(list(rows[0])[:2]).to_csv(path, index=False, float_format="%.5f")
-    return pd.read_csv(path)
+        pd.DataFrame(rows).sort_values(list(wanted[0])).to_csv(path, index=False)
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--ways", nargs="*", default=list(PLAN["ways"]))
     parser.add_argument("--to", choices=["sets", "start", "trials", "final", "curve"], default="curve")
     asked = parser.parse_args()
     folder, until = asked.folder, ["sets", "start", "trials", "final", "curve"].index(asked.to)
@@ -186,18 +186,17 @@ def main() -> None:
     trained(folder, "start", PLAN["start"])
     if until < 2:
         return
-    calls = (joblib.delayed(tried)(folder, way, name) for way in asked.ways for name in PLAN["ways"][way])
-    chosen = choices(in_parallel(asked.jobs, calls, folder / "trials.csv"))
+    every = [{"way": way, "trial": trial} for way in PLAN["ways"] for trial in PLAN["ways"][way]]
+    chosen = choices(rows_of(folder / "trials.csv", tried, every, folder, asked.jobs))
     (folder / "chosen.json").write_text(json.dumps(chosen, indent=2), encoding="utf-8")
     for step, counts, name in ((3, EXAMS[-1:], "final"), (4, EXAMS[:-1], "curve")):
         if until < step:
             return
-        wanted = [(way, trial, seed, count) for seed in SEEDS[name] for count in counts
-                  for way, trial in chosen.items()]  # fmt: skip
+        wanted = [{"way": way, "trial": trial, "exams": count, "seed": seed}
+                  for seed in SEEDS[name] for count in counts for way, trial in chosen.items()]  # fmt: skip
         if name == "final":
-            wanted.append(("start", "", 0, 0))
-        calls = (joblib.delayed(finished)(folder, *one) for one in wanted)
-        in_parallel(asked.jobs, calls, folder / f"{name}.csv")
+            wanted.append({"way": "start", "trial": "start", "exams": 0, "seed": 0})
+        rows_of(folder / f"{name}.csv", finished, wanted, folder, asked.jobs)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,11 @@ class TrainConfig:
     """Weight of a term that holds each slice's answer near that of the weights that training starts from (--init): a
     mean cross entropy against those probabilities, which are computed once, without augmentation."""
 
+    keep: Annotated[Literal["answers", "posterior"], ReadBy("frozen", "joint")] = "answers"
+    """What keep_weight holds the slices near: what the start answers; or posterior, what follows from it and the exam's
+    label: 0 in an exam without the label, and in one with it the answers divided by the probability, by these same
+    answers, that any of its slices has it. Exams whose label is unknown keep the answers."""
+
     backbone_blocks: Annotated[AtLeast1 | Literal["all"], ReadBy("slice", "joint")] = "all"
     """So many of the backbone's last blocks are trained, of those that timm divides it into."""
 
