@@ -3,8 +3,8 @@
     python experiments/exam_labels/run.py FOLDER [--jobs 2] [--to sets|start|trials|final|curve]
 
 What is there is not done again, so a run that was stopped goes on. FOLDER gets raw/, prepared/, runs/ and trials.csv,
-final.csv, curve.csv, chosen.json. Choices are made by the exams' log loss on fold 0 of the second set, whose exams'
-labels are all that a way knows (the bound's by the slices'); the third set is read in the step `final`, once.
+final.csv, curve.csv, chosen.json. Choices are made by the slices' log loss on fold 0 of the second set, 50 exams whose slices' labels
+serve for nothing else; the third set is read in the step `final`, once.
 """
 
 import argparse
@@ -153,12 +153,8 @@ def finished(folder: Path, way: str, trial: str, exams: int, seed: int) -> dict[
 
 
 def choices(trials: pd.DataFrame) -> dict[str, str]:
-    """The trial of each way with the lowest loss of exams; of the bound, which knows slices, of slices."""
-    chosen = {}
-    for way, rows in trials.groupby("way"):
-        by = "slice_loss" if way == "all_slices" else "exam_loss"
-        chosen[str(way)] = str(rows.loc[rows[by].idxmin(), "trial"])
-    return chosen
+    """The trial of each way with the lowest loss of slices."""
+    return {str(way): str(rows.loc[rows["slice_loss"].idxmin(), "trial"]) for way, rows in trials.groupby("way")}
 
 
 def rows_of(path: Path, function: Any, wanted: list[dict[str, Any]], folder: Path, jobs: int) -> pd.DataFrame:
@@ -192,8 +188,9 @@ def main() -> None:
     for step, counts, name in ((3, EXAMS[-1:], "final"), (4, EXAMS[:-1], "curve")):
         if until < step:
             return
+        ways = chosen if name == "final" else {way: chosen[way] for way in ("sequence", "whole", "two_stage")}
         wanted = [{"way": way, "trial": trial, "exams": count, "seed": seed}
-                  for seed in SEEDS[name] for count in counts for way, trial in chosen.items()]  # fmt: skip
+                  for seed in SEEDS[name] for count in counts for way, trial in ways.items()]  # fmt: skip
         if name == "final":
             wanted.append({"way": "start", "trial": "start", "exams": 0, "seed": 0})
         rows_of(folder / f"{name}.csv", finished, wanted, folder, asked.jobs)

@@ -91,7 +91,7 @@ class TrainConfig:
     slice_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 1.0
     """Weight of the slices' loss, which is a mean over the labels of slices that are known in a step."""
 
-    exam_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 1.0
+    exam_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 0.25
     """Weight of the exams' loss, the same mean over labels of exams; without model.exam there is none."""
 
     keep_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 0.0
