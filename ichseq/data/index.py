@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from ichseq.data.exam_labels import exam_labels
 from ichseq.data.index_files import (
-    EXAMS,
     EXAMS_SCHEMA,
     PREPARE_AGAIN,
     SERIES_SCHEMA,
@@ -24,6 +23,7 @@ from ichseq.data.index_files import (
     read_settings,
     read_table,
 )
+from ichseq.data.owned import EXAMS, SERIES, SLICES, is_place
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
 
@@ -85,13 +85,18 @@ class Index:
         settings = read_settings(folder)
         if not settings["finished"]:
             raise DataError(f"{folder}: preparing was not finished; {PREPARE_AGAIN}")
-        series = read_table(folder / "series.parquet", SERIES_SCHEMA, settings["key"])
-        slices = read_table(folder / "slices.parquet", SLICES_SCHEMA, settings["key"])
+        series = read_table(folder / SERIES, SERIES_SCHEMA, settings["key"])
+        slices = read_table(folder / SLICES, SLICES_SCHEMA, settings["key"])
         lengths = numbers_of(series, "n_slices")
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         if offsets[-1] != len(slices) or not np.array_equal(numbers_of(series, "first_row"), offsets[:-1]):
             raise DataError(
                 f"{folder}: damaged (series.parquet and slices.parquet do not fit together); {PREPARE_AGAIN}"
+            )
+        if not all(map(is_place, series["store"].to_pylist())):
+            raise DataError(
+                f"{folder / SERIES}: names a file that is none of a store, so it is damaged or not ichseq's; "
+                f"{PREPARE_AGAIN}"
             )
         labels = _columns(slices, LABELS)
         given = agreement = np.full((len(series), len(LABELS)), np.nan, np.float32)

@@ -19,13 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ichseq.data.owned import EXAMS, INDEX, SERIES, SLICES
 from ichseq.data.store import CODEC, write_whole
 from ichseq.errors import DataError
 from ichseq.labels import LABELS
 from ichseq.windows import HU_RANGE
-
-EXAMS: Final = "exams.parquet"
-"""Of a set in which exams have labels of their own."""
 
 FORMAT: Final = 1
 """Version of the tables' layout; goes up with every change that older code could not read."""
@@ -83,7 +81,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing, damaged or of another version.
     """
-    path = folder / "index.json"
+    path = folder / INDEX
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         found = (settings["format"], settings["codec"], tuple(settings["hu_range"]))
@@ -104,7 +102,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
 def write_settings(folder: Path, *, finished: bool, **settings: Any) -> None:
     """Write index.json with the versions and the settings given."""
     header = {"format": FORMAT, "codec": CODEC, "hu_range": list(HU_RANGE), "finished": finished}
-    write_whole(folder / "index.json", (json.dumps(header | settings, indent=2) + "\n").encode())
+    write_whole(folder / INDEX, (json.dumps(header | settings, indent=2) + "\n").encode())
 
 
 def write_index(
@@ -124,7 +122,7 @@ def write_index(
     """
     series, slices = series.select(SERIES_SCHEMA.names).cast(SERIES_SCHEMA), slices.select(SLICES_SCHEMA.names)
     slices = slices.cast(SLICES_SCHEMA)
-    tables = {"series.parquet": series, "slices.parquet": slices}
+    tables = {SERIES: series, SLICES: slices}
     if exams is not None:
         tables[EXAMS] = exams.select(EXAMS_SCHEMA.names).cast(EXAMS_SCHEMA)
         settings["exam_labels"] = True

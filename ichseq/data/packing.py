@@ -22,6 +22,7 @@ from ichseq.ct.archive import FileList
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.scan import Headers
 from ichseq.ct.series import Series, make_series
+from ichseq.data.owned import is_place, place_of
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError, ScanError
 
@@ -136,19 +137,22 @@ def _place(name: str, data: bytes) -> str:
     It follows from the headers (`name`) and from the file's own bytes, so that no file is ever overwritten by another
     one: until the new index is written, the old one has the pixels that belong to it.
     """
-    return f"store/{name[:2]}/{name}-{hashlib.sha256(data).hexdigest()[:16]}.b2nd"
+    return place_of(name, hashlib.sha256(data).hexdigest()[:16])
 
 
 def _still_good(folder: Path, name: str, series: Series, newest: int) -> tuple[str, Stored | None]:
     """Place and content of the series' file that need not be read again; of several, of the youngest."""
     found: list[tuple[int, str, Stored]] = []
-    for path in folder.glob(f"store/{name[:2]}/{name}-*.b2nd"):
+    for path in folder.glob(place_of(name, "*")):
+        place = path.relative_to(folder).as_posix()
+        if not is_place(place):
+            continue
         try:
             written, stored = os.stat(path).st_mtime_ns, read_stored(path)
         except (OSError, DataError):  # damaged: it is written again
             continue
         if written >= newest and stored.shape == series.shape and not stored.notes["left_out"]:
-            found.append((written, path.relative_to(folder).as_posix(), stored))
+            found.append((written, place, stored))
     _, place, good = max(found, key=lambda item: item[:2], default=(0, "", None))
     return place, good
 

@@ -2,8 +2,8 @@
 
 Headers in parallel, series, the store in parallel, labels, folds, tables. Nothing is redone that is there: a series'
 file is named after its content, appears whole or not at all, and is taken as it is when `prepare` runs again. The
-tables come last, and what they no longer name is removed after them, so a run that was killed leaves the state before
-it, and files that the next run takes up.
+tables come last, and what was this set's and they no longer name is removed after them, so a run that was killed leaves
+the state before it, and files that the next run takes up.
 """
 
 import csv
@@ -30,7 +30,8 @@ from ichseq.data.index_files import SERIES_SCHEMA, patients_of, write_index
 from ichseq.data.label_files import ExamSeries, LabelFiles, read_label_files
 from ichseq.data.label_table import read_labels
 from ichseq.data.labelling import check_labels, label
-from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, sweep
+from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
+from ichseq.data.owned import LEFT_OUT, Owned, sweep
 from ichseq.data.packing import Packed, end_with, pack_groups
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
@@ -109,20 +110,23 @@ def prepare(
         there, exists = check()  # again: another run may have finished a set here while the headers were read
         check_same_source(out, there, identities)
         sweep(out)
-        if not exists:
+        owned = Owned(out)
+        if exists:
+            owned.add(places_there(out))
+        else:
             begin(out, **settings)
-        packed, read = _pack(files, headers, groups, out, parallel, work, left_out)
+        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned)
         if not packed:
-            discard(out)
+            discard(out, owned)
             raise nothing_usable(files, headers.dicom_files, left_out)
         series, slices = _tables(packed)
         slices, exams, counts = label(series, slices, tables, exam_series)
         kept = dict(there.values())
         series = _with_folds(series, slices, exams, folds=folds, seed=seed, kept=kept)
         left_out = sorted(left_out)
-        write_whole(out / "left_out.csv", _csv(left_out))
+        write_whole(out / LEFT_OUT, _csv(left_out))
         write_index(out, series, slices, exams, **settings)
-        sweep(out, set(series["store"].to_pylist()))
+        owned.keep_only(set(series["store"].to_pylist()))
     work.done()
     index = Index.load(out)
     return Summary(index, left_out, counts, read, len(every_file) - len(files), index.n_patients - len(set(kept)))
@@ -226,6 +230,7 @@ def _pack(
     parallel: Any,
     work: _Progress,
     left_out: list[LeftOut],
+    owned: Owned,
 ) -> tuple[list[Packed], int]:
     work.add(len(files) - len(headers))
     packed: list[Packed] = []
@@ -236,6 +241,7 @@ def _pack(
     )
     for found, missing, count, done in parallel(tasks):
         packed += found
+        owned.add(item.row["store"] for item in found)
         left_out += missing
         read += count
         work.add(done)
