@@ -17,7 +17,7 @@ from ichseq.evaluation.report import write_results_page
 from ichseq.inference.predict import PHANTOM_NOTE
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
-from ichseq.predictions.write import write_table
+from ichseq.predictions.write import write_tables
 
 SMALL = Path(__file__).with_name("small.yaml")
 STAGES: tuple[Stage, ...] = ("slice", "joint")
@@ -105,8 +105,7 @@ def _show_exam(run: Path, index: Index, fold: int, out: Path) -> None:
     rows = slice(index.offsets[chosen], index.offsets[chosen + 1])
     for k, label in enumerate(LABELS):
         table[f"true_{label}"] = index.labels[rows, k]
-    write_table(table, out / "predictions.csv")
-    write_table(outcome.exams, out / "exams.csv")
+    write_tables({out / "predictions.csv": table, out / "exams.csv": outcome.exams})
     (series,) = load_series(index.files(chosen))
     plot_montage(
         series.hu, table, out / "montage.png", title="A phantom kept for validation, feet to head", note=PHANTOM_NOTE

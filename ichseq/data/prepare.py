@@ -37,6 +37,7 @@ from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
 from ichseq.seeds import DEFAULT_SEED
 
@@ -300,5 +301,5 @@ def _csv(left_out: list[LeftOut]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "reason"))
-    writer.writerows((item.file, item.reason) for item in left_out)
+    writer.writerows((to_cell(item.file), to_cell(item.reason)) for item in left_out)
     return text.getvalue().encode("utf-8", "backslashreplace")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ichseq.errors import DataError
+from ichseq.predictions.cells import from_cells
 from ichseq.predictions.check import (
     check_columns,
     check_n_slices,
@@ -86,4 +87,5 @@ def _read(path: Path, kind: str, columns: Sequence[str], text: Sequence[str], nu
 def _read_csv(path: Path, text: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
     # Only an empty cell is unknown, and only where a number belongs: "NA" and "007" are fine names of patients.
     empty = {column: [""] for column in numbers}
-    return pd.read_csv(path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values=empty)
+    table = pd.read_csv(path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values=empty)
+    return from_cells(table, text)
