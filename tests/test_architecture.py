@@ -13,6 +13,7 @@ DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 ORDER = [
     "errors",
     "files",
+    "documents",
     "labels",
     "windows",
     "seeds",
@@ -37,11 +38,12 @@ ORDER = [
     "cli",
 ]
 WITHOUT_TORCH = {
-    "errors", "files", "labels", "windows", "seeds", "networks", "config", "predictions", "ct", "phantom"
+    "errors", "files", "documents", "labels", "windows", "seeds", "networks", "config", "predictions", "ct", "phantom"
 }  # fmt: skip
 GROUND_FLOOR = {
     "errors",
     "files",
+    "documents",
     "labels",
     "windows",
     "seeds",

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ichseq.data.index import Index
-from ichseq.data.index_files import write_index, write_settings
+from ichseq.data.index_files import read_series_there, write_index, write_settings
 from ichseq.data.owned import place_of
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
@@ -92,6 +93,33 @@ def test_a_set_that_names_a_file_outside_its_store_is_refused(tmp_path: Path, pl
     write(tmp_path, store=[*good, place])
     with pytest.raises(DataError, match=r"series\.parquet: names a file that is none of a store"):
         Index.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["series.parquet", "slices.parquet", "index.json"])
+def test_every_change_of_the_tables_is_an_error(tmp_path: Path, name: str) -> None:
+    write(tmp_path)
+    sound = (tmp_path / name).read_bytes()
+    for place in np.random.default_rng(0).choice(len(sound), 60, replace=False):
+        changed = bytearray(sound)
+        changed[place] ^= 1
+        (tmp_path / name).write_bytes(changed)
+        if name == "index.json" and changed.split() == sound.split():
+            continue
+        with pytest.raises(DataError):
+            Index.load(tmp_path)
+    (tmp_path / name).write_bytes(sound)
+    Index.load(tmp_path)
+
+
+def test_a_fold_that_was_changed_is_not_kept_when_the_set_is_prepared_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "series.parquet"
+    assert len(read_series_there(tmp_path)) == 4
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("fold")
+    pq.write_table(table.set_column(place, "fold", pa.array([0, 0, 1, 1], pa.int16())), path)
+    with pytest.raises(DataError, match=r"series\.parquet: damaged .*and the folds stand in it; restore it"):
+        read_series_there(tmp_path)
 
 
 def test_folds_split_the_series_and_a_fold_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -134,23 +134,22 @@ def predict_scans(
     from ichseq.cluster import dask_cluster
     from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.predict import predict_found, predict_sources
-    from ichseq.predictions.write import exams_beside, write_table
+    from ichseq.predictions.write import exams_beside, write_tables
 
     exams = None if out is None else exams_beside(Path(out))
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
-    predictor, note = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    predictor, note, weights = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
-            outcome = predict_sources(predictor, paths, note=note, order=order, progress=move)
+            outcome = predict_sources(predictor, paths, note=note, weights=weights, order=order, progress=move)
         else:
-            outcome = predict_found(predictor, series, note=note, progress=move)
+            outcome = predict_found(predictor, series, note=note, weights=weights, progress=move)
     if applied is not None:
         outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
     if out is not None and exams is not None:
-        write_table(outcome.slices, Path(out))
-        write_table(outcome.exams, exams)
+        write_tables({Path(out): outcome.slices, exams: outcome.exams})
     return outcome
 
 
@@ -177,8 +176,8 @@ def _calibration(asked: list[Any], point: str) -> Calibration:
 
 def _predictor(
     asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
-) -> tuple[Predictor, str | None]:
-    """What predicts series, and the note that goes with all its answers."""
+) -> tuple[Predictor, str | None, str]:
+    """What predicts series, the note that goes with all its answers, and which weights give them."""
     from ichseq.inference.cluster import predict_distributed
     from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import phantom_note, predict_local
@@ -194,12 +193,12 @@ def _predictor(
             raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
                               "runs alone")  # fmt: skip
         ensemble = ModelEnsemble(asked, tta)
-        return predict_local(ensemble), phantom_note(ensemble.models)
+        return predict_local(ensemble), phantom_note(ensemble.models), ensemble.weights
     folders = [folder for run in runs for folder in models_of(run, bag)]
     # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
     ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
     predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, phantom_note(ensemble.models)
+    return predictor, phantom_note(ensemble.models), ensemble.weights
 
 
 def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:

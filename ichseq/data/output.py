@@ -6,11 +6,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ichseq.data.index_files import patients_of, read_settings, write_settings
-from ichseq.data.owned import INDEX, SERIES, STORE, Owned, is_half_written, refuse_links
+from ichseq.data.index_files import patients_of, read_series_there, read_settings, write_settings
+from ichseq.data.owned import INDEX, STORE, Owned, is_half_written, refuse_links
 from ichseq.errors import ConfigError, DataError
 from ichseq.files import locked
 
@@ -80,7 +77,7 @@ def _content(out: Path) -> list[str]:
 
 def _series_there(out: Path) -> dict[Identity, tuple[str, int]]:
     columns = ["patient_id", "study_uid", "series_uid", "fold"]
-    table = _table_there(out, columns)
+    table = read_series_there(out)
     names, patients = (table[name].to_pylist() for name in columns), patients_of(table).to_pylist()
     rows = zip(*names, strict=True)
     return {
@@ -88,19 +85,9 @@ def _series_there(out: Path) -> dict[Identity, tuple[str, int]]:
     }
 
 
-def _table_there(out: Path, columns: list[str]) -> pa.Table:
-    try:
-        return pq.read_table(out / SERIES, columns=columns)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DataError(
-            f"{out / SERIES}: missing or damaged ({type(error).__name__}), and the folds stand in it; "
-            "restore it from a copy, or prepare into another folder"
-        ) from error
-
-
 def places_there(out: Path) -> list[str]:
     """The files of the store that the set in a folder names; raises as `check_output`."""
-    return list(_table_there(out, ["store"])["store"].to_pylist())
+    return list(read_series_there(out)["store"].to_pylist())
 
 
 def check_same_source(out: Path, there: dict[Identity, tuple[str, int]], found: set[Identity]) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ichseq.errors import RunError
-from ichseq.predictions.calibration import Calibration
 from ichseq.networks.shipped import shipped_folder
+from ichseq.predictions.calibration import Calibration
 from ichseq.runs.folders import has_model, home_of
 from ichseq.runs.names import CALIBRATION
 from ichseq.runs.records import read_json, write_json
@@ -22,7 +22,7 @@ def write_calibration(run: Path, calibration: Calibration) -> Path:
         RunError: no such run, or it can't be written.
     """
     path = home_of(run) / CALIBRATION
-    write_json(path, calibration.model_dump())
+    write_json(path, calibration.model_dump(), sealed=True)
     return path
 
 
@@ -63,7 +63,7 @@ def read_calibration(run: Path) -> Calibration:
 
 def _read(path: Path) -> Calibration:
     remedy = "make it again with `ichseq calibrate`"
-    content = read_json(path, remedy)
+    content = read_json(path, remedy, sealed=True)
     try:
         return Calibration.model_validate(content)
     except ValidationError as error:
