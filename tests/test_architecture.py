@@ -14,6 +14,7 @@ ORDER = [
     "errors",
     "files",
     "documents",
+    "workers",
     "labels",
     "windows",
     "seeds",
@@ -38,12 +39,14 @@ ORDER = [
     "cli",
 ]
 WITHOUT_TORCH = {
-    "errors", "files", "documents", "labels", "windows", "seeds", "networks", "config", "predictions", "ct", "phantom"
+    "errors", "files", "documents", "workers", "labels", "windows", "seeds", "networks", "config", "predictions", "ct",
+    "phantom"
 }  # fmt: skip
 GROUND_FLOOR = {
     "errors",
     "files",
     "documents",
+    "workers",
     "labels",
     "windows",
     "seeds",

@@ -290,7 +290,7 @@ def test_a_killed_run_is_taken_up_to_the_same_set(raw: Path, tmp_path: Path, fil
 def test_workers_end_with_a_parent_that_is_killed() -> None:
     script = """
 import os, joblib, time
-from ichseq.data.packing import end_with
+from ichseq.workers import end_with
 def work(parent):
     end_with(parent)
     print("at work", flush=True)

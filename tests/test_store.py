@@ -77,7 +77,7 @@ def test_a_checksum_sees_every_pixel_and_the_order_of_all(tmp_path: Path, shape:
         changed, swapped = flat.copy(), flat.copy()
         changed[one] ^= 1 << generator.integers(0, 8)
         swapped[[one, two]] = flat[[two, one]]
-        variants += [changed.reshape(hu.shape)] + [swapped.reshape(hu.shape)] * (flat[one] != flat[two])
+        variants += [changed.reshape(hu.shape)] + [swapped.reshape(hu.shape)] * int(flat[one] != flat[two])
     distinct = {variant.tobytes() for variant in map(clipped, variants)}
     sums = {int(write_series(tmp_path / "a", variant).sums[0]) for variant in variants}
     assert len(sums) == len(distinct) > 40

@@ -7,8 +7,6 @@ import hashlib
 import itertools
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,8 +23,8 @@ from ichseq.ct.series import Series, make_series
 from ichseq.data.owned import is_place, place_of
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError, ScanError
+from ichseq.workers import note
 
-_LOOK_EVERY: Final = 1.0  # seconds
 _NUMBERS_OF_THE_FILE: Final = ("file", "noted")  # columns of a header that say nothing about the slice
 
 
@@ -45,11 +43,18 @@ class Packed:
     order: tuple[Any, ...]
 
 
-def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tuple[list[Packed], list[LeftOut], int]:
+def pack_groups(
+    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path
+) -> tuple[list[Packed], list[LeftOut], int]:
     """Put the series of some groups of headers (`group_headers`) into the store below a folder.
 
     A series whose file is there, whole and not older than its slices, is not read again. A slice that cannot be decoded
     is left out and the series goes on without it; the next run tries again, as the error may have passed.
+
+    Args:
+        groups: files and headers of each.
+        folder: the prepared folder.
+        notes: where the slice is noted that is being read (`ichseq.workers.note`).
 
     Returns:
         The series, what was left out of them, and how many of them were read now.
@@ -70,7 +75,7 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
                 name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
                 place, stored = _still_good(folder, name, series, newest)
                 if stored is None:
-                    data, stored = _pack(series)
+                    data, stored = _pack(series, notes)
                     place = _place(name, data)
                     if data:  # the disk is waited for while the next series is read
                         read += 1
@@ -81,27 +86,8 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
                 if len(bad) < len(series):
                     packed.append(_packed(place, series, stored, [k for k in range(len(series)) if k not in bad]))
         _finish(writing)
+    note(notes, "")
     return packed, left_out, read
-
-
-def end_with(parent: int) -> None:
-    """In a child process of `parent`: end when it does, even if it is killed and cannot stop its workers.
-
-    A joblib worker whose parent is gone may else wait for work for ever, and keep its memory and terminal. Does nothing
-    in the parent itself, nor in a worker that something else has started.
-    """
-    if os.getppid() == parent and parent not in _watched:
-        _watched.add(parent)
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-_watched: set[int] = set()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY)
-    os._exit(1)
 
 
 def _finish(writing: "list[Future[None]]") -> None:
@@ -157,20 +143,21 @@ def _still_good(folder: Path, name: str, series: Series, newest: int) -> tuple[s
     return place, good
 
 
-def _pack(series: Series) -> tuple[bytes, Stored]:
+def _pack(series: Series, reading: Path) -> tuple[bytes, Stored]:
     """Read a series, a slice at a time: the bytes for its file, none if no slice can be read."""
     notes: dict[str, Any] = {"left_out": [], "warnings": []}
-    slices = _readable(series, notes)
+    slices = _readable(series, notes, reading)
     first = next(slices, None)
     if first is None:
         return b"", Stored((0, *series.shape[1:]), np.empty(0, np.uint64), notes)
     return pack_series(itertools.chain([first], slices), notes=notes)
 
 
-def _readable(series: Series, notes: dict[str, Any]) -> Iterator[np.ndarray]:
+def _readable(series: Series, notes: dict[str, Any], reading: Path) -> Iterator[np.ndarray]:
     """The slices that can be read, (1, rows, columns) each; at the end `notes` says what happened on the way."""
     bad: list[list[Any]] = notes["left_out"]
     for k in range(len(series)):
+        note(reading, series.files[k])
         try:
             yield series.read(k, k + 1)
         except SliceError as error:

@@ -32,7 +32,7 @@ from ichseq.data.label_table import read_labels
 from ichseq.data.labelling import check_labels, label
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
 from ichseq.data.owned import LEFT_OUT, Owned, sweep
-from ichseq.data.packing import Packed, end_with, pack_groups
+from ichseq.data.packing import Packed, pack_groups
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError, DataError
@@ -40,6 +40,7 @@ from ichseq.labels import LABELS
 from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
 from ichseq.seeds import DEFAULT_SEED
+from ichseq.workers import deaths_explained, end_with
 
 Progress = Callable[[int, int], None]
 TRAIN_CSV: Final = "stage_2_train.csv"
@@ -47,6 +48,7 @@ TRAIN_CSV: Final = "stage_2_train.csv"
 
 _HEADERS_AT_ONCE: Final = 1000
 _SLICES_AT_ONCE: Final = 300
+_AGAIN: Final = "run the same command again, which does only what is missing, with fewer --workers if memory was short"
 
 
 def prepare(
@@ -196,9 +198,10 @@ def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
         for first in range(0, len(files), step)
     )
     parts = []
-    for part, count in parallel(tasks):
-        parts.append(part)
-        work.add(count)
+    with deaths_explained(_AGAIN):
+        for part, count in parallel(tasks):
+            parts.append(part)
+            work.add(count)
     headers = Headers.concatenate(parts)
     order = np.argsort(headers.numbers["file"], kind="stable")  # the workers end in any order
     kept = headers.take(order)
@@ -237,15 +240,17 @@ def _pack(
     packed: list[Packed] = []
     read = 0
     folder = out.resolve()  # workers may stand elsewhere
-    tasks = (
-        joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid()) for batch in _batches(groups)
-    )
-    for found, missing, count, done in parallel(tasks):
-        packed += found
-        owned.add(item.row["store"] for item in found)
-        left_out += missing
-        read += count
-        work.add(done)
+    with deaths_explained(_AGAIN) as notes:
+        tasks = (
+            joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes)
+            for batch in _batches(groups)
+        )
+        for found, missing, count, done in parallel(tasks):
+            packed += found
+            owned.add(item.row["store"] for item in found)
+            left_out += missing
+            read += count
+            work.add(done)
     return sorted(packed, key=lambda item: item.order), read
 
 
@@ -264,10 +269,10 @@ def _batches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 
 def _pack_batch(
-    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int
+    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path
 ) -> tuple[list[Packed], list[LeftOut], int, int]:
     end_with(parent)
-    packed, left_out, read = pack_groups(pieces, folder)
+    packed, left_out, read = pack_groups(pieces, folder, notes)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
