@@ -13,7 +13,7 @@ MAX_IMAGE_BYTES: Final = 4 * 4096 * 4096 + (16 << 20)
 """The same for what is no table: the largest image that is read, of 4 bytes a pixel, and 16 MB of header."""
 
 _CHECKED: Final = 1 << 20  # bytes that are read at a time for a checksum
-_CHUNK: Final = 16384  # deflated bytes handed to zlib at a time; deflate grows at most 1032-fold, so 17 MB a step
+_CHUNK: Final = 8192  # deflated bytes handed to zlib at a time; deflate grows at most 1032-fold, so 9 MB a step
 
 
 class Window(io.RawIOBase):
