@@ -22,6 +22,7 @@ from ichseq.data.feed import feed
 from ichseq.data.folds import assign_folds, patient_labels
 from ichseq.data.index import Index
 from ichseq.data.index_files import SERIES_SCHEMA, SLICES_SCHEMA, write_index
+from ichseq.data.owned import place_of
 from ichseq.data.store import write_series
 from ichseq.labels import LABELS
 
@@ -111,16 +112,17 @@ def make(folder: Path, n_series: int, n_slices: int) -> None:
     lengths = np.full(n_series, n_slices // n_series)
     lengths[: n_slices - lengths.sum()] += 1
     longest = int(lengths.max())
-    (folder / "store").mkdir(parents=True)
-    for n in np.unique(lengths):
-        write_series(folder / f"store/{n}.b2nd", rng.normal(30, 5, (longest, 64, 64)).astype(np.int16)[:n])
+    places = {n: place_of(f"{n:040x}", "0" * 16) for n in np.unique(lengths)}
+    sums = {}
+    for n, place in places.items():
+        sums[n] = write_series(folder / place, rng.normal(30, 5, (longest, 64, 64)).astype(np.int16)[:n]).sums
     patients = rng.integers(0, int(n_series * 0.87), n_series)
     columns = {
         "series": np.arange(n_series, dtype=np.int32),
         "patient_id": [f"ID_{k:08x}" for k in patients],
         "study_uid": [f"ID_{k:010x}" for k in range(n_series)],
         "series_uid": [f"ID_{k + 7:010x}" for k in range(n_series)],
-        "store": [f"store/{n}.b2nd" for n in lengths],
+        "store": [places[n] for n in lengths],
         "n_slices": lengths,
         "rows": np.full(n_series, 64),
         "columns": np.full(n_series, 64),
@@ -139,7 +141,7 @@ def make(folder: Path, n_series: int, n_slices: int) -> None:
         "sop_uid": [f"ID_{k:09x}" for k in range(n_slices)],
         "file": [f"rsna.zip/rsna/stage_2_train/ID_{k:09x}.dcm" for k in range(n_slices)],
         "position_mm": within * 5.0,
-        "checksum": rng.integers(0, 2**63, n_slices),
+        "checksum": np.concatenate([sums[n] for n in lengths]),
     }
     for label, share in zip(LABELS, PREVALENCE, strict=True):
         rows[label] = (rng.random(n_slices) < share).astype(np.float32)
