@@ -14,7 +14,7 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.evaluation.pictures import plot_history, plot_montage
 from ichseq.evaluation.report import write_results_page
-from ichseq.inference.predict import PHANTOM_NOTE
+from ichseq.inference.notes import PHANTOM_NOTE
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
 from ichseq.predictions.write import write_table

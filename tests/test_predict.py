@@ -15,7 +15,8 @@ from ichseq.data.index import Index
 from ichseq.errors import ScanError
 from ichseq.inference import predict
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.inference.predict import PHANTOM_NOTE, SeriesPrediction, predict_prepared, predict_sources
+from ichseq.inference.notes import PHANTOM_NOTE
+from ichseq.inference.predict import SeriesPrediction, predict_prepared, predict_sources
 from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.predictions.schema import PREDICTION_COLUMNS

@@ -27,6 +27,7 @@ def predict(
     scans: Scans,
     *,
     order: Order = "position",
+    all_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
@@ -45,6 +46,9 @@ def predict(
             gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
             positions.
+        all_series: of files, every series of a study; else the one of each part of the body that a network is asked on
+            best: without contrast medium, with a soft kernel, as thick as what it learned on. Each `Series` that is
+            given is predicted anyway.
         bag: of runs, the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".
         calibrated: add what `calibrate` has fitted for the run: calibrated_<label>, its probability, and
@@ -76,6 +80,7 @@ def predict(
         model,
         scans,
         order=order,
+        all_series=all_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,
@@ -100,6 +105,7 @@ def predict_scans(
     *,
     out: str | Path | None = None,
     order: Order = "position",
+    all_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
@@ -115,6 +121,7 @@ def predict_scans(
         scans: as for `predict`.
         out: where the table of slices is written, Parquet or CSV, with exams.csv beside it; None: nowhere.
         order: as for `predict`.
+        all_series: as for `predict`; what is not asked is listed, and exams.csv has the reasons in its column `chosen`.
         bag: as for `predict`.
         tta: as for `predict`.
         calibrated: as for `predict`; the table of exams gets such columns too.
@@ -139,11 +146,21 @@ def predict_scans(
     exams = None if out is None else exams_beside(Path(out))
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
-    predictor, note = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    predictor, note, learned_mm = _predictor(
+        asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device
+    )
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
-            outcome = predict_sources(predictor, paths, note=note, order=order, progress=move)
+            outcome = predict_sources(
+                predictor,
+                paths,
+                note=note,
+                order=order,
+                all_series=all_series,
+                learned_mm=learned_mm,
+                progress=move,
+            )
         else:
             outcome = predict_found(predictor, series, note=note, progress=move)
     if applied is not None:
@@ -177,11 +194,12 @@ def _calibration(asked: list[Any], point: str) -> Calibration:
 
 def _predictor(
     asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
-) -> tuple[Predictor, str | None]:
-    """What predicts series, and the note that goes with all its answers."""
+) -> tuple[Predictor, str | None, tuple[float, float] | None]:
+    """What predicts series, the note that goes with all its answers, and between which distances of slices it learned."""
     from ichseq.inference.cluster import predict_distributed
     from ichseq.inference.model_ensemble import ModelEnsemble
-    from ichseq.inference.predict import phantom_note, predict_local
+    from ichseq.inference.notes import phantom_note
+    from ichseq.inference.predict import predict_local
     from ichseq.runs.folders import models_of
 
     runs = [one for one in asked if isinstance(one, Path)]
@@ -194,12 +212,12 @@ def _predictor(
             raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
                               "runs alone")  # fmt: skip
         ensemble = ModelEnsemble(asked, tta)
-        return predict_local(ensemble), phantom_note(ensemble.models)
+        return predict_local(ensemble), phantom_note(ensemble.models), ensemble.learned_mm
     folders = [folder for run in runs for folder in models_of(run, bag)]
     # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
     ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
     predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, phantom_note(ensemble.models)
+    return predictor, phantom_note(ensemble.models), ensemble.learned_mm
 
 
 def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:

@@ -155,6 +155,7 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     show_default=True,
     help="Of the slices; instance (InstanceNumber) and file (name) are for scans without positions.",
 )
+@click.option("--all-series", is_flag=True, help="Of a study every series; else the one that answers best.")
 @_bag(api.predict)
 @_tta(api.predict)
 @click.option("--calibrated", is_flag=True, help="Add calibrated and flagged columns, as `calibrate` fitted them.")
@@ -172,6 +173,7 @@ def predict(
     runs: tuple[Path, ...],
     out: Path,
     order: "Order",
+    all_series: bool,
     bag: int,
     tta: Sequence[str],
     calibrated: bool,
@@ -180,6 +182,7 @@ def predict(
 ) -> None:
     """Predict every slice of folders, zips or DICOM files.
 
+    Of a study with several series of the same head, the one that the network answers best on.
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
     """
     from ichseq.predictions.write import EXAMS
@@ -189,6 +192,7 @@ def predict(
         sources,
         out=out,
         order=order,
+        all_series=all_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,

@@ -16,6 +16,7 @@ from ichseq.ct.archive import FileList, list_files
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.order import Order, arrange
 from ichseq.ct.pixels import read_slice
+from ichseq.ct.reconstruction import Reconstruction
 from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
 from ichseq.errors import ConfigError, ScanError
 
@@ -55,6 +56,7 @@ class Series:
         age_years: by PatientAge; NaN where the header has none.
         contrast: whether the header names a contrast medium.
         phantom: whether the slices are made up.
+        reconstruction: how the series was made.
 
     Example:
         >>> import ichseq
@@ -80,6 +82,7 @@ class Series:
         age = float(numbers["age_years"][0])
         self.age_years, self.contrast = age if age >= 0 else np.nan, bool(numbers["contrast"].any())
         self.phantom = bool(numbers["phantom"].any())
+        self.reconstruction = Reconstruction.of(numbers)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -78,6 +78,13 @@ class ModelEnsemble:
         """On how many slices to each side an embedding depends, at most."""
         return max(model.reach for model in self.models)
 
+    @property
+    def learned_mm(self) -> tuple[float, float] | None:
+        """From which to which distance of slices some of the models have learned; None: not known of any."""
+        known = [model.trained_on.get("slice_distance_mm") for model in self.models]
+        ranges = [(float(of[0]), float(of[1])) for of in known if isinstance(of, list) and len(of) == 2]
+        return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+
     def empty_bodies(self, shape: Sequence[int]) -> list[Tensor]:
         """Bool (rows, columns) for each backbone: where body was seen, which is nowhere yet; `add_body` marks it."""
         return [torch.zeros(tuple(shape), dtype=torch.bool) for _ in self._embedders]
