@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ichseq.ct.order import Order
     from ichseq.ct.series import Series
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import Predictions, Predictor
     from ichseq.model import Model
     from ichseq.predictions.calibration import Calibration
@@ -132,14 +133,16 @@ def predict_scans(
         RunError, ConfigError: as for `predict`.
     """
     from ichseq.cluster import dask_cluster
+    from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
-    from ichseq.inference.predict import predict_found, predict_sources
+    from ichseq.inference.predict import phantom_note, predict_found, predict_sources
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
-    predictor, note = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    note = phantom_note(ensemble.models)
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
@@ -151,7 +154,8 @@ def predict_scans(
     if out is not None and exams is not None:
         write_table(outcome.slices, Path(out))
         write_table(outcome.exams, exams)
-    return outcome
+    answered = Answered(outcome, ensemble)
+    return answered.predictions
 
 
 def _asked(model: Models) -> list[Any]:
@@ -177,11 +181,11 @@ def _calibration(asked: list[Any], point: str) -> Calibration:
 
 def _predictor(
     asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
-) -> tuple[Predictor, str | None]:
-    """What predicts series, and the note that goes with all its answers."""
+) -> tuple[Predictor, ModelEnsemble]:
+    """What predicts series, and the models that it asks; on a cluster, these on this machine's CPU."""
     from ichseq.inference.cluster import predict_distributed
     from ichseq.inference.model_ensemble import ModelEnsemble
-    from ichseq.inference.predict import phantom_note, predict_local
+    from ichseq.inference.predict import predict_local
     from ichseq.runs.folders import models_of
 
     runs = [one for one in asked if isinstance(one, Path)]
@@ -194,12 +198,12 @@ def _predictor(
             raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
                               "runs alone")  # fmt: skip
         ensemble = ModelEnsemble(asked, tta)
-        return predict_local(ensemble), phantom_note(ensemble.models)
+        return predict_local(ensemble), ensemble
     folders = [folder for run in runs for folder in models_of(run, bag)]
     # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
     ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
     predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, phantom_note(ensemble.models)
+    return predictor, ensemble
 
 
 def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:

@@ -177,6 +177,7 @@ class Predictions:
         series_warnings: what a person should know of each series, in the order of the exams.
         note: what a person should know of all these predictions, if anything.
         calibration_notes: what the calibrated columns stand on; none without such columns.
+        series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
     """
 
     slices: pd.DataFrame
@@ -186,6 +187,7 @@ class Predictions:
     series_warnings: list[list[str]] = field(default_factory=list)
     note: str | None = None
     calibration_notes: list[str] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
@@ -274,12 +276,14 @@ def predict_found(
     """
     tables, series_warnings, scores = [], [], list[np.ndarray | None]()
     unread: list[LeftOut] = []
-    for done, outcome in enumerate(predictor(found), 1):
+    answered: list[Series] = []
+    for done, (series, outcome) in enumerate(zip(found, predictor(found), strict=True), 1):
         unread += outcome.unread
         if outcome.table is not None:
             tables.append(outcome.table)
             series_warnings.append(outcome.warnings)
             scores.append(outcome.exam)
+            answered.append(series.only(outcome.table["file"]))
         if progress is not None:
             progress(done, len(found))
     failed = [*failed, *(item for item in unread if not item.expected)]
@@ -288,4 +292,4 @@ def predict_found(
         raise ScanError("", f"no series could be predicted: {first}")
     slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores)
-    return Predictions(slices, exams, every, failed, series_warnings, note)
+    return Predictions(slices, exams, every, failed, series_warnings, note, series=answered)
