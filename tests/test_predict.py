@@ -265,7 +265,7 @@ def test_a_series_that_cannot_be_decoded_does_not_end_the_others(model: Model, p
     slice_.PixelData = pydicom.encaps.encapsulate([b"no picture"])
     slice_["PixelData"].is_undefined_length = True
     slice_.save_as(source / "broken.dcm")
-    outcome = predict_sources([model], [source])
+    outcome = predict_sources([model], [source], all_series=True)
     assert len(outcome.exams) == 1
     assert [Path(item.file).name for item in outcome.failed] == ["broken.dcm"]
 
@@ -288,3 +288,14 @@ def test_the_real_head_ct_comes_in_instance_order(head_ct: Path, model: Model, t
     table = predict_sources([model], [tmp_path]).slices
     numbers = [int(pydicom.dcmread(file, stop_before_pixels=True).InstanceNumber) for file in table["file"]]
     assert numbers == list(range(1, 29))
+
+
+def test_the_series_of_the_exams_hold_the_slices_of_their_rows(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    victim = sorted(source.iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:-50])
+    outcome = predict_sources([model], [source, phantoms / "stage_2_train"])
+    assert len(outcome.series) == len(outcome.exams) == 11
+    sop_uids = [uid for series in outcome.series for uid in series.sop_uids]
+    assert sop_uids == outcome.slices["sop_uid"].tolist()
+    assert str(victim) not in {file for series in outcome.series for file in series.files}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ichseq.ct.order import Order
     from ichseq.ct.series import Series
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import Predictions, Predictor
     from ichseq.model import Model
     from ichseq.predictions.calibration import Calibration
@@ -139,16 +140,17 @@ def predict_scans(
         RunError, ConfigError: as for `predict`.
     """
     from ichseq.cluster import dask_cluster
+    from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
+    from ichseq.inference.notes import phantom_note
     from ichseq.inference.predict import predict_found, predict_sources
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
-    predictor, note, learned_mm = _predictor(
-        asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device
-    )
+    predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    note = phantom_note(ensemble.models)
     paths, series = _paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
@@ -158,7 +160,7 @@ def predict_scans(
                 note=note,
                 order=order,
                 all_series=all_series,
-                learned_mm=learned_mm,
+                learned_mm=ensemble.learned_mm,
                 progress=move,
             )
         else:
@@ -168,7 +170,8 @@ def predict_scans(
     if out is not None and exams is not None:
         write_table(outcome.slices, Path(out))
         write_table(outcome.exams, exams)
-    return outcome
+    answered = Answered(outcome, ensemble)
+    return answered.predictions
 
 
 def _asked(model: Models) -> list[Any]:
@@ -194,11 +197,10 @@ def _calibration(asked: list[Any], point: str) -> Calibration:
 
 def _predictor(
     asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
-) -> tuple[Predictor, str | None, tuple[float, float] | None]:
-    """What predicts series, the note that goes with all its answers, and between which distances of slices it learned."""
+) -> tuple[Predictor, ModelEnsemble]:
+    """What predicts series, and the models that it asks; on a cluster, these on this machine's CPU."""
     from ichseq.inference.cluster import predict_distributed
     from ichseq.inference.model_ensemble import ModelEnsemble
-    from ichseq.inference.notes import phantom_note
     from ichseq.inference.predict import predict_local
     from ichseq.runs.folders import models_of
 
@@ -212,12 +214,12 @@ def _predictor(
             raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
                               "runs alone")  # fmt: skip
         ensemble = ModelEnsemble(asked, tta)
-        return predict_local(ensemble), phantom_note(ensemble.models), ensemble.learned_mm
+        return predict_local(ensemble), ensemble
     folders = [folder for run in runs for folder in models_of(run, bag)]
     # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
     ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
     predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, phantom_note(ensemble.models), ensemble.learned_mm
+    return predictor, ensemble
 
 
 def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:

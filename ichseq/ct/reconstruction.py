@@ -26,7 +26,7 @@ ENHANCED: Final = 16
 """An angiography, or called one with contrast medium."""
 
 RECONSTRUCTION_FIELDS: Final = (
-    ("thickness", "f4"),  # mm; NaN where absent
+    ("thickness", "f4"),  # mm; 0 where absent
     ("series_number", "i8"),  # NO_NUMBER where absent
     ("frame", "i8"),  # stands for the FrameOfReferenceUID; 0 where absent
     ("marks", "u1"),  # SOFT, SHARP, ..., added up
@@ -73,7 +73,7 @@ class Reconstruction(NamedTuple):
     @classmethod
     def of(cls, numbers: np.ndarray) -> "Reconstruction":
         """That of the slices of a series, in order, as rows of `ichseq.ct.scan.Headers.numbers`."""
-        known = numbers["thickness"][np.isfinite(numbers["thickness"])]
+        known = numbers["thickness"][numbers["thickness"] > 0]
         first = numbers[0]
         return cls(
             float(np.median(known)) if len(known) else math.nan,
@@ -139,8 +139,8 @@ def _thickness(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        return math.nan
-    return value if 0 < value < math.inf else math.nan
+        return 0.0
+    return value if 0 < value < math.inf else 0.0
 
 
 def _number(text: str) -> int:

@@ -6,7 +6,7 @@ slices in parallel, use the flat layer below it: `list_files`, `scan_headers`, `
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -173,6 +173,16 @@ class Series:
         if file not in self.files:
             raise ScanError(file, "not a file of this series; take a name from its files")
         return self._subset([k for k, name in enumerate(self.files) if name != file])
+
+    def only(self, files: Iterable[str]) -> "Series":
+        """The slices of some of the series' files, in order, without pixels in memory.
+
+        Raises:
+            ScanError: none of the files is one of the series.
+        """
+        wanted = set(files)
+        chosen, fresh = [k for k, name in enumerate(self.files) if name in wanted], _fresh(self)
+        return fresh if len(chosen) == len(self) else fresh._subset(chosen)
 
     def _subset(self, numbers: list[int]) -> "Series":
         if not numbers:

@@ -155,6 +155,7 @@ class Predictions:
         series_warnings: what a person should know of each series, in the order of the exams.
         note: what a person should know of all these predictions, if anything.
         calibration_notes: what the calibrated columns stand on; none without such columns.
+        series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
     """
 
     slices: pd.DataFrame
@@ -165,6 +166,7 @@ class Predictions:
     series_warnings: list[list[str]] = field(default_factory=list)
     note: str | None = None
     calibration_notes: list[str] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
@@ -265,10 +267,11 @@ def predict_found(
     """
     tables, series_warnings, scores = [], [], list[np.ndarray | None]()
     unread, not_asked, why = list[LeftOut](), list[LeftOut](), list[str]()
+    answered: list[Series] = []
     asked = found if isinstance(found, Asked) else asked_of(found, all_series=True)
     while asked.series:
         lost = set[int]()
-        for k, outcome in enumerate(predictor(asked.series)):
+        for k, (series, outcome) in enumerate(zip(asked.series, predictor(asked.series), strict=True)):
             unread += outcome.unread
             if outcome.table is None:
                 lost.add(k)
@@ -276,6 +279,7 @@ def predict_found(
                 tables.append(outcome.table)
                 series_warnings.append(outcome.warnings)
                 scores.append(outcome.exam)
+                answered.append(series.only(outcome.table["file"]))
                 why.append(asked.why[k])
             if progress is not None:
                 progress(k + 1, len(asked.series))
@@ -289,4 +293,4 @@ def predict_found(
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores)
     if isinstance(found, Asked):
         exams["chosen"] = why
-    return Predictions(slices, exams, every, failed, not_asked, series_warnings, note)
+    return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered)
