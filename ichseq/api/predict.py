@@ -184,8 +184,24 @@ def _predictor(
 ) -> tuple[Predictor, ModelEnsemble]:
     """What predicts series, and the models that it asks; on a cluster, these on this machine's CPU."""
     from ichseq.inference.cluster import predict_distributed
-    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import predict_local
+
+    # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
+    ensemble, folders = _ensemble(asked, bag, tta, device if scheduler is None else "cpu")
+    if scheduler is not None and not folders:
+        raise ConfigError("scheduler wants runs; give runs alone")
+    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
+    return predictor, ensemble
+
+
+def as_ensemble(model: Models, *, bag: int = 0, tta: Sequence[str] = (), device: str = "auto") -> ModelEnsemble:
+    """The models that `predict` asks, as one; arguments and errors as there."""
+    return _ensemble(_asked(model), bag, [tta] if isinstance(tta, str) else list(tta), device)[0]
+
+
+def _ensemble(asked: list[Any], bag: int, tta: list[str], device: str) -> tuple[ModelEnsemble, list[Path]]:
+    """The models as one, and the folders that they are from; none where they are models already."""
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.runs.folders import models_of
 
     runs = [one for one in asked if isinstance(one, Path)]
@@ -194,16 +210,11 @@ def _predictor(
     if len(runs) < len(asked):
         if len({one.device for one in asked if not isinstance(one, Path)}) > 1:
             raise ConfigError("the models are on different devices; move them to one with model.to(device)")
-        if bag or scheduler or runs:
-            raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
-                              "runs alone")  # fmt: skip
-        ensemble = ModelEnsemble(asked, tta)
-        return predict_local(ensemble), ensemble
+        if bag or runs:
+            raise ConfigError("bag wants runs, and runs and ichseq.Model objects do not go together; give runs alone")
+        return ModelEnsemble(asked, tta), []
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
-    ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
-    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, ensemble
+    return ModelEnsemble.load(folders, tta, device), folders
 
 
 def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:

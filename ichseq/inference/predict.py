@@ -29,7 +29,6 @@ PHANTOM_NOTE = (
     "answers are worth on real scans is not known"
 )
 
-_PIECE = 64  # slices of a series that are read and embedded at a time
 _SHOWN = 5  # different warnings on the terminal, the most frequent ones
 
 
@@ -119,13 +118,7 @@ def _table(
     ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """A series' rows, and what the network answers for the exam."""
-    pieces = []
-    for start in range(0, len(whole), _PIECE):
-        first = max(0, start - ensemble.reach)
-        hu = torch.from_numpy(whole.read(first, start + _PIECE + ensemble.reach))
-        embedded = ensemble.embed(hu, torch.tensor([len(hu)]), boxes)
-        pieces.append([of_one[start - first :][:_PIECE] for of_one in embedded])
-    embeddings = [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
+    embeddings = ensemble.embed_series(whole, boxes)
     answers = ensemble.answers(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
     exam = ExamId(whole.patient_id, whole.study_uid, whole.series_uid)
     rows = slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers.slices)
