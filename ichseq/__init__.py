@@ -6,6 +6,7 @@
     ichseq.evaluate(run, fold=0)                   # scored on patients kept for validation
     ichseq.calibrate(run, fold=0)                  # thresholds, and scores that are probabilities
     table = ichseq.predict(run, "my_scan")         # probabilities, a row a slice
+    ichseq.report(table, "my_scan", model=run)     # pages for those who read scans
     maps = ichseq.heatmap(run, series[0], "any")   # where in each slice
 
 The command line has the same words: `ichseq --help`. Research software, not a medical device.
@@ -25,6 +26,7 @@ __all__ = [
     "load_series",
     "predict",
     "prepare",
+    "report",
     "train",
 ]
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ichseq.api.heatmap import heatmap
     from ichseq.api.predict import predict
     from ichseq.api.prepare import prepare
+    from ichseq.api.report import report
     from ichseq.api.train import train
     from ichseq.ct.series import Series, load_series
     from ichseq.model import Model
@@ -49,6 +52,7 @@ _HOMES = {
     "calibrate": "ichseq.api",
     "predict": "ichseq.api",
     "heatmap": "ichseq.api",
+    "report": "ichseq.api",
 }
 
 

@@ -1,16 +1,12 @@
 """Evidence in the backbone's maps: it adds up to the logit, and a slice's does not depend on what else is there."""
 
-import numpy as np
 import pytest
 import torch
 from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
-from ichseq.errors import ConfigError
-from ichseq.labels import LABELS
-from ichseq.model.evidence import evidence, evidence_maps, own_gradients, to_pixels, without_view
-from ichseq.geometry import VIEWS
+from ichseq.model.evidence import evidence
 
 LENGTHS = torch.tensor([4, 3])
 SEQUENCES = ("lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv")
@@ -32,7 +28,7 @@ def of_slice_head(model: Model, slices: int) -> Tensor:
 def test_the_mean_of_the_map_is_the_logit_less_its_bias(settings: dict[str, object], hu: Tensor) -> None:
     """Exact where the embedding is linear in the map: all of these but the last layers of MobileNetV3."""
     model = small_model(**settings).eval()
-    for weights in getattr(model.backbone, "cross_slice", None) and model.backbone.cross_slice.weights or ():
+    for weights in (getattr(model.backbone, "cross_slice", None) and model.backbone.cross_slice.weights) or ():
         weights.data.fill_(0.3)
     with torch.no_grad():
         boxes = model.crop_boxes(hu, LENGTHS)

@@ -108,6 +108,8 @@ def predict_scans(
     scheduler: str | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
+    report: str | Path | None = None,
+    show_id: bool = False,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
@@ -123,27 +125,34 @@ def predict_scans(
         scheduler: as for `predict`.
         device: as for `predict`.
         progress: as for `predict`.
+        report: folder for pages for those who read scans, see `ichseq.report`; made here, on a cluster too. None: none.
+        show_id: of the report: show PatientID, UIDs and names of files.
 
     Returns:
         The tables of slices and of exams, what was left out and why, and what failed.
 
     Raises:
         ScanError: not one series could be predicted.
-        DataError: the tables can't be written.
+        DataError: the tables or the report can't be written.
         RunError, ConfigError: as for `predict`.
     """
+    from dataclasses import replace
+
     from ichseq.cluster import dask_cluster
+    from ichseq.html_report import check_folder, write_report
     from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.predict import phantom_note, predict_found, predict_sources
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
+    if report is not None:
+        check_folder(Path(report), out)
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
     predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
     note = phantom_note(ensemble.models)
-    paths, series = _paths_or_series(scans)
+    paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
             outcome = predict_sources(predictor, paths, note=note, order=order, progress=move)
@@ -155,7 +164,11 @@ def predict_scans(
         write_table(outcome.slices, Path(out))
         write_table(outcome.exams, exams)
     answered = Answered(outcome, ensemble)
-    return answered.predictions
+    if report is not None:
+        with bar_of(progress)("report", "exams") as move:
+            lines = write_report(answered, Path(report), show_id=show_id, progress=move)
+        outcome = replace(outcome, report_remarks=lines)
+    return outcome
 
 
 def _asked(model: Models) -> list[Any]:
@@ -217,7 +230,7 @@ def _ensemble(asked: list[Any], bag: int, tta: list[str], device: str) -> tuple[
     return ModelEnsemble.load(folders, tta, device), folders
 
 
-def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:
+def paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:
     """The scans, as the one or the other; the second is empty where they are paths."""
     from ichseq.ct.series import Series, SeriesCollection
 

@@ -171,6 +171,7 @@ class Predictions:
         note: what a person should know of all these predictions, if anything.
         calibration_notes: what the calibrated columns stand on; none without such columns.
         series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
+        report_remarks: what could not be shown in a report.
     """
 
     slices: pd.DataFrame
@@ -181,6 +182,7 @@ class Predictions:
     note: str | None = None
     calibration_notes: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
+    report_remarks: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
@@ -194,7 +196,8 @@ class Predictions:
             lines += [f"    {number} series: {text}" for text, number in often]
         expected = [item for item in self.left_out if item.expected]
         lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
-        return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
+        lines += [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
+        return lines + [f"report: {line}" for line in self.report_remarks]
 
 
 Predictor = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
