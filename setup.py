@@ -19,6 +19,7 @@ tests = [
     "nbformat>=5.9",
     "nbclient>=0.10",
     "ipykernel>=6.25",
+    "playwright>=1.45",
     "setuptools>=77",
     imagenet[0],
 ]
@@ -35,6 +36,7 @@ setup(
     packages=find_packages(include=["ichseq", "ichseq.*"]),
     package_data={
         "ichseq": ["py.typed", "*.yaml"],
+        "ichseq.html_report": ["assets/*", "templates/*"],
         "ichseq.networks": ["*/CARD.md", "*/NOTICE", "*/SHA256", "*/model.json", "*/weights.safetensors"],
         "ichseq.phantom": ["icbm152.xz", "NOTICE.icbm152"],
     },
@@ -43,9 +45,11 @@ setup(
         "blosc2>=3.0",
         "click>=8.1",
         "filelock>=3.13",
+        "jinja2>=3.1",
         "joblib>=1.4",
         "kornia>=0.7.3",
         "huggingface_hub>=0.23",
+        "markupsafe>=2.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",

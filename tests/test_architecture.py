@@ -30,6 +30,7 @@ ORDER = [
     "runs",
     "training",
     "inference",
+    "html_report",
     "evaluation",
     "experiment",
     "api",

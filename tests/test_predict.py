@@ -189,7 +189,7 @@ def test_a_long_series_is_read_in_pieces_with_the_same_result(
 ) -> None:
     whole = predict_sources([model], [phantoms / "stage_2_test"]).slices
     monkeypatch.setattr("ichseq.ct.series.KEPT_BYTES", 0)
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     read = []
     count = model.backbone_slices
     pieces = predict_sources([model], [phantoms / "stage_2_test"], progress=lambda *done: read.append(done)).slices
@@ -205,7 +205,7 @@ def test_pieces_see_the_neighbours_beyond_their_ends(phantoms: Path, monkeypatch
     for weights in model.backbone.cross_slice.weights:
         weights.data.fill_(0.5)
     whole = predict_sources([model], [phantoms / "stage_2_test"]).slices
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     pieces = predict_sources([model], [phantoms / "stage_2_test"]).slices
     assert len(whole) > 14
     assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
@@ -220,7 +220,7 @@ def test_pieces_know_the_neighbours_beyond_them(
     five = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
     ensemble, index = ModelEnsemble([three, model, five], ["flip"]), Index.load(prepared)
     whole = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     pieces = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
     from_store = predict_prepared(ensemble, index, np.arange(index.n_series)).slices
     order = ["series_uid", "slice_index"]
@@ -233,7 +233,7 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     model: Model, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ichseq.ct.series.KEPT_BYTES", 0)
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
     (series,) = ichseq.load_series(source)
     lost = [series.files[k] for k in (3, 4, 20)]

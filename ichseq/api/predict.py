@@ -114,6 +114,8 @@ def predict_scans(
     scheduler: str | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
+    report: str | Path | None = None,
+    show_id: bool = False,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
@@ -130,16 +132,21 @@ def predict_scans(
         scheduler: as for `predict`.
         device: as for `predict`.
         progress: as for `predict`.
+        report: folder for pages for those who read scans, see `ichseq.report`; made here, on a cluster too. None: none.
+        show_id: of the report: show PatientID, UIDs and names of files.
 
     Returns:
         The tables of slices and of exams, what was left out and why, and what failed.
 
     Raises:
         ScanError: not one series could be predicted.
-        DataError: the tables can't be written.
+        DataError: the tables or the report can't be written.
         RunError, ConfigError: as for `predict`.
     """
+    from dataclasses import replace
+
     from ichseq.cluster import dask_cluster
+    from ichseq.html_report import check_folder, write_report
     from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.notes import phantom_note
@@ -147,11 +154,13 @@ def predict_scans(
     from ichseq.predictions.write import exams_beside, write_table
 
     exams = None if out is None else exams_beside(Path(out))
+    if report is not None:
+        check_folder(Path(report), out)
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
     predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
     note = phantom_note(ensemble.models)
-    paths, series = _paths_or_series(scans)
+    paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
             outcome = predict_sources(
@@ -171,7 +180,11 @@ def predict_scans(
         write_table(outcome.slices, Path(out))
         write_table(outcome.exams, exams)
     answered = Answered(outcome, ensemble)
-    return answered.predictions
+    if report is not None:
+        with bar_of(progress)("report", "exams") as move:
+            lines = write_report(answered, Path(report), show_id=show_id, progress=move)
+        outcome = replace(outcome, report_remarks=lines)
+    return outcome
 
 
 def _asked(model: Models) -> list[Any]:
@@ -200,8 +213,24 @@ def _predictor(
 ) -> tuple[Predictor, ModelEnsemble]:
     """What predicts series, and the models that it asks; on a cluster, these on this machine's CPU."""
     from ichseq.inference.cluster import predict_distributed
-    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import predict_local
+
+    # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
+    ensemble, folders = _ensemble(asked, bag, tta, device if scheduler is None else "cpu")
+    if scheduler is not None and not folders:
+        raise ConfigError("scheduler wants runs; give runs alone")
+    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
+    return predictor, ensemble
+
+
+def as_ensemble(model: Models, *, bag: int = 0, tta: Sequence[str] = (), device: str = "auto") -> ModelEnsemble:
+    """The models that `predict` asks, as one; arguments and errors as there."""
+    return _ensemble(_asked(model), bag, [tta] if isinstance(tta, str) else list(tta), device)[0]
+
+
+def _ensemble(asked: list[Any], bag: int, tta: list[str], device: str) -> tuple[ModelEnsemble, list[Path]]:
+    """The models as one, and the folders that they are from; none where they are models already."""
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.runs.folders import models_of
 
     runs = [one for one in asked if isinstance(one, Path)]
@@ -210,19 +239,14 @@ def _predictor(
     if len(runs) < len(asked):
         if len({one.device for one in asked if not isinstance(one, Path)}) > 1:
             raise ConfigError("the models are on different devices; move them to one with model.to(device)")
-        if bag or scheduler or runs:
-            raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
-                              "runs alone")  # fmt: skip
-        ensemble = ModelEnsemble(asked, tta)
-        return predict_local(ensemble), ensemble
+        if bag or runs:
+            raise ConfigError("bag wants runs, and runs and ichseq.Model objects do not go together; give runs alone")
+        return ModelEnsemble(asked, tta), []
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
-    ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
-    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, ensemble
+    return ModelEnsemble.load(folders, tta, device), folders
 
 
-def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:
+def paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:
     """The scans, as the one or the other; the second is empty where they are paths."""
     from ichseq.ct.series import Series, SeriesCollection
 

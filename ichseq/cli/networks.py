@@ -9,7 +9,7 @@ import click
 from ichseq import api
 from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH, SCHEDULER, FoldType, Views, default_of
+from ichseq.cli.options import PATH, SCHEDULER, SHOW_ID, FoldType, Views, default_of
 from ichseq.errors import counted
 from ichseq.networks.shipped import DEFAULT, card_of, described, shipped_names
 
@@ -166,6 +166,8 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     help="Operating point of the flags: sensitivity-0.95, sensitivity-0.9, specificity-0.9, youden.",
 )
 @SCHEDULER
+@click.option("--report", type=PATH, help="Folder for pages for those who read scans: open its index.html.")
+@SHOW_ID
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -179,12 +181,15 @@ def predict(
     calibrated: bool,
     point: str,
     scheduler: str | None,
+    report: Path | None,
+    show_id: bool,
 ) -> None:
     """Predict every slice of folders, zips or DICOM files.
 
     Of a study with several series of the same head, the one that the network answers best on.
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
     """
+    from ichseq.predictions.answer import answer_lines
     from ichseq.predictions.write import EXAMS
 
     outcome = api.predict_scans(
@@ -199,9 +204,14 @@ def predict(
         point=point,
         scheduler=scheduler,
         progress=progress_bar,
+        report=report,
+        show_id=show_id,
     )
+    click.echo("\n".join(answer_lines(outcome.slices, outcome.exams)))
     of = f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series"
     click.echo(f"{of}: {out}, and by series {out.with_name(EXAMS)}")
+    if report is not None:
+        click.echo(f"report: {report / 'index.html'}")
     for line in outcome.remarks():
         click.echo(line, err=True)
     if outcome.failed:

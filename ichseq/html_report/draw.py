@@ -1,7 +1,7 @@
 """The pictures of one exam, written as they are read: no more of a long scan is in memory than of a short one."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -11,23 +11,30 @@ from numpy.typing import NDArray
 
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.series import Series
-from ichseq.html_report.pictures import heat_picture, key_picture, slice_picture
+from ichseq.html_report.pictures import heat_picture, key_picture, slice_picture, small_heat
 from ichseq.html_report.view import Pictures
+from ichseq.inference.heatmap import heatmaps_in_turn
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.predictions.findings import ExamFindings
 
-HEAT_MAPS: Final = 150
-"""Heat maps of an exam at most, those of the highest scores: of 512 x 512 pixels they take 160 MB of memory."""
+HEAT_MAPS: Final = 600
+"""Heat maps of an exam at most, those of the slices with the highest scores; so many take 90 MB of memory."""
 
 _THREADS: Final = 2
 _AHEAD: Final = 4  # pictures that wait to be encoded
 
 
-def draw_slices(series: Series, findings: ExamFindings, folder: Path) -> dict[int, str]:
+def draw_slices(series: Series, sop_uids: Sequence[str], findings: ExamFindings, folder: Path) -> dict[int, str]:
     """Write a picture of each slice, and a small one of each key slice.
 
+    Args:
+        series: where the pixels are; it may lack some of the slices.
+        sop_uids: of the exam's slices.
+        findings: which slices are key slices.
+        folder: where the pictures go.
+
     Returns:
-        The slices that can't be read again, with reasons; a picture file of theirs is not there.
+        The slices that are not there or can't be read again, with reasons; they have no picture.
 
     Raises:
         OSError: a picture can't be written.
@@ -35,9 +42,12 @@ def draw_slices(series: Series, findings: ExamFindings, folder: Path) -> dict[in
     missing: dict[int, str] = {}
     waiting: deque[Future[None]] = deque()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="picture") as threads:
-        for number in range(len(series)):
+        for number, place in enumerate(_places(series, sop_uids)):
+            if place is None:
+                missing[number] = "not among the scans"
+                continue
             try:
-                (hu,) = series.read(number, number + 1)
+                (hu,) = series.read(place, place + 1)
             except SliceError as error:
                 missing[number] = error.reason.partition(":")[0]
                 continue
@@ -49,6 +59,14 @@ def draw_slices(series: Series, findings: ExamFindings, folder: Path) -> dict[in
         for one in waiting:
             one.result()
     return missing
+
+
+def _places(series: Series, sop_uids: Sequence[str]) -> list[int | None]:
+    """Where each slice of an exam lies in a series; a series with a UID twice is known by its order."""
+    if list(sop_uids) == series.sop_uids:
+        return list(range(len(series)))
+    there = {uid: place for place, uid in enumerate(series.sop_uids)}
+    return [there.get(uid) for uid in sop_uids]
 
 
 def _write(path: Path, draw: Callable[[NDArray[np.int16]], bytes], hu: NDArray[np.int16]) -> None:
@@ -64,24 +82,22 @@ def draw_heat(
 
     Raises:
         ScanError: a slice can't be read.
+        ConfigError: the models have no heat maps.
         OSError: a picture can't be written.
     """
-    from ichseq.inference.heatmap import ensemble_heatmaps
-
     wanted, pictures.left = heat_wanted(findings)
-    if not wanted:
-        return
-    maps = ensemble_heatmaps(ensemble, series, wanted)
-    scales = {label: float(of_label.max()) or 1.0 for label, of_label in maps.items()}
-    for number in sorted({number for numbers in wanted.values() for number in numbers}):
-        labels = [label for label, numbers in wanted.items() if number in numbers]
-        tiles = [maps[label][list(wanted[label]).index(number)] / scales[label] for label in labels]
+    maps: dict[int, dict[str, NDArray[np.float32]]] = {}
+    for one in heatmaps_in_turn(ensemble, series, wanted):
+        maps.setdefault(one.slice, {})[one.label] = small_heat(one.values)
+    peaks = {label: max(float(of[label].max()) for of in maps.values() if label in of) for label in wanted}
+    for number, of_slice in maps.items():
+        tiles = [values / (peaks[label] or 1) for label, values in of_slice.items()]
         (folder / f"h{number:04d}.webp").write_bytes(heat_picture(tiles))
-        pictures.heat[number] = labels
+        pictures.heat[number] = list(of_slice)
 
 
-def heat_wanted(findings: ExamFindings) -> tuple[Mapping[str, list[int]], int]:
-    """For each flagged label the slices whose heat map is drawn, and how many more are flagged."""
+def heat_wanted(findings: ExamFindings) -> tuple[dict[str, list[int]], int]:
+    """For each flagged label the slices whose heat map is drawn, and how many more are flagged for it."""
     flagged = [one for one in findings.labels.values() if one.flagged]
     wanted: dict[str, list[int]] = {}
     left = 0

@@ -19,7 +19,7 @@ _OURS: Final = re.compile(
 _ELSEWHERE: Final = "choose another folder with --report (`ichseq report`: -o)"
 
 
-def check_folder(out: Path, table: Path | None = None) -> None:
+def check_folder(out: Path, table: str | Path | None = None) -> None:
     """Find out whether a report can be written there.
 
     A report is replaced as a whole, so a folder may hold nothing, or a report and nothing else.
@@ -33,7 +33,7 @@ def check_folder(out: Path, table: Path | None = None) -> None:
     """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise DataError(f"{out}: is there already, and is no folder; {_ELSEWHERE}")
-    if table is not None and out.resolve() in table.resolve().parents:
+    if table is not None and out.resolve() in Path(table).resolve().parents:
         raise DataError(f"{table}: lies in the report's folder {out}, which is replaced as a whole; {_ELSEWHERE}")
     try:
         others = [path for path in out.rglob("*") if not _OURS.fullmatch(path.relative_to(out).as_posix())]

@@ -95,16 +95,16 @@ def _block(lines: Sequence[str]) -> Markup:
     first = lines[0]
     if first.startswith("#"):
         level = len(first) - len(first.lstrip("#"))
-        return Markup("<h{0}>{1}</h{0}>").format(level, _inline(first.lstrip("# ")))
+        return Markup("<h{0}>{1}</h{0}>").format(level, inline(first.lstrip("# ")))
     if first.startswith("|"):
         return _table(lines)
     if first.startswith("    "):
         return Markup("<pre>{}</pre>").format("\n".join(line[4:] for line in lines))
     if first.startswith("- "):
         items = "\n".join(lines).removeprefix("- ").split("\n- ")
-        made = Markup("").join(Markup("<li>{}</li>").format(_inline(" ".join(item.split()))) for item in items)
+        made = Markup("").join(Markup("<li>{}</li>").format(inline(" ".join(item.split()))) for item in items)
         return Markup("<ul>{}</ul>").format(made)
-    return Markup("<p>{}</p>").format(_inline(" ".join(line.strip() for line in lines)))
+    return Markup("<p>{}</p>").format(inline(" ".join(line.strip() for line in lines)))
 
 
 def _table(lines: Sequence[str]) -> Markup:
@@ -116,11 +116,11 @@ def _table(lines: Sequence[str]) -> Markup:
 
 
 def _cells(kind: str, cells: Sequence[str]) -> Markup:
-    made = Markup("").join(Markup("<{0}>{1}</{0}>").format(Markup(kind), _inline(cell)) for cell in cells)
+    made = Markup("").join(Markup("<{0}>{1}</{0}>").format(Markup(kind), inline(cell)) for cell in cells)
     return Markup("<tr>{}</tr>").format(made)
 
 
-def _inline(text: str) -> Markup:
+def inline(text: str) -> Markup:
     """Escaped, with what stands between backticks as code."""
     parts = text.split("`")
     return Markup("").join(

@@ -4,6 +4,7 @@ A page that is opened from disk may draw a picture into a canvas and not read it
 OpenCV comes in when a picture is encoded.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -41,9 +42,14 @@ def key_picture(hu: NDArray[np.int16]) -> bytes:
     return _webp(_grey(_resized(hu.astype(np.float32), KEY_SIDE), *VIEWER_WINDOWS["brain"]))
 
 
-def heat_picture(maps: list[NDArray[np.float32]]) -> bytes:
+def small_heat(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A heat map (rows, columns) as small as its picture."""
+    return _resized(heat, HEAT_SIDE)
+
+
+def heat_picture(maps: Sequence[NDArray[np.float32]]) -> bytes:
     """WebP with transparency of heat maps (rows, columns) side by side: 0 is clear, 1 is full."""
-    return _webp(np.concatenate([_coloured(_resized(one, HEAT_SIDE)) for one in maps], axis=1))
+    return _webp(np.concatenate([_coloured(one) for one in maps], axis=1))
 
 
 def _grey(hu: NDArray[np.float32], centre: float, width: float) -> Bytes:

@@ -8,9 +8,10 @@ import numpy as np
 
 from ichseq.ct.picture import describe
 from ichseq.ct.series import Series
-from ichseq.html_report.names import pseudonym, score_text, sides_of
 from ichseq.html_report.pictures import SIDE, VIEWER_WINDOWS, size_within
+from ichseq.html_report.sides import sides_of
 from ichseq.predictions.findings import ExamFindings, LabelFinding
+from ichseq.predictions.names import pseudonym, score_text
 from ichseq.predictions.schema import Floats
 
 

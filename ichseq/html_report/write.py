@@ -10,15 +10,16 @@ import jinja2
 
 import ichseq
 from ichseq.ct.left_out import LeftOut, count_reasons
-from ichseq.errors import DataError, ScanError, counted
+from ichseq.ct.series import Series
+from ichseq.errors import ConfigError, DataError, ScanError, counted
 from ichseq.files import replacing
 from ichseq.html_report.draw import draw_heat, draw_slices
 from ichseq.html_report.folder import CARD, INDEX, MARK, check_folder
-from ichseq.html_report.names import PSEUDONYM_NOTE, score_text
-from ichseq.html_report.network import UNKNOWN, networks_of
-from ichseq.html_report.view import ExamView, Pictures, view_of
+from ichseq.html_report.network import UNKNOWN, inline, networks_of
+from ichseq.html_report.view import ExamView, view_of
 from ichseq.inference.answered import Answered
 from ichseq.predictions.findings import DEFAULT_RULE, by_urgency, findings_of
+from ichseq.predictions.names import PSEUDONYM_NOTE, score_text
 
 FORMAT = 1
 _ASSETS = ("report.css", "theme.js", "list.js", "exam.js")
@@ -28,15 +29,17 @@ def write_report(
     answered: Answered,
     out: Path,
     *,
+    series: Sequence[Series | None] | None = None,
     show_id: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
     """Write a report, beside and then renamed into place; one that is there is replaced as a whole.
 
     Args:
-        answered: the tables, with the series of each exam; an exam without one, or a slice that can't be read again,
-            has no picture. Heat maps are drawn where the models are at hand, on the device where they are.
+        answered: the tables and the series of each exam. Heat maps are drawn where the models are at hand, on the
+            device where they are. A slice that can't be read again has no picture.
         out: the folder.
+        series: of each exam, where they are not those of `answered`; they may lack slices. None: there is no scan.
         show_id: show PatientID, UIDs and names of files; else patients have pseudonyms.
         progress: called with (exams done, exams in all).
 
@@ -49,9 +52,9 @@ def write_report(
     check_folder(out)
     of = answered.predictions
     ordered = by_urgency(findings_of(of.slices, of.exams))
-    series = [*of.series, *[None] * (len(of.exams) - len(of.series))]
+    scans = of.series if series is None else series
     views = [
-        view_of(place, one, series[one.number], _warnings(answered, one.number), show_id=show_id)
+        view_of(place, one, scans[one.number], _warnings(answered, one.number), show_id=show_id)
         for place, one in enumerate(ordered, 1)
     ]
     remarks: list[str] = []
@@ -84,21 +87,23 @@ def _warnings(answered: Answered, number: int) -> list[str]:
 def _draw(answered: Answered, view: ExamView, folder: Path) -> list[str]:
     """The pictures of an exam, noted in the view; what could not be drawn, a line each."""
     folder.mkdir()
+    who, pictures = f"exam {view.place} ({view.name})", view.pictures
     if view.series is None:
-        return [f"exam {view.place} ({view.name}): no scan was given; it has no pictures"]
-    pictures: Pictures = view.pictures
-    pictures.missing |= draw_slices(view.series, view.findings, folder)
-    remarks = []
+        return [f"{who}: its scan is not there; it has no pictures"]
+    rows = view.findings.rows
+    uids = answered.predictions.slices["sop_uid"].iloc[rows.start : rows.stop].tolist()
+    pictures.missing |= draw_slices(view.series, uids, view.findings, folder)
     if pictures.missing:
-        why = next(iter(pictures.missing.values()))
-        remarks.append(f"exam {view.place} ({view.name}): {counted(len(pictures.missing), 'slice')} without a "
-                       f"picture: {why}")  # fmt: skip
-    if answered.ensemble is not None and not pictures.missing:
+        reason = next(iter(pictures.missing.values()))
+        return [f"{who}: {counted(len(pictures.missing), 'slice')} without a picture, and no heat maps: {reason}"]
+    if answered.ensemble is not None and view.findings.flagged:
         try:
             draw_heat(answered.ensemble, view.series, view.findings, folder, pictures)
         except ScanError as error:
-            remarks.append(f"exam {view.place} ({view.name}): no heat maps: {error.reason.partition(':')[0]}")
-    return remarks
+            return [f"{who}: no heat maps: {error.reason.partition(':')[0]}"]
+        except ConfigError as error:
+            return [f"{who}: no heat maps: {error}"]
+    return []
 
 
 def _shared(answered: Answered, views: Sequence[ExamView], *, show_id: bool) -> dict[str, Any]:
@@ -111,8 +116,7 @@ def _shared(answered: Answered, views: Sequence[ExamView], *, show_id: bool) -> 
         "flagged": sum(view.findings.flagged for view in views),
         "networks": networks_of(answered.ensemble),
         "unknown_network": UNKNOWN,
-        "note": of.note,
-        "notes": notes + ([] if show_id else [PSEUDONYM_NOTE]),
+        "notes": [*([of.note] if of.note else []), *notes, *([] if show_id else [PSEUDONYM_NOTE])],
         "left_out": _left_out([one for one in of.left_out if one not in of.failed], show_id=show_id),
         "failed": _left_out(of.failed, show_id=show_id),
         "show_id": show_id,
@@ -148,6 +152,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["score"] = score_text
+    environment.filters["inline"] = inline
     return environment
 
 

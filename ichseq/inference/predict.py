@@ -25,7 +25,6 @@ from ichseq.inference.sources import Asked, asked_of, load_sources
 from ichseq.model import Model
 from ichseq.predictions.schema import ExamId, exam_rows, slice_rows
 
-_PIECE = 64  # slices of a series that are read and embedded at a time
 _SHOWN = 5  # different warnings on the terminal, the most frequent ones
 
 
@@ -96,13 +95,7 @@ def _table(
     ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """A series' rows, and what the network answers for the exam."""
-    pieces = []
-    for start in range(0, len(whole), _PIECE):
-        first = max(0, start - ensemble.reach)
-        hu = torch.from_numpy(whole.read(first, start + _PIECE + ensemble.reach))
-        embedded = ensemble.embed(hu, torch.tensor([len(hu)]), boxes)
-        pieces.append([of_one[start - first :][:_PIECE] for of_one in embedded])
-    embeddings = [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
+    embeddings = ensemble.embed_series(whole, boxes)
     answers = ensemble.answers(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
     exam = ExamId(whole.patient_id, whole.study_uid, whole.series_uid)
     rows = slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers.slices)
@@ -156,6 +149,7 @@ class Predictions:
         note: what a person should know of all these predictions, if anything.
         calibration_notes: what the calibrated columns stand on; none without such columns.
         series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
+        report_remarks: what could not be shown in a report.
     """
 
     slices: pd.DataFrame
@@ -167,6 +161,7 @@ class Predictions:
     note: str | None = None
     calibration_notes: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
+    report_remarks: list[str] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
@@ -184,7 +179,8 @@ class Predictions:
         for reason, n in count_reasons(self.not_asked).items():
             example = examples[reason.partition(":")[0].removesuffix(" (details differ)")]
             lines.append(f"not asked: {n} series, such as that of {example}: {reason}; --all-series asks all")
-        return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
+        lines += [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
+        return lines + [f"report: {line}" for line in self.report_remarks]
 
 
 Predictor = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
