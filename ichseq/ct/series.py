@@ -8,7 +8,7 @@ slices in parallel, use the flat layer below it: `list_files`, `scan_headers`, `
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, overload
 
 import numpy as np
 
@@ -163,6 +163,14 @@ class Series:
         if repaired:
             self._repaired.add(number)
         return hu
+
+    def open_file(self, number: int) -> BinaryIO:
+        """A slice's file, at its beginning, out of its zip if it lies in one; to be closed.
+
+        Raises:
+            ScanError: it can't be opened.
+        """
+        return self._files.open(number)
 
     def without(self, file: str) -> "Series":
         """The series less one slice.

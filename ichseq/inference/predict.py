@@ -150,6 +150,7 @@ class Predictions:
         calibration_notes: what the calibrated columns stand on; none without such columns.
         series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
         report_remarks: what could not be shown in a report.
+        dicom_remarks: first files of exams without DICOM results, with reasons; as expected ones, what results lack.
     """
 
     slices: pd.DataFrame
@@ -162,6 +163,7 @@ class Predictions:
     calibration_notes: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
     report_remarks: list[str] = field(default_factory=list)
+    dicom_remarks: list[LeftOut] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
@@ -180,7 +182,8 @@ class Predictions:
             example = examples[reason.partition(":")[0].removesuffix(" (details differ)")]
             lines.append(f"not asked: {n} series, such as that of {example}: {reason}; --all-series asks all")
         lines += [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
-        return lines + [f"report: {line}" for line in self.report_remarks]
+        lines += [f"report: {line}" for line in self.report_remarks]
+        return lines + [f"dicom: {item.file}: {item.reason}" for item in self.dicom_remarks]
 
 
 Predictor = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
