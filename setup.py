@@ -75,7 +75,7 @@ setup(
         "cluster": cluster,
         "imagenet": imagenet,
         "test": everything,
-        "dev": everything + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
+        "dev": [*everything, "ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["ichseq = ichseq.cli:main"]},
     classifiers=[

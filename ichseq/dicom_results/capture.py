@@ -86,6 +86,7 @@ def capture(picture: Picture, source: Dataset, series: Series, number: int, answ
     )
     if orientation is None:
         made.PatientOrientation = []
+    made.Laterality = ""
     made.ConversionType = "WSD"
     made.BurnedInAnnotation = "NO"  # none that tells who the patient is
     made.DerivationDescription = f"Key slice of {NAME} {ichseq.__version__}, brain window, with a heat map of evidence"
@@ -118,7 +119,7 @@ def _overlaid(grey: NDArray[np.float32], heat: NDArray[np.float32]) -> NDArray[n
     """A map over a slice: from a faint red to yellow."""
     share = np.clip(heat, 0, 1)[:, :, None]
     colour = np.concatenate([np.full_like(share, 255), 60 + 170 * share**1.5, np.zeros_like(share)], axis=2)
-    hidden = _OPAQUE * share**0.8
+    hidden = _OPAQUE * share**2  # what is half as strong hides a quarter as much
     return np.asarray((1 - hidden) * grey + hidden * colour, np.float32)
 
 
