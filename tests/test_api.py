@@ -28,7 +28,7 @@ from ichseq.runs.folders import leaf_of
 NAMES = ["Model", "Series", "calibrate", "evaluate", "heatmap", "load_series", "predict", "prepare", "train"]
 
 
-def test_completion_shows_the_nine_names() -> None:
+def test_completion_shows_the_public_names() -> None:
     public = [name for name in dir(ichseq) if not name.startswith("_")]
     assert public == NAMES
     assert "__version__" in dir(ichseq)
