@@ -8,9 +8,8 @@ from torch import Tensor
 
 from ichseq import Model
 from ichseq.errors import ConfigError
-from ichseq.labels import LABELS
-from ichseq.model.evidence import evidence, evidence_maps, own_gradients, to_pixels, without_view
 from ichseq.geometry import VIEWS
+from ichseq.model.evidence import evidence, evidence_maps, own_gradients, to_pixels, without_view
 
 LENGTHS = torch.tensor([4, 3])
 SEQUENCES = ("lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv")
@@ -32,8 +31,9 @@ def of_slice_head(model: Model, slices: int) -> Tensor:
 def test_the_mean_of_the_map_is_the_logit_less_its_bias(settings: dict[str, object], hu: Tensor) -> None:
     """Exact where the embedding is linear in the map: all of these but the last layers of MobileNetV3."""
     model = small_model(**settings).eval()
-    for weights in getattr(model.backbone, "cross_slice", None) and model.backbone.cross_slice.weights or ():
-        weights.data.fill_(0.3)
+    if "cross_slice" in settings:
+        for weights in model.backbone.cross_slice.weights:
+            weights.data.fill_(0.3)
     with torch.no_grad():
         boxes = model.crop_boxes(hu, LENGTHS)
         added = model.slice_logits(model.embed(hu, LENGTHS)) - model.slice_head.bias
@@ -45,3 +45,70 @@ def test_the_mean_of_the_map_is_the_logit_less_its_bias(settings: dict[str, obje
     else:
         assert torch.allclose(found, added, atol=1e-4)
         assert added.abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES)
+@pytest.mark.parametrize("share", [None, [0.3] * 6])
+def test_own_gradients_are_the_slopes_of_the_logits(sequence: str, share: list[float] | None) -> None:
+    """Of many asked for together as of each alone, without dropout, and in inference mode."""
+    model = small_model(sequence=sequence, dropout=0.5).eval()
+    model.sequence_share = share
+    embeddings = torch.randn(5, model.features, generator=torch.Generator().manual_seed(1))
+    positions = torch.arange(5) * 5.0
+    wanted = [(0, 5), (3, 1), (3, 2), (4, 0)]
+    with torch.inference_mode():
+        slopes = own_gradients(model, embeddings, positions, wanted, in_order=True)
+    for (number, label), slope in zip(wanted, slopes, strict=True):
+        given = embeddings.clone().requires_grad_()
+        logit = model.answer(given, torch.tensor([5]), positions).logits[number, label]
+        assert torch.allclose(slope, torch.autograd.grad(logit, given)[0][number], atol=1e-6)
+        assert slope.abs().max() > 0
+    of_head = own_gradients(model, embeddings, positions, wanted, in_order=False)
+    assert torch.equal(of_head, model.slice_head.weight[[label for _, label in wanted]])
+
+
+def test_few_copies_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_model().eval()
+    embeddings = torch.randn(6, model.features, generator=torch.Generator().manual_seed(1))
+    wanted = [(k, label) for k in range(6) for label in range(6)]
+    whole = own_gradients(model, embeddings, None, wanted, in_order=True)
+    monkeypatch.setattr("ichseq.model.evidence._VALUES_AT_ONCE", 1)
+    assert torch.allclose(own_gradients(model, embeddings, None, wanted, in_order=True), whole, atol=1e-6)
+
+
+def test_a_slice_has_the_same_map_whatever_is_beside_it(hu: Tensor) -> None:
+    model = small_model(crop="none").eval()
+    box = model.crop_boxes(hu, LENGTHS)
+    together = evidence(model, hu, LENGTHS, box, of_slice_head(model, 7))
+    alone = evidence(model, hu[5:6], torch.tensor([1]), box[1:], of_slice_head(model, 1))
+    assert torch.allclose(together[:, 5:6], alone, atol=1e-5)
+    one_label = torch.zeros(1, 7, model.features)
+    one_label[0, 5] = model.slice_head.weight[2].detach()
+    only = evidence(model, hu, LENGTHS, box, one_label)
+    assert torch.allclose(only[0, 5], together[2, 5], atol=1e-5)
+    assert not only[0, :5].any()
+
+
+def test_a_backbone_without_maps_is_refused() -> None:
+    model = small_model(backbone="test_vit", image_size=160).eval()
+    with pytest.raises(ConfigError, match="convolutional backbone"):
+        evidence_maps(model.backbone, torch.zeros(1, 3, 160, 160), [1], of_slice_head(model, 1))
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_views_map_is_turned_back(view: str) -> None:
+    maps = torch.arange(9.0).view(1, 3, 3)
+    turned = {"flip": maps.flip(2), "transpose": maps.transpose(1, 2)}[view]
+    assert torch.allclose(without_view(turned, VIEWS[view]), maps, atol=1e-4)
+    assert without_view(maps, None) is maps
+
+
+def test_maps_lie_where_the_crop_box_lies() -> None:
+    """A box of 8 x 4 pixels is seen as a square of 8 x 8 with its middle; each place of the map is 2 x 2 pixels."""
+    maps = torch.zeros(1, 4, 4)
+    maps[0, 1, 3] = 1
+    pixels = to_pixels(maps, torch.tensor([[10.0, 8.0, 4.0, 2.0]]), (20, 30))[0]
+    assert np.unravel_index(int(pixels.argmax()), (20, 30)) in {(6, 12), (6, 13), (7, 12), (7, 13)}
+    inside = torch.zeros(20, 30, dtype=torch.bool)
+    inside[4:12, 6:14] = True
+    assert not pixels[~inside].any()

@@ -10,7 +10,7 @@ the slice's own embedding alone, without what the sequence part has from its nei
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 import torch.nn.functional as F
@@ -78,11 +78,11 @@ def evidence_maps(
     Raises:
         ConfigError: the backbone's last map is no (n, C, h, w).
     """
-    found = []
+    found, network = [], cast(Any, backbone)
     with _gradients(), torch.autocast(images.device.type, enabled=False):
         with as_series(backbone, counts), _kept(backbone, strides) as kept:
-            last = backbone.forward_features(images.detach().float())
-        if not isinstance(last, Tensor) or last.ndim != 4 or last.shape[1] != backbone.num_features:
+            last = network.forward_features(images.detach().float())
+        if not isinstance(last, Tensor) or last.ndim != 4 or last.shape[1] != network.num_features:
             raise ConfigError(
                 f"model.backbone {type(backbone).__name__}: its last layer gives no maps (slices, channels, rows, "
                 "columns), so there is no heat map; take a network with a convolutional backbone"
@@ -90,7 +90,7 @@ def evidence_maps(
         if not last.requires_grad:
             last.requires_grad_()
         maps = [last, *kept]
-        embeddings = backbone.forward_head(last).float()
+        embeddings = network.forward_head(last).float()
         for number, gradient in enumerate(gradients, 1):
             total = (embeddings * gradient).sum()
             slopes = torch.autograd.grad(total, maps, retain_graph=number < len(gradients))
