@@ -9,7 +9,7 @@ from torch import Tensor
 from ichseq import Model
 from ichseq.errors import ConfigError
 from ichseq.geometry import VIEWS
-from ichseq.model.evidence import evidence, evidence_maps, own_gradients, to_pixels, without_view
+from ichseq.model.evidence import evidence_maps, heat, heat_of_slices, own_gradients, to_pixels, without_view
 
 LENGTHS = torch.tensor([4, 3])
 SEQUENCES = ("lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv")
@@ -25,26 +25,62 @@ def of_slice_head(model: Model, slices: int) -> Tensor:
     return model.slice_head.weight.detach()[:, None].expand(-1, slices, -1)
 
 
-@pytest.mark.parametrize("settings", [{}, {"views": ["flip", "transpose"]}, {"neighbours": 1}, {"crop": "slice"},
-                                      {"backbone": "mobilenetv3_small_050"}, {"pool": "max"}, {"pool": "catavgmax"},
-                                      {"cross_slice": [8]}])  # fmt: skip
-def test_the_mean_of_the_map_is_the_logit_less_its_bias(settings: dict[str, object], hu: Tensor) -> None:
-    """Exact where the embedding is linear in the map: all of these but the last layers of MobileNetV3."""
+@pytest.mark.parametrize("settings", [{}, {"neighbours": 1}, {"crop": "slice"}, {"pool": "max"},
+                                      {"pool": "catavgmax"}, {"cross_slice": [8]},
+                                      {"backbone": "tf_efficientnet_lite0"}])  # fmt: skip
+def test_the_mean_of_the_last_map_is_the_logit_less_its_bias(settings: dict[str, object], hu: Tensor) -> None:
     model = small_model(**settings).eval()
     if "cross_slice" in settings:
         for weights in model.backbone.cross_slice.weights:
             weights.data.fill_(0.3)
     with torch.no_grad():
-        boxes = model.crop_boxes(hu, LENGTHS)
         added = model.slice_logits(model.embed(hu, LENGTHS)) - model.slice_head.bias
-    maps = evidence(model, hu, LENGTHS, boxes, of_slice_head(model, len(hu)))
+    images = model.images(hu, LENGTHS)
+    (maps,) = evidence_maps(model.backbone, images, LENGTHS.tolist(), of_slice_head(model, len(hu)))
     assert maps.shape[:2] == (6, 7)
-    found = maps.mean((2, 3)).T
-    if "backbone" in settings:
-        assert maps.abs().max() > 0
-    else:
-        assert torch.allclose(found, added, atol=1e-4)
-        assert added.abs().max() > 1e-2
+    assert torch.allclose(maps.mean((2, 3)).T, added, atol=1e-4)
+    assert added.abs().max() > 1e-2
+
+
+def test_maps_of_strides_are_finer_and_say_what_speaks_for_a_label(hu: Tensor) -> None:
+    model = small_model(image_size=64).eval()
+    images, asked = model.images(hu, LENGTHS), of_slice_head(model, 7)
+    last, eight, sixteen = evidence_maps(model.backbone, images, [4, 3], asked, (8, 16))
+    assert [one.shape[2:] for one in (last, eight, sixteen)] == [(2, 2), (8, 8), (4, 4)]
+    assert torch.allclose(last, evidence_maps(model.backbone, images, [4, 3], asked)[0], atol=1e-6)
+    found = heat([last, eight, sixteen])
+    assert (found >= 0).all()
+    assert found.max() > 0
+    assert not found[eight <= 0].any(), "a place counts that both depths name"
+    assert torch.allclose(heat([last, eight]), eight.clamp(min=0), rtol=1e-4)
+    assert torch.equal(heat([last]), last.clamp(min=0))
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_network_whose_head_is_not_linear_has_maps(hu: Tensor) -> None:
+    """MobileNetV3 has a layer after the pooling; a feature map without strides is shown by itself."""
+    model = small_model(backbone="mobilenetv3_small_050").eval()
+    found = heat_of_slices(model, hu, LENGTHS, model.crop_boxes(hu, LENGTHS), of_slice_head(model, 7), strides=())
+    assert found.max() > 0
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("strides", [(), (8, 16)])
+def test_a_models_views_are_averaged_as_maps_of_the_slice_as_it_is(
+    view: str, strides: tuple[int, ...], hu: Tensor
+) -> None:
+    plain, averaging = small_model(crop="none").eval(), small_model(crop="none", views=[view]).eval()
+    turn = {"flip": lambda x: x.flip(-1), "transpose": lambda x: x.transpose(-1, -2)}[view]
+    boxes, asked = plain.crop_boxes(hu, LENGTHS), of_slice_head(plain, 7)
+    one, other = (
+        heat_of_slices(plain, given, LENGTHS, boxes, asked, strides=strides) for given in (hu, turn(hu).contiguous())
+    )
+    expected = (one + turn(other)) / 2
+    assert torch.allclose(
+        heat_of_slices(averaging, hu, LENGTHS, boxes, asked, strides=strides), expected, atol=1e-4, rtol=1e-3
+    )
+    seen = heat_of_slices(plain, hu, LENGTHS, boxes, asked, warp=VIEWS[view][None], strides=strides)
+    assert torch.allclose(seen, turn(other), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("sequence", SEQUENCES)
@@ -79,12 +115,12 @@ def test_few_copies_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_slice_has_the_same_map_whatever_is_beside_it(hu: Tensor) -> None:
     model = small_model(crop="none").eval()
     box = model.crop_boxes(hu, LENGTHS)
-    together = evidence(model, hu, LENGTHS, box, of_slice_head(model, 7))
-    alone = evidence(model, hu[5:6], torch.tensor([1]), box[1:], of_slice_head(model, 1))
+    together = heat_of_slices(model, hu, LENGTHS, box, of_slice_head(model, 7))
+    alone = heat_of_slices(model, hu[5:6], torch.tensor([1]), box[1:], of_slice_head(model, 1))
     assert torch.allclose(together[:, 5:6], alone, atol=1e-5)
     one_label = torch.zeros(1, 7, model.features)
     one_label[0, 5] = model.slice_head.weight[2].detach()
-    only = evidence(model, hu, LENGTHS, box, one_label)
+    only = heat_of_slices(model, hu, LENGTHS, box, one_label)
     assert torch.allclose(only[0, 5], together[2, 5], atol=1e-5)
     assert not only[0, :5].any()
 
