@@ -25,10 +25,10 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
 
-NAMES = ["Model", "Series", "calibrate", "evaluate", "heatmap", "load_series", "predict", "prepare", "train"]
+NAMES = ["Model", "Series", "calibrate", "evaluate", "heatmap", "load_series", "predict", "prepare", "report", "train"]
 
 
-def test_completion_shows_the_nine_names() -> None:
+def test_completion_shows_the_public_names() -> None:
     public = [name for name in dir(ichseq) if not name.startswith("_")]
     assert public == NAMES
     assert "__version__" in dir(ichseq)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ichseq.api.predict import Models
     from ichseq.ct.series import Series
+    from ichseq.inference.heatmap import Depth
 
 
 def heatmap(
@@ -20,33 +21,35 @@ def heatmap(
     label: str,
     *,
     slices: Sequence[int] | int | None = None,
+    depth: Depth = "fine",
     bag: int = 0,
     tta: Sequence[str] = (),
     device: str = "auto",
 ) -> np.ndarray:
     """Where in each slice the evidence for a label lies, in the pixels of the DICOM files.
 
-    Each place of the backbone's last map adds something to the slice's logit: gradient times activation. Where the
-    slice head answers after average pooling, this is the class activation map of Zhou et al. (2016), and its mean over
-    the map is exactly the logit less its bias. Through a sequence part it holds to first order, for what the slice
-    itself shows: what its neighbours add is not seen (gradients as in Selvaraju et al., "Grad-CAM", 2017). What speaks
-    against the label is left out.
+    What the slice itself shows and what speaks for the label, to first order; what the sequence part has from the
+    slice's neighbours is not seen, and what speaks against it is left out. A heat map is no outline of a bleed. How
+    often its peak lies in one was measured on phantoms: benchmarks/results, heatmap.
 
     Args:
         model: as for `predict`; of several models the mean of their logits is shown.
         series: from `load_series`.
         label: one of the six, such as "subdural" or "any".
         slices: numbers in the series, feet to head from 0, or one of them; None: all.
+        depth: "fine": maps of stride 8 and 16 of the backbone, positive gradient times activation at each place
+            (Jiang et al., "LayerCAM", 2021), their geometric mean; "last": the last map, gradient times activation,
+            which where the slice head answers after average pooling is the class activation map of Zhou et al. (2016).
         bag: as for `predict`.
         tta: as for `predict`.
         device: as for `predict`.
 
     Returns:
-        float32 (slices, rows, columns), 0 or more: by how much the logit would be higher if all of the map looked as
-        this place does, so that slices compare. 0 outside of the square that the network sees.
+        float32 (slices, rows, columns), 0 or more, in units of the logit: what the map would add to it if all of the
+        map spoke as this place does. So slices compare. 0 outside of the square that the network sees.
 
     Raises:
-        ConfigError: no such label, slice or view, or a backbone without maps (a transformer).
+        ConfigError: no such label, slice, depth or view, or a backbone without maps (a transformer).
         ScanError: a slice can't be read; `series.readable()[0]` is the series without such slices.
         RunError: no such run.
 
@@ -62,4 +65,5 @@ def heatmap(
     from ichseq.inference.heatmap import ensemble_heatmaps
 
     numbers = range(len(series)) if slices is None else np.atleast_1d(np.asarray(slices, int)).tolist()
-    return ensemble_heatmaps(as_ensemble(model, bag=bag, tta=tta, device=device), series, {label: numbers})[label]
+    ensemble = as_ensemble(model, bag=bag, tta=tta, device=device)
+    return ensemble_heatmaps(ensemble, series, {label: numbers}, depth=depth)[label]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ichseq.ct.order import Order
     from ichseq.html_report.match import Matched
     from ichseq.inference.model_ensemble import ModelEnsemble
+    from ichseq.inference.predict import Predictions
 
 _SAME = 0.02  # answers of one network that differ by no more: on another device or in another precision
 
@@ -97,10 +98,23 @@ def report_scans(
     paths, series = paths_or_series(scans)
     matched = match_scans(slices, exams, load_series(paths, order=order) if paths else series)
     ensemble, remarks = _checked(as_ensemble(model, device=device), matched, named=model is not None)
-    answered = Answered(matched.predictions, ensemble)
+    answered = Answered(_noted(matched.predictions, ensemble), ensemble)
     with bar_of(progress)("report", "exams") as move:
         more = write_report(answered, folder, series=matched.series, show_id=show_id, progress=move)
     return folder / "index.html", [*matched.remarks, *remarks, *more], all(matched.series)
+
+
+def _noted(predictions: Predictions, ensemble: ModelEnsemble | None) -> Predictions:
+    """The predictions with the note on their network; `predict` appends it to the warnings of every exam."""
+    from dataclasses import replace
+
+    from ichseq.inference.predict import phantom_note
+
+    note = None if ensemble is None else phantom_note(ensemble.models)
+    if note is None:
+        return predictions
+    texts = [text.removesuffix(note).removesuffix("; ") for text in predictions.exams["warnings"]]
+    return replace(predictions, note=note, series_warnings=[[text] if text else [] for text in texts])
 
 
 def _tables(table: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:

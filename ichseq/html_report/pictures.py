@@ -20,6 +20,9 @@ SIDE: Final = 512
 
 KEY_SIDE: Final = 256
 HEAT_SIDE: Final = 192
+CLEAR: Final = 0.35
+"""Share of the strongest evidence up to which a heat map shows nothing."""
+
 QUALITY: Final = 80  # of WebP: 28 real slices of 512 x 512 in three windows take 1.0 MB
 
 Bytes = NDArray[np.uint8]
@@ -58,9 +61,12 @@ def _grey(hu: NDArray[np.float32], centre: float, width: float) -> Bytes:
 
 
 def _coloured(heat: NDArray[np.float32]) -> Bytes:
-    """Blue, green, red and opacity: from red, barely there, to an opaque yellow."""
-    share = np.clip(heat, 0, 1)
-    channels = (np.zeros_like(share), 60 + 170 * share**1.5, np.full_like(share, 255), 255 * share**0.8)
+    """Blue, green, red and opacity: clear up to `CLEAR` of the strongest place, then red to an opaque orange.
+
+    The backbone's maps are coarse and fade slowly: without a clear part the whole head would be coloured.
+    """
+    share = np.clip((heat - CLEAR) / (1 - CLEAR), 0, 1)
+    channels = (np.zeros_like(share), 40 + 150 * share, np.full_like(share, 255), 255 * share**0.7)
     coloured: Bytes = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
     return coloured
 

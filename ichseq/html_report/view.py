@@ -126,7 +126,7 @@ class ExamView:
             "ratio": (mm[1] * columns / (mm[0] * rows)) if known else columns / rows,
             "width_mm": mm[1] * shape[1] if known else None,
             "folder": self.stem,
-            "windows": list(VIEWER_WINDOWS),
+            "windows": [f"{name}, W {width:g} L {centre:g}" for name, (centre, width) in VIEWER_WINDOWS.items()],
             "missing": {str(k): why for k, why in self.pictures.missing.items()} if self.series is not None else None,
             "sides": {} if self.series is None else sides_of(self.series.orientation),
             "heat": {str(k): labels for k, labels in self.pictures.heat.items()},

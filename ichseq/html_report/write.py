@@ -16,6 +16,7 @@ from ichseq.files import replacing
 from ichseq.html_report.draw import draw_heat, draw_slices
 from ichseq.html_report.folder import CARD, INDEX, MARK, check_folder
 from ichseq.html_report.network import UNKNOWN, inline, networks_of
+from ichseq.html_report.pictures import CLEAR
 from ichseq.html_report.view import ExamView, view_of
 from ichseq.inference.answered import Answered
 from ichseq.predictions.findings import DEFAULT_RULE, by_urgency, findings_of
@@ -121,6 +122,7 @@ def _shared(answered: Answered, views: Sequence[ExamView], *, show_id: bool) -> 
         "failed": _left_out(of.failed, show_id=show_id),
         "show_id": show_id,
         "calibrated": first.calibrated,
+        "clear": f"{CLEAR:.0%}",
         "version": ichseq.__version__,
     }
 

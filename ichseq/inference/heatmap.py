@@ -1,7 +1,7 @@
 """Heat maps: where in a slice the evidence for a label lies, in the pixels of the DICOM files."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,11 @@ from ichseq.ct.series import Series
 from ichseq.errors import ConfigError, ScanError
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.labels import LABELS
-from ichseq.model.evidence import evidence, to_pixels
+from ichseq.model.evidence import FINE_STRIDES, heat_of_slices, to_pixels
+
+Depth = Literal["fine", "last"]
+DEPTHS: Final[dict[str, tuple[int, ...]]] = {"fine": FINE_STRIDES, "last": ()}
+"""Which maps are shown, by their strides."""
 
 _AT_ONCE: Final = 8  # slices whose maps are computed together
 
@@ -31,7 +35,7 @@ class HeatMap(NamedTuple):
 
 
 def ensemble_heatmaps(
-    ensemble: ModelEnsemble, series: Series, wanted: Mapping[str, Sequence[int]]
+    ensemble: ModelEnsemble, series: Series, wanted: Mapping[str, Sequence[int]], *, depth: Depth = "fine"
 ) -> dict[str, np.ndarray]:
     """Heat maps of several labels, each of the slices that it is wanted for; see `ichseq.heatmap`.
 
@@ -39,6 +43,7 @@ def ensemble_heatmaps(
         ensemble: the models.
         series: the scan.
         wanted: for each label the numbers of slices in the series.
+        depth: as for `ichseq.heatmap`.
 
     Returns:
         For each label float32 (its slices, rows, columns), in their order.
@@ -48,25 +53,30 @@ def ensemble_heatmaps(
     """
     rows, columns = series.shape[1:]
     found = {label: np.zeros((len(numbers), rows, columns), np.float32) for label, numbers in wanted.items()}
-    for one in heatmaps_in_turn(ensemble, series, wanted):
+    for one in heatmaps_in_turn(ensemble, series, wanted, depth=depth):
         for place, number in enumerate(wanted[one.label]):
             if number % len(series) == one.slice:
                 found[one.label][place] = one.values
     return found
 
 
-def heatmaps_in_turn(ensemble: ModelEnsemble, series: Series, wanted: Mapping[str, Sequence[int]]) -> Iterator[HeatMap]:
+def heatmaps_in_turn(
+    ensemble: ModelEnsemble, series: Series, wanted: Mapping[str, Sequence[int]], *, depth: Depth = "fine"
+) -> Iterator[HeatMap]:
     """The same, one after the other from feet to head: no more than a few are in memory, however long the series.
 
     Args:
         ensemble: the models.
         series: the scan.
         wanted: for each label the numbers of slices in the series; a slice that is named twice comes once.
+        depth: as for `ichseq.heatmap`.
 
     Raises:
-        ConfigError: no such label or slice, or a backbone without maps.
+        ConfigError: no such label, slice or depth, or a backbone without maps.
         ScanError: a slice can't be read.
     """
+    if depth not in DEPTHS:
+        raise ConfigError(f"depth {depth!r} is unknown; use {' or '.join(DEPTHS)}")
     pairs = _pairs(wanted, len(series))
     if not pairs:
         return
@@ -79,7 +89,7 @@ def heatmaps_in_turn(ensemble: ModelEnsemble, series: Series, wanted: Mapping[st
     for start in range(0, len(numbers), _AT_ONCE):
         part = numbers[start : start + _AT_ONCE]
         rows = [k for k, (number, _) in enumerate(pairs) if part[0] <= number <= part[-1]]
-        asked = _Asked(part, [pairs[k] for k in rows], [one[rows] for one in gradients])
+        asked = _Asked(part, [pairs[k] for k in rows], [one[rows] for one in gradients], DEPTHS[depth])
         for (number, label), values in zip(asked.pairs, _of_part(ensemble, whole, boxes, asked), strict=True):
             yield HeatMap(LABELS[label], number, values)
 
@@ -105,11 +115,12 @@ def _boxes(ensemble: ModelEnsemble, series: Series) -> tuple[list[Tensor | None]
 
 
 class _Asked(NamedTuple):
-    """Some slices in their order, the slices and labels that are wanted of them, and their gradients (K, D)."""
+    """Slices in their order, what is wanted of them as (slice, label), the gradients (K, D), and the maps' strides."""
 
     numbers: list[int]
     pairs: list[tuple[int, int]]
     gradients: list[Tensor]
+    strides: Sequence[int]
 
 
 def _of_part(
@@ -129,7 +140,8 @@ def _of_part(
             own = asked.gradients[place * len(ensemble.warps) + view]
             gradients = own.new_zeros(len(labels), len(stack.hu), own.shape[1])
             gradients[which, slices] = own
-            found = evidence(model, stack.hu, stack.lengths, of_stack, gradients, warp)[which, slices]
+            heat = heat_of_slices(model, stack.hu, stack.lengths, of_stack, gradients, warp=warp, strides=asked.strides)
+            found = heat[which, slices]
             mapped = to_pixels(found, of_slices.to(found)[slices], series.shape[1:])
             total = mapped if total is None else total + mapped
     assert total is not None

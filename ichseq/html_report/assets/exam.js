@@ -26,7 +26,7 @@
     else {
       one = new Image();
       one.decoding = "async";
-      one.addEventListener("load", () => { if (Math.abs(k - now) < 1) redraw(); });
+      one.addEventListener("load", () => { if (k === now) redraw(); });
       one.src = name;
     }
     pictures.set(name, one);
@@ -80,8 +80,9 @@
     const high = names.filter((label) => label !== "any" && data.flagged[label].includes(now));
     const scores = ["any", ...high].map((label) => `${label} ${data.scores[label][now].toFixed(2)}`).join(", ");
     const without = heat.on && heat.on.checked && !labels.includes(heat.label.value) ? "; no heat map of this slice" : "";
+    find("shown").textContent = `${now + 1} / ${data.slices}  ${data.windows[windowNumber()]}`;
     find("readout").textContent = `Slice ${now + 1} of ${data.slices}: ${scores}${without}`;
-    canvas.setAttribute("aria-label", `Slice ${now + 1} of ${data.slices}, ${data.windows[windowNumber()]} window, ${scores}`);
+    canvas.setAttribute("aria-label", `Slice ${now + 1} of ${data.slices}, window ${data.windows[windowNumber()]}, ${scores}`);
     number.value = now + 1;
     number.setAttribute("aria-valuetext", `Slice ${now + 1}, ${scores}`);
     for (const one of document.querySelectorAll(".cursor")) one.style.left = `${100 * (now + 0.5) / data.slices}%`;
