@@ -255,7 +255,7 @@ def test_an_archive_takes_the_results_and_finds_them_under_the_patients_study(
     written: tuple[Path, Predictions], scan: Path, orthanc: tuple[int, str]
 ) -> None:
     port, address = orthanc
-    send = [tool("storescu"), "-v", "+sd", "+r", "-xs", "-R", "127.0.0.1", str(port)]
+    send = [tool("storescu"), "-v", "+sd", "+r", "-R", "127.0.0.1", str(port)]
     for folder in (scan, written[0], written[0]):  # twice: the archive takes the second for what it has
         done = subprocess.run([*send, str(folder)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
