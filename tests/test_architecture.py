@@ -30,6 +30,8 @@ ORDER = [
     "runs",
     "training",
     "inference",
+    "html_report",
+    "dicom_results",
     "evaluation",
     "experiment",
     "api",

@@ -16,7 +16,7 @@ import ichseq
 from ichseq.cli import main
 from ichseq.cli.options import FoldType
 
-ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict"]
+ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict", "report"]
 COMMANDS = [*ROAD, "models", "compare", "ensemble", "submit", "experiment", "settings"]
 
 

@@ -30,6 +30,7 @@ from ichseq.ct.elements import (
     text_of,
 )
 from ichseq.ct.left_out import SliceError
+from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS, reconstruction_of
 from ichseq.ct.streams import Inflated
 from ichseq.errors import ScanError
 
@@ -67,6 +68,7 @@ IMAGE_DTYPE: Final = np.dtype(
         ("contrast", "?"),  # a contrast medium is named
         ("phantom", "?"),
         ("noted", "?"),  # pydicom warned while reading
+        *RECONSTRUCTION_FIELDS,
     ]
 )
 """The numbers of a slice that reading and ordering need: enough to read the pixels without the header."""
@@ -149,6 +151,7 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
         _names_contrast(text_of(dataset, "ContrastBolusAgent")),
         text_of(meta, "ImplementationVersionName") == PHANTOM_MARK,
         note.seen,
+        *reconstruction_of(dataset),
     )
     uids = (text_of(dataset, "PatientID"), text_of(dataset, "StudyInstanceUID"), series_uid, sop_uid)
     return Header(numbers, *uids, text_of(dataset, "ConvolutionKernel"), syntax)

@@ -95,6 +95,7 @@ def write_results_page(
     montage: str | None,
     curves: str | None,
     next_steps: Sequence[str],
+    report: str | None = None,
 ) -> None:
     """Write `index.html`: the figures, the curves and the montage on one page that needs nothing from outside.
 
@@ -106,11 +107,14 @@ def write_results_page(
         montage: name of the montage's PNG relative to the folder, if there is one.
         curves: name of the training curves' PNG relative to the folder, if there is one.
         next_steps: commands or sentences, one a line.
+        report: the reader's report relative to the folder, if there is one.
     """
     summary, labels, reasons = _rows(metrics)
     body = [f"<h1>{escape(title)}</h1>"]
     if note:
         body.append(f'<p class="note">{escape(note)}</p>')
+    if report:
+        body.append(f'<p><a href="{escape(quote(report))}">Some exams as a reader sees them</a></p>')
     body += ["<h2>Figures</h2>", html_table(("Figure", "Value", "95% interval"), summary)]
     body.append(html_table(_LABEL_HEAD, labels))
     if reasons:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ichseq.errors import DataError, counted
 from ichseq.labels import LABELS
+from ichseq.predictions.calibration import CALIBRATED, FLAGGED
 from ichseq.predictions.schema import EXAM_KEY, SLICE_KEY, TRUTH, Floats, Integers
 
 Unit = Literal["slice", "exam"]
@@ -63,6 +64,21 @@ def checked_truth(table: pd.DataFrame, name: str) -> Floats:
         wrong = ~np.isnan(values) & (values != 0) & (values != 1)
         _refuse(values, wrong, column, name, "; the truth is 0, 1 or empty")
     return np.stack(columns, axis=1)
+
+
+def check_calibrated(table: pd.DataFrame, name: str) -> None:
+    """See that calibrated probabilities lie between 0 and 1, and that flags are 0, 1 or empty.
+
+    Raises:
+        DataError: one is not.
+    """
+    for column in CALIBRATED:
+        values = numbers_of(table, column, name)
+        _refuse_empty(values, column, name, "every row needs one")
+        _refuse(values, ~((values >= 0) & (values <= 1)), column, name, ", outside 0 to 1")
+    for column in FLAGGED:
+        values = numbers_of(table, column, name)
+        _refuse(values, ~np.isnan(values) & (values != 0) & (values != 1), column, name, "; a flag is 0, 1 or empty")
 
 
 def check_slice_index(table: pd.DataFrame, name: str) -> None:
