@@ -104,9 +104,7 @@ def test_of_too_few_exams_nothing_changes_and_a_note_says_so(scored: Path, phant
     assert any(line.startswith("Note: not calibrated for exams: epidural (") for line in outcome.remarks())
 
 
-def test_with_labels_of_some_exams_alone_these_are_counted_and_slices_are_left(
-    predicted: Path, phantoms: Path
-) -> None:
+def test_with_labels_of_some_exams_alone_these_are_counted_and_slices_are_left(predicted: Path, phantoms: Path) -> None:
     leaf = leaf_of(predicted, "joint", 0)
     slices, exams = read_table(leaf / "predictions.parquet"), read_exams(leaf / "exams.parquet")
     exams.loc[100:, list(TRUTH)] = np.nan

@@ -5,8 +5,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ichseq.errors import RunError
-from ichseq.predictions.calibration import Calibration
 from ichseq.networks.shipped import shipped_folder
+from ichseq.predictions.calibration import Calibration
 from ichseq.runs.folders import has_model, home_of
 from ichseq.runs.names import CALIBRATION
 from ichseq.runs.records import read_json, write_json
