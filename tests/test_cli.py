@@ -149,7 +149,10 @@ def test_prepare_is_stopped_and_goes_on(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["predict", "{raw}", "-o", "{tmp}/t.csv"], "stopped; the tables are not written, or not both"),
+        (
+            ["predict", "{raw}", "-o", "{tmp}/t.csv"],
+            "stopped; the tables are not written, or not both, or not the report",
+        ),
         (["evaluate", "--data", "{set}"], "stopped; what was scored until then is written, the rest is not"),
     ],
 )
