@@ -28,8 +28,12 @@ ENHANCED: Final = 16
 RECONSTRUCTION_FIELDS: Final = (
     ("thickness", "f4"),  # mm; 0 where absent
     ("series_number", "i8"),  # NO_NUMBER where absent
-    ("frame", "i8"),  # stands for the FrameOfReferenceUID; 0 where absent
+    ("frame", "i4"),  # stands for the FrameOfReferenceUID; 0 where absent
     ("marks", "u1"),  # SOFT, SHARP, ..., added up
+    ("kind", "i4"),  # stands for the ImageType; 0 where absent
+    ("patient", "i4"),  # stands for the PatientID; 0 where absent
+    ("acquired_s", "f4"),  # AcquisitionTime, seconds of the day; -1 where absent
+    ("content_s", "f4"),  # ContentTime, likewise
 )
 
 # Siemens: one or two letters for the region, two digits that grow with sharpness (B30f, H60s, Hr38, J40s); Canon: FC,
@@ -89,13 +93,15 @@ def reconstruction_of(dataset: Dataset) -> tuple[Any, ...]:
     kernel = _upper(dataset, "ConvolutionKernel").partition("\\")[0].strip()
     description = _upper(dataset, "SeriesDescription")
     kinds = _upper(dataset, "ImageType").split("\\")
-    frame = _upper(dataset, "FrameOfReferenceUID").encode()
-    digest = hashlib.blake2b(frame, digest_size=7).digest() if frame else b""
     return (
         _thickness(_upper(dataset, "SliceThickness")),
         _number(_upper(dataset, "SeriesNumber")),
-        int.from_bytes(digest, "big"),
+        _stand_in(_upper(dataset, "FrameOfReferenceUID")),
         marks_of(kernel, description, kinds),
+        _stand_in("\\".join(kinds)),
+        _stand_in(_upper(dataset, "PatientID")),
+        _seconds(_upper(dataset, "AcquisitionTime")),
+        _seconds(_upper(dataset, "ContentTime")),
     )
 
 
@@ -141,6 +147,18 @@ def _thickness(text: str) -> float:
     except ValueError:
         return 0.0
     return value if 0 < value < math.inf else 0.0
+
+
+def _stand_in(text: str) -> int:
+    """A number that is the same for the same text, and for other texts another one, but for one case in 4e9."""
+    digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big", signed=True) or 1 if text else 0
+
+
+def _seconds(text: str) -> float:
+    """A time (PS3.5 6.2: HHMMSS.FFFFFF, or less of it) in seconds of the day; -1 where it is none."""
+    found = re.fullmatch(r"(\d\d)(?:(\d\d)(?:(\d\d(?:\.\d{1,6})?))?)?", text.replace(":", ""))
+    return int(found[1]) * 3600 + int(found[2] or 0) * 60 + float(found[3] or 0) if found else -1.0
 
 
 def _number(text: str) -> int:
