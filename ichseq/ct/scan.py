@@ -2,7 +2,7 @@
 
     files = list_files(source)                                   # once, in the parent
     parts = [scan_headers(piece, first=k) for k, piece in ...]   # in workers: piece = files.take(range(k, k + 1000))
-    headers = Headers.concatenate(parts)                         # in the parent
+    headers = put_together(Headers.concatenate(parts))           # in the parent, ichseq.ct.together
     for group in group_headers(headers): ...                     # rows of one SeriesInstanceUID
         part = headers.take(group)                               # in workers, again:
         series, left_out = make_series(files.take(part.numbers["file"]), part)   # ichseq.ct.series
@@ -22,8 +22,10 @@ from ichseq.ct.dicom import IMAGE_DTYPE, Header, read_header
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.errors import ScanError, counted
 
-ROW_DTYPE: Final = np.dtype([("file", "i8"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())])
-"""IMAGE_DTYPE and, first, the file's number in the list that was scanned."""
+ROW_DTYPE: Final = np.dtype(
+    [("file", "i8"), ("joined", "u1"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())]
+)
+"""IMAGE_DTYPE and, first, the file's number in the list that was scanned and a mark of `ichseq.ct.together`."""
 
 TEXTS: Final = ("patient_id", "study_uid", "series_uid", "sop_uid", "kernel", "syntax")
 
@@ -100,7 +102,7 @@ def scan_headers(
         assert files is not None
         try:
             header = _scan_one(files, i, need_position)
-            rows.append((first + i, *header.numbers))
+            rows.append((first + i, 0, *header.numbers))
             texts.append(tuple(getattr(header, name).encode("utf-8") for name in TEXTS))
             dicom_files += 1
         except SliceError as error:
@@ -127,7 +129,8 @@ def _scan_one(files: FileList, i: int, need_position: bool) -> Header:
 def group_headers(headers: Headers) -> list[np.ndarray]:
     """Row numbers of each series, sorted by patient, study and series UID; independent of the order of the files.
 
-    A SeriesInstanceUID that two patients or studies share makes a series for each.
+    A SeriesInstanceUID that two studies share makes a series for each; `ichseq.ct.together.put_together` sees first
+    to ids that differ within a study or a series.
     """
     if len(headers) == 0:
         return []
