@@ -1,5 +1,6 @@
 """The group of commands: what an error, Ctrl-C and SIGTERM do while one runs, and its progress bars."""
 
+import io
 import os
 import signal
 import sys
@@ -68,6 +69,9 @@ class Group(click.Group):
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file's name may have letters that the locale has not
+                stream.reconfigure(errors="backslashreplace")
         try:
             with Signals():
                 return super().invoke(ctx)
