@@ -22,6 +22,10 @@ IN_TURN: Final = 4
 A zone of another distance (the base in 4 mm, the vertex in 7) makes one such step, and a missing slice one.
 """
 
+MANY_GAPS: Final = 3
+ZONE: Final = 4
+"""Steps in a row of a size of their own that are a zone, and no gaps."""
+
 FAR_MM: Final = 100.0
 HEAD_AND_NECK_MM: Final = 300.0
 """A series that is longer than this, with nothing for `FAR_MM` in it, is of two places."""
@@ -123,13 +127,10 @@ def gaps(positions: np.ndarray, instances: np.ndarray) -> list[Gap]:
     steps = np.diff(positions)
     if len(steps) < 2 or not np.isfinite(steps).all():
         return []
-    turning = _turning(steps)
-    if steps.min() >= SAME_POSITION_MM and len(turning) >= IN_TURN:  # many are missing, or it is no one pass
-        times = (
-            np.round(steps / steps.min()).astype(np.int64)
-            if _are_missing(steps, turning)
-            else np.ones(len(steps), np.int64)
-        )
+    if in_turn(positions):  # it is no one pass
+        return []
+    times = _times(steps)
+    if times is not None:
         return [Gap(int(times[k]) - 1, float(positions[k]), float(positions[k + 1])) for k in np.flatnonzero(times > 1)]
     skipped = _skipped(instances)
     found = []
@@ -145,6 +146,19 @@ def gaps(positions: np.ndarray, instances: np.ndarray) -> list[Gap]:
         elif skipped[k] and step >= 1.5 * usual:
             found.append(Gap(int(skipped[k]), float(positions[k]), float(positions[k + 1])))
     return found
+
+
+def _times(steps: np.ndarray) -> NDArray[np.int64] | None:
+    """How many times the smallest step each one is, where many slices are missing here and there; None elsewhere."""
+    base = float(steps.min())
+    if base < SAME_POSITION_MM:
+        return None
+    times = np.round(steps / base).astype(np.int64)
+    rows = np.split(times, np.flatnonzero(np.diff(times)) + 1)
+    longer = [row for row in rows if row[0] > 1]
+    here_and_there = len(longer) >= MANY_GAPS and max(map(len, longer)) < ZONE
+    exact = np.all(np.abs(steps - base * times) <= EXACT * base + SAME_POSITION_MM)
+    return times if here_and_there and exact else None
 
 
 def _skipped(instances: np.ndarray) -> NDArray[np.int64]:
