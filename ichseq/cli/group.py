@@ -61,8 +61,22 @@ class Signals:
         raise _Interrupted(number)
 
 
+def _in_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale knows ASCII alone.
+
+    Libraries that read and write files by name take no name then that has other letters.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # for workers too
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 class Group(click.Group):
     """Prints the message of an expected error on one line; --debug shows where it came from."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _in_utf8()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the road, in which they were added."""

@@ -4,6 +4,7 @@ import bz2
 import lzma
 import struct
 import zlib
+from collections.abc import Container
 from typing import BinaryIO, Final
 
 _PACKED: Final = {  # how a file begins that holds others, or another one
@@ -64,9 +65,9 @@ def meta_place(start: bytes) -> int:
     return place + 4 if place >= 0 else -1
 
 
-def is_big_endian(start: bytes, vrs: object) -> bool:
+def is_big_endian(start: bytes, vrs: Container[str]) -> bool:
     """Whether a file without preamble and meta begins with an element of group 8, high byte first, with a known VR."""
     if len(start) < 8:
         return False
     group, _, vr = struct.unpack(">HH2s", start[:6])
-    return group == 8 and vr.decode("latin-1") in vrs  # type: ignore[operator]
+    return group == 8 and vr.decode("latin-1") in vrs
