@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ichseq.api import as_ensemble
 from ichseq.ct.series import Series, load_series
-from ichseq.inference.heatmap import heatmaps_in_turn
+from ichseq.inference.heatmap import Depth, heatmaps_in_turn
 from ichseq.inference.predict import predict_series
 from ichseq.labels import LABELS
 from ichseq.networks.shipped import DEFAULT
@@ -25,8 +25,7 @@ from ichseq.phantom.places import read_places
 
 WITHIN_MM, LEAST_MM2 = 5.0, 20.0
 SIZES = ((LEAST_MM2, 150.0), (150.0, 600.0), (600.0, np.inf))
-DEPTHS = {"fine": "heat map", "last": "last map alone"}
-HIT = {"head": "chance, head", "brain": "chance, brain", **DEPTHS}
+CHANCES = ("head", "brain")
 
 
 class Slice(NamedTuple):
@@ -42,6 +41,7 @@ def main() -> None:
     options.add_argument("--run", default=DEFAULT, help="a run, or the name of a network that ships")
     options.add_argument("--seed", type=int, default=502, help="of the phantoms")
     options.add_argument("--above", type=float, default=0.5, help="score from which a slice counts")
+    options.add_argument("--depth", nargs="+", default=["fine"], choices=["fine", "last"], help="which maps")
     options.add_argument("--tta", default="", help="views, with a comma")
     asked = options.parse_args()
     folder = DATA / f"drawn-{asked.patients}-{asked.size}-{asked.seed}"
@@ -49,14 +49,16 @@ def main() -> None:
         print(f"making {asked.patients} phantoms ...", file=sys.stderr)
         write_phantoms(folder, patients=asked.patients, test_patients=0, size=asked.size, seed=asked.seed,
                        heads="drawn")  # fmt: skip
-    found = list(measured(folder, asked.run, asked.above, [one for one in asked.tta.split(",") if one]))
-    rows: list[list[object]] = [["label", "mm2 of the bleed in the slice", "slices", *HIT.values()]]
+    tta = [one for one in asked.tta.split(",") if one]
+    found = list(measured(folder, asked.run, above=asked.above, tta=tta, depths=asked.depth))
+    names = [*(f"chance, {one}" for one in CHANCES), *(f"heat map, {one}" for one in asked.depth)]
+    rows: list[list[object]] = [["label", "mm2 of the bleed in the slice", "slices", *names]]
     for label in LABELS:
         of_label = [one for one in found if one.label == label]
-        rows.append([label, "all", *shares(of_label)])
+        rows.append([label, "all", *shares(of_label, asked.depth)])
         for low, high in SIZES:
             name = f"{low:.0f} to {high:.0f}" if high < np.inf else f"{low:.0f} and more"
-            rows.append([label, name, *shares([one for one in of_label if low <= one.area < high])])
+            rows.append([label, name, *shares([one for one in of_label if low <= one.area < high], asked.depth)])
     report("heatmap", f"Peaks of the heat maps of {asked.run} that lie in the bleeding", rows, [
         f"{asked.patients} phantoms (drawn heads, {asked.size} pixels, seed {asked.seed}); slices that bleed and score "
         f"above {asked.above}; a hit is a peak in the bleed or within {WITHIN_MM:.0f} mm of it, shares of slices. "
@@ -65,13 +67,13 @@ def main() -> None:
     ])  # fmt: skip
 
 
-def shares(slices: list[Slice]) -> list[str]:
-    """How many slices, and the share of hits by each name."""
-    every = [f"{np.mean([one.hits[name] for one in slices]):.2f}" if slices else "-" for name in HIT]
+def shares(slices: list[Slice], depths: list[str]) -> list[str]:
+    """How many slices, and the share of hits by chance and by each map."""
+    every = [f"{np.mean([one.hits[name] for one in slices]):.2f}" if slices else "-" for name in (*CHANCES, *depths)]
     return [str(len(slices)), *every]
 
 
-def measured(folder: Path, run: str, above: float, tta: list[str]) -> Iterator[Slice]:
+def measured(folder: Path, run: str, *, above: float, tta: list[str], depths: list[Depth]) -> Iterator[Slice]:
     """The slices that count, of the series that bleed."""
     ensemble = as_ensemble(run, tta=tta)
     found = load_series(folder / "stage_2_train")
@@ -87,7 +89,7 @@ def measured(folder: Path, run: str, above: float, tta: list[str]) -> Iterator[S
         wanted = {label: [k for k, one in masks.items() if table[label].iloc[k] > above]
                   for label, masks in truth.items()}  # fmt: skip
         peaks: dict[tuple[str, int], dict[str, tuple[int, int]]] = {}
-        for depth in DEPTHS:
+        for depth in depths:
             for one in heatmaps_in_turn(ensemble, series, wanted, depth=depth):
                 place = np.unravel_index(int(one.values.argmax()), one.values.shape)
                 peaks.setdefault((one.label, one.slice), {})[depth] = (int(place[0]), int(place[1]))

@@ -207,6 +207,8 @@ def test_exams_are_compared_as_slices_are() -> None:
     assert result["n_exams"] == result["n_patients"] == 40
     assert "n_slices" not in result
     assert result["intervals"]["difference"][1] < 0
+    of_seeds = paired_difference_of_seeds([one], [exams], unit="exam", draws=200)
+    assert of_seeds["intervals"] == result["intervals"]
     for name, table in (("one", one), ("other", exams)):
         weighted = evaluate_table(table.assign(sop_uid=table["series_uid"]), None, draws=1)["weighted_log_loss"]
         assert result[name] == pytest.approx(weighted)

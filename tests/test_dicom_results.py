@@ -255,7 +255,7 @@ def test_an_archive_takes_the_results_and_finds_them_under_the_patients_study(
     written: tuple[Path, Predictions], scan: Path, orthanc: tuple[int, str]
 ) -> None:
     port, address = orthanc
-    send = [tool("storescu"), "-v", "+sd", "+r", "-xs", "-R", "127.0.0.1", str(port)]
+    send = [tool("storescu"), "-v", "+sd", "+r", "-R", "127.0.0.1", str(port)]
     for folder in (scan, written[0], written[0]):  # twice: the archive takes the second for what it has
         done = subprocess.run([*send, str(folder)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -268,15 +268,23 @@ def test_an_archive_takes_the_results_and_finds_them_under_the_patients_study(
     assert counts == {"CT": 8, "SR": 1, "OT": captures, "KO": 1}
 
 
-def test_an_exam_to_which_no_result_can_refer_is_named_and_predicted(run: Path, tmp_path: Path) -> None:
-    source = write_scan(tmp_path / "scan", StudyInstanceUID="ID_1234")
+@pytest.mark.filterwarnings("ignore:these weights", "ignore:Invalid value for VR UI")
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"StudyInstanceUID": "ID_1234"}, "StudyInstanceUID is no valid UID"),
+     ({"PatientID": "A" * 65}, "PatientID is longer than 64 characters")],
+)  # fmt: skip
+def test_an_exam_to_which_no_result_can_refer_is_named_and_predicted(
+    changes: dict[str, str], words: str, run: Path, tmp_path: Path
+) -> None:
+    source = write_scan(tmp_path / "scan", **changes)
     out = tmp_path / "out"
     arguments = ["predict", str(source), "--run", str(run), "-o", str(tmp_path / "p.csv"), "--dicom", str(out)]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 3, done.output
     assert len(pd.read_csv(tmp_path / "p.csv")) == 8
     (line,) = [line for line in done.stderr.splitlines() if line.startswith(f"dicom: {source}")]
-    assert "StudyInstanceUID is no valid UID" in line
+    assert words in line
     assert list(out.iterdir()) == []
 
 

@@ -142,6 +142,17 @@ def test_series_of_which_nothing_is_known_are_not_read(prepared: Path, tmp_path:
     assert pd.read_csv(leaf / "history.csv")["slices"][0] == index.lengths[known].sum()
 
 
+@pytest.mark.parametrize("stage", ["slice", "joint"])
+def test_without_an_exam_head_series_with_labels_of_exams_alone_are_not_read(
+    prepared: Path, tmp_path: Path, stage: str
+) -> None:
+    labelled = Index.load(prepared).training_series(0)[2:5]
+    data = with_exam_labels(prepared, tmp_path / "set", with_slices=labelled.tolist())
+    config = tiny(stage, "train.epochs=1")
+    leaf = train_stage(config, stage, data=data, fold=0, out=tmp_path / "r", progress=False)
+    assert pd.read_csv(leaf / "history.csv")["slices"][0] == Index.load(data).lengths[labelled].sum()
+
+
 def test_training_stops_when_it_gets_no_better(prepared: Path, tmp_path: Path) -> None:
     settings = ("train.patience=2", "train.epochs=30", "train.backbone_lr=0.05", "train.sequence_lr=0.05")
     config = tiny("joint", *settings, "model.exam=pooled")

@@ -72,3 +72,14 @@ def test_tables_that_do_not_belong_together_are_refused() -> None:
         findings_of(slices[:-1], exams)
     with pytest.raises(DataError, match="row 1 of the table of exams is not the exam"):
         findings_of(slices, exams[::-1])
+
+
+def test_each_run_of_flagged_slices_has_a_key_slice() -> None:
+    table = five_slices(scores=(0.7, 0.1, 0.8, 0.9, 0.2))
+    table[list(LABELS[:-1])] = 0.01
+    (found,) = findings_of(table, exam_rows([table], [[]]))
+    assert found.labels["any"].run_peaks() == [3, 0]
+    assert found.key_slices == {0: ["any"], 3: ["any"]}
+    table["subdural"] = [0.1, 0.1, 0.1, 0.6, 0.1]
+    (found,) = findings_of(table, exam_rows([table], [[]]))
+    assert found.key_slices == {0: ["any"], 3: ["subdural", "any"]}

@@ -16,6 +16,7 @@ from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
+from ichseq.training.keep import given_exams
 from ichseq.training.train import start_training, train_stage
 
 EXAMS = ("model.exam=pooled", "train.exam_weight=1", "train.warmup_steps=0")
@@ -60,6 +61,44 @@ def test_it_holds_the_slices_near_the_start(prepared: Path, tmp_path: Path) -> N
         leaf = train_stage(config, "joint", data=data, fold=0, out=out, init=start, progress=False)
         moved.append(np.abs(probabilities(leaf, index, index.training_series(0)) - before).mean())
     assert moved[1] < 0.5 * moved[0]
+
+
+def test_what_exams_say_of_the_answers_for_their_slices(prepared: Path, tmp_path: Path) -> None:
+    index = Index.load(with_exam_labels(prepared, tmp_path / "exams", without=[2]))
+    answers = torch.rand((index.n_slices, len(LABELS)), generator=torch.Generator().manual_seed(0)) * 0.2
+    given = given_exams(answers, index)
+    for i in range(index.n_series):
+        rows = slice(index.offsets[i], index.offsets[i + 1])
+        for k in range(len(LABELS)):
+            before, after, label = answers[rows, k].double(), given[rows, k].double(), index.exam_labels[i, k]
+            if i == 2:
+                assert torch.equal(before, after)
+            elif label == 0:
+                assert not after.any()
+            else:  # by hand, over all ways in which independent slices can be, less the one where none is positive
+                assert torch.allclose(after, before / (1 - torch.prod(1 - before)), atol=1e-6)
+                assert torch.equal(before.argsort(), after.argsort())
+    sure = torch.zeros((index.n_slices, len(LABELS)))
+    assert torch.isfinite(given_exams(sure, index)).all()
+    assert torch.equal(given_exams(sure + 1, index)[index.slice_rows([2])], sure[index.slice_rows([2])] + 1)
+
+
+def test_slices_are_held_near_what_exams_make_of_the_answers(prepared: Path, tmp_path: Path) -> None:
+    data = with_exam_labels(prepared, tmp_path / "exams")
+    index = Index.load(data)
+    start = train_stage(tiny("joint"), "joint", data=prepared, fold=0, out=tmp_path / "s", progress=False)
+    rows = index.slice_rows(index.training_series(0))
+    before = torch.full((index.n_slices, len(LABELS)), torch.nan)
+    before[rows] = torch.from_numpy(probabilities(start, index, index.training_series(0))).float()
+    distance = []
+    for keep in ("answers", "posterior"):
+        config = tiny("joint", *EXAMS, "train.keep_weight=100", "train.epochs=6", f"train.keep={keep}")
+        out = tmp_path / keep
+        leaf = train_stage(config, "joint", data=data, fold=0, out=out, init=start, progress=False)
+        after = torch.from_numpy(probabilities(leaf, index, index.training_series(0)))
+        distance.append([(after - goal[rows]).abs().mean() for goal in (before, given_exams(before, index))])
+    assert distance[0][0] < distance[1][0]
+    assert distance[1][1] < distance[0][1]
 
 
 def test_without_a_start_there_is_nothing_to_hold_on_to(prepared: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.model.saved import DESCRIPTION, WEIGHTS
 from ichseq.networks import shipped
+from ichseq.runs.calibration import find_calibration
 from ichseq.runs.folders import find_leaves, models_of
 from ichseq.runs.records import read_run
 from ichseq.training.folds import train_folds
@@ -131,6 +132,28 @@ def test_a_name_that_does_not_exist_lists_those_that_do(small: Path, run: Path) 
         shipped.card_of("small-2")
     with pytest.raises(RunError, match="small-1: ships with ichseq and has no folds"):
         find_leaves(Path("small-1"), 0)
+
+
+def test_a_network_that_ships_is_judged_and_calibrated_on_a_set_of_ones_own(small: Path, prepared: Path) -> None:
+    before = sorted(small.iterdir())
+    scored = ichseq.evaluate("small-1", data=prepared, progress=False)
+    assert scored.folder.parent == Path("runs/small-1/sets")
+    assert scored.metrics["n_exams"] == Index.load(prepared).n_series
+    fitted = ichseq.calibrate("small-1", data=prepared)
+    assert Path("runs/small-1/calibration.json").is_file()
+    assert sorted(small.iterdir()) == before
+    assert find_calibration(Path("small-1")) == find_calibration(small) == fitted
+    with pytest.raises(RunError, match="small-1: ships with ichseq and has no folds"):
+        ichseq.evaluate("small-1", 0, data=prepared, progress=False)
+
+
+def test_a_calibration_that_ships_is_that_of_the_network_until_another_is_made(small: Path, prepared: Path) -> None:
+    ichseq.evaluate("small-1", data=prepared, progress=False)
+    shipping = ichseq.calibrate("small-1", data=prepared)
+    Path("runs/small-1/calibration.json").rename(small / "calibration.json")
+    assert find_calibration(Path("small-1")) == shipping
+    other = ichseq.calibrate("small-1", data=prepared, method="temperature")
+    assert find_calibration(Path("small-1")) == other != shipping
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, DESCRIPTION, shipped.CHECKSUMS])

@@ -11,6 +11,7 @@ from conftest import TINY
 
 from ichseq import Model
 from ichseq.cli import main
+from ichseq.config import ModelConfig, settings_of_start
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import RunError
 from ichseq.evaluation.evaluate import evaluate_all, evaluate_fold
@@ -64,3 +65,25 @@ def test_all_patients_are_trained_on_and_none_is_left_to_score(prepared: Path, t
         evaluate_all([leaf], index)
     with pytest.raises(RunError, match="patients of this set's fold 0"):
         train_folds("joint", [0], overrides=SHORT, data=prepared, out=run, init=run, progress=False)
+
+
+def test_a_run_takes_over_what_its_start_is_unless_it_is_set(prepared: Path, run: Path, tmp_path: Path) -> None:
+    training = [setting for setting in SHORT if setting.startswith("train.")]
+    asked = {"data": prepared, "init": run, "progress": False}
+    (leaf,) = train_folds("frozen", [0], overrides=training, out=tmp_path / "taken", **asked)
+    start, taken = (Model.load(folder, device="cpu").config for folder in (run / "joint" / "fold0", leaf))
+    assert settings_of_start(taken) == settings_of_start(start)
+    changed = [*training, "model.hidden_size=6", "model.exam=pooled"]
+    (leaf,) = train_folds("frozen", [0], overrides=changed, out=tmp_path / "set", **asked)
+    found = Model.load(leaf, device="cpu").config
+    assert (found.backbone, found.hidden_size, found.exam) == (start.backbone, 6, "pooled")
+    with pytest.raises(RunError, match=r"its model\.backbone is 'test_resnet', this run's 'resnet18'"):
+        train_folds("frozen", [0], overrides=["model.backbone=resnet18"], out=tmp_path / "other", **asked)
+
+
+def test_the_start_of_a_run_that_has_no_sequence_part_leaves_it_to_the_settings(prepared: Path, tmp_path: Path) -> None:
+    asked = {"data": prepared, "out": tmp_path / "run", "progress": False}
+    train_folds("slice", [0], overrides=[*SHORT, "model.sequence=none"], **asked)
+    (leaf,) = train_folds("frozen", [0], overrides=["train.epochs=1"], init=tmp_path / "run", **asked)
+    found = Model.load(leaf, device="cpu").config
+    assert (found.backbone, found.sequence) == ("test_resnet", ModelConfig().sequence)

@@ -74,7 +74,8 @@ def evaluate(
     Writes predictions.parquet, exams.parquet, metrics.json, curves.csv, and evaluation.html with its picture.
 
     Args:
-        run: runs/NAME or a leaf of it, or for another set an experiment's result; None: the newest run.
+        run: runs/NAME or a leaf of it, or for a set that it never saw an experiment's result or the name of a network
+            that ships, whose figures go to runs/NAME; None: the newest run.
         fold: a fold's number, or "all": every fold by the leaf that did not train on it, as one table. None: of the
             set that the run was trained on, fold 0 or the only one that it has; of another set, all of it, by the
             models of all folds together.
@@ -105,6 +106,7 @@ def evaluate(
 def what_to_score(run: str | Path | None, fold: Fold | None, data: str | Path) -> Asked:
     """The leaves or models that `evaluate` asks; raises as it does."""
     from ichseq.data.index import Index
+    from ichseq.networks.shipped import shipped_folder
     from ichseq.runs.folders import find_leaves, models_of, newest_run
     from ichseq.runs.names import MODELS
     from ichseq.runs.records import read_run
@@ -117,6 +119,8 @@ def what_to_score(run: str | Path | None, fold: Fold | None, data: str | Path) -
         found = Path(run) if run is not None else newest_run(number)
         return Asked(found, find_leaves(found, number), fold)
     found = Path(run) if run is not None else newest_run()
+    if shipped_folder(found) is not None:
+        return Asked(found, models_of(found), None)
     folders = models_of(found) if (found / MODELS).is_file() else find_leaves(found)
     runs = [read_run(folder) for folder in folders]
     if index.key not in {one.get("data_key") for one in runs} or (found / MODELS).is_file():

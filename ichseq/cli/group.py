@@ -19,7 +19,7 @@ _AFTER_A_STOP = {
     "prepare": "stopped; what was read is kept: run the same command again to go on",
     "demo": "stopped; its folder is not finished: remove it before another try",
     "evaluate": "stopped; what was scored until then is written, the rest is not: run the same command again",
-    "predict": "stopped; the tables are not written, or not both: run the same command again",
+    "predict": "stopped; the tables are not written, or not both, or not the report: run the same command again",
 }
 
 _NOTHING_WRITTEN = "stopped; nothing was written"

@@ -129,11 +129,11 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     They are saved with the run; `predict --calibrated` applies them, and `evaluate` scores at these thresholds.
     """
     from ichseq.evaluation.report import calibration_text
-    from ichseq.runs.calibration import calibration_folder
+    from ichseq.runs.folders import home_of
 
     fitted = api.calibrate(run, fold, data=data, method=method)
     click.echo(calibration_text(fitted))
-    click.echo(f"\nwritten: {calibration_folder(run) / 'calibration.json'}")
+    click.echo(f"\nwritten: {home_of(run) / 'calibration.json'}")
     click.echo(f"next: ichseq predict PATH --run {run} --calibrated")
 
 

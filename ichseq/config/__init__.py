@@ -23,6 +23,7 @@ from ichseq.config.model import (
     differing_from_start,
     embedding_settings,
     resolved,
+    settings_of_start,
     weights_file,
 )
 from ichseq.config.train import TrainConfig
@@ -48,6 +49,7 @@ __all__ = [
     "resolved",
     "save_config",
     "settings_ignored_by",
+    "settings_of_start",
     "settings_without_effect",
     "takes_fields_of",
     "weights_file",

@@ -140,8 +140,7 @@ class ModelConfig(StartConfig, ExamConfig, SequenceConfig, EmbeddingConfig):
 
 def embedding_settings(config: EmbeddingConfig) -> dict[str, Any]:
     """What decides a slice's embedding, the weights apart, by name; as JSON takes it."""
-    values = {setting.name: getattr(config, setting.name) for setting in settings_of(EmbeddingConfig)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return _plain(config, EmbeddingConfig)
 
 
 def weights_file(config: StartConfig) -> Path | None:
@@ -158,6 +157,21 @@ def differing_from_start(config: ModelConfig, start: ModelConfig) -> str | None:
         if setting.mark(SameAsStart) and found not in ((), asked):
             return setting.name
     return None
+
+
+def settings_of_start(start: ModelConfig) -> dict[str, Any]:
+    """What a run takes over from the network that it starts from, by name; as YAML takes it.
+
+    All that decides a slice's embedding, the sequence part, if there is one, and the exam head.
+    """
+    sequence = _plain(start, SequenceConfig) if start.sequence != "none" else {}
+    return _plain(start, EmbeddingConfig) | sequence | _plain(start, ExamConfig)
+
+
+def _plain(config: Any, section: type[Any]) -> dict[str, Any]:
+    """The fields of a section, as YAML and JSON take them."""
+    values = {setting.name: getattr(config, setting.name) for setting in settings_of(section)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def resolved(config: ModelConfig) -> ModelConfig:

@@ -91,12 +91,17 @@ class TrainConfig:
     slice_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 1.0
     """Weight of the slices' loss, which is a mean over the labels of slices that are known in a step."""
 
-    exam_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 1.0
+    exam_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 0.25
     """Weight of the exams' loss, the same mean over labels of exams; without model.exam there is none."""
 
     keep_weight: Annotated[Rate, ReadBy("frozen", "joint")] = 0.0
     """Weight of a term that holds each slice's answer near that of the weights that training starts from (--init): a
     mean cross entropy against those probabilities, which are computed once, without augmentation."""
+
+    keep: Annotated[Literal["answers", "posterior"], ReadBy("frozen", "joint")] = "answers"
+    """What keep_weight holds the slices near: what the start answers; or posterior, what follows from it and the exam's
+    label: 0 in an exam without the label, and in one with it the answers divided by the probability, by these same
+    answers, that any of its slices has it. Exams whose label is unknown keep the answers."""
 
     backbone_blocks: Annotated[AtLeast1 | Literal["all"], ReadBy("slice", "joint")] = "all"
     """So many of the backbone's last blocks are trained, of those that timm divides it into."""

@@ -118,9 +118,11 @@ def _of_study(found: list[Series], learned_mm: tuple[float, float]) -> tuple[dic
     why = {}
     for k in asked:
         rivals = [one.reason for one in passed if one.by == k]
-        about = "chosen" if rivals else "asked too, as no better one shows the same"
-        words = f"{about} of {len(found)} axial series of its study: {_described(found[k])}"
-        why[k] = words + (f"; not asked: {', '.join(_numbered(rivals))}" if rivals else "")
+        of = f"of {len(found)} axial series of its study"
+        if rivals:
+            why[k] = f"chosen {of}: {_described(found[k])}; not asked: {', '.join(_numbered(rivals))}"
+        else:
+            why[k] = f"one {of}, and no better one shows the same: {_described(found[k])}"
     return why, passed
 
 

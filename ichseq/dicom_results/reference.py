@@ -78,6 +78,10 @@ def reference(series: Series, number: int) -> Dataset:
             raise
         except Exception as error:  # the parser fails in many ways on damaged bytes
             raise ScanError(file, f"its header cannot be read again ({type(error).__name__})") from None
+    if not made.PatientID and series.patient_id:
+        raise ScanError(
+            file, "its PatientID is longer than 64 characters, or no text, so no result can be the patient's"
+        )
     for keyword in _UIDS:
         if not UID(made[keyword].value).is_valid:
             raise ScanError(file, f"its {keyword} is no valid UID, so no DICOM result can refer to it")
@@ -91,7 +95,8 @@ def _taken(header: Dataset) -> Dataset:
     made.SpecificCharacterSet = CHARACTER_SET
     meta = getattr(header, "file_meta", Dataset())
     for keyword, most in _TEXTS.items():
-        text = _text(header, keyword)[:most]
+        text = _text(header, keyword)
+        text = text if len(text) <= most else ""
         if text or keyword in _REQUIRED:
             setattr(made, keyword, text)
     for keyword, form in _FORMS.items():

@@ -60,7 +60,7 @@ def structured_report(
     Args:
         findings: of the exam.
         series: the exam's.
-        slices: by number the key slice of every label, as `reference` gives it.
+        slices: by number the key slices, those of labels that are not flagged too, as `reference` gives them.
         answerer: what answered.
         remarks: what a person should know, a sentence each.
     """
@@ -93,6 +93,8 @@ def _group(
 ) -> MeasurementsAndQualitativeEvaluations:
     """What is said of one label."""
     answer = {True: codes.SCT.Yes, False: codes.SCT.No}
+    also = [number for number, labels in findings.key_slices.items() if one.flagged and one.label in labels]
+    key = dict.fromkeys([one.key_slice, *also])
     measured = [
         Measurement(PROBABILITY if findings.calibrated else SCORE, round(100 * one.score, 1), codes.UCUM.Percent),
         Measurement(FLAGGED_SLICES, len(one.flagged_slices), SLICES),
@@ -104,7 +106,7 @@ def _group(
         algorithm_id=AlgorithmIdentification(f"{NAME}, {answerer.name}", ichseq.__version__),
         measurements=measured,
         qualitative_evaluations=[] if one.flagged is None else [QualitativeEvaluation(FLAGGED, answer[one.flagged])],
-        source_images=[SourceImageForMeasurementGroup.from_source_image(slices[one.key_slice])],
+        source_images=[SourceImageForMeasurementGroup.from_source_image(slices[number]) for number in key],
     )
 
 

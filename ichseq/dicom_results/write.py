@@ -72,7 +72,8 @@ def _write_exam(
     from ichseq.dicom_results.key_objects import key_objects
     from ichseq.dicom_results.report import structured_report
 
-    slices = {one.key_slice: reference(series, one.key_slice) for one in findings.labels.values()}
+    numbers = {*findings.key_slices, *(one.key_slice for one in findings.labels.values())}
+    slices = {number: reference(series, number) for number in sorted(numbers)}
     maps, remarks = _maps(findings, series, ensemble)
     with replacing(out / f"{pseudonym(findings.exam)}-{series.key[:8]}") as folder:
         folder.mkdir()

@@ -67,6 +67,7 @@ def paired_difference_of_seeds(
     ones: Sequence[pd.DataFrame],
     others: Sequence[pd.DataFrame],
     *,
+    unit: Unit = "slice",
     draws: int = 1000,
     seed: int = 0,
     names: Sequence[str] = NAMES,
@@ -80,6 +81,7 @@ def paired_difference_of_seeds(
     Args:
         ones: the tables of one system, a table a seed.
         others: those of the other; they need not be as many.
+        unit: what a row is.
         draws: bootstrap draws, at least 1.
         seed: seed of the bootstrap.
         names: of the two systems, for messages.
@@ -99,7 +101,7 @@ def paired_difference_of_seeds(
         for name, tables in zip(names, (ones, others), strict=True)
         for k in range(len(tables))
     ]
-    return _compare(ones, others, draws, seed, labels, "slice")
+    return _compare(ones, others, draws, seed, labels, unit)
 
 
 def auc_differences(

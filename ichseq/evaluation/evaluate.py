@@ -16,6 +16,7 @@ from ichseq.evaluation.score import Prevalence, score
 from ichseq.evaluation.subgroups import bleed_volumes, characteristics
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
+from ichseq.networks.shipped import is_shipped
 from ichseq.predictions.calibration import Calibration
 from ichseq.predictions.check import count_shared_exams
 from ichseq.predictions.write import write_table
@@ -141,7 +142,7 @@ def evaluate_set(
     The models of all its folds answer together, as in `ichseq predict`.
 
     Args:
-        run: a run, a leaf or an experiment's result.
+        run: a run, a leaf, an experiment's result or the name of a network that ships.
         index: the set.
         bag: as for `evaluate_fold`.
         tta: as for `evaluate_fold`.
@@ -159,7 +160,7 @@ def evaluate_set(
     series = np.arange(index.n_series)
     predicted = predict_prepared(ensemble, index, series, progress=progress)
     identity = {"run": str(run), "fold": None, "bag": bag, "tta": list(tta)}
-    prevalences = [read_run(folder).get("prevalence") for folder in folders]
+    prevalences = [None if is_shipped(folder) else read_run(folder).get("prevalence") for folder in folders]
     out = set_folder(run, index.folder, index.key)
     calibration = find_calibration(run)
     return _score(out, index, series, predicted.slices, predicted.exams, prevalences, calibration, bleeds, identity)

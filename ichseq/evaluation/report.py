@@ -10,7 +10,7 @@ import numpy as np
 
 from ichseq.files import write_text
 from ichseq.labels import LABELS
-from ichseq.predictions.calibration import POINTS, Calibration
+from ichseq.predictions.calibration import POINTS, Calibration, none_known
 
 _SUMMARY = (
     ("Weighted log loss", "weighted_log_loss"),
@@ -71,6 +71,9 @@ def calibration_text(calibration: Calibration) -> str:
     """What was fitted for each label, and on what, for a terminal."""
     lines = [f"fitted on {calibration.fitted_on.words()}"]
     for title, labels in (("Exams", calibration.exams), ("Slices", calibration.slices)):
+        if none_known(labels):
+            lines += ["", f"{title}: none has a known label; their scores are left as they are"]
+            continue
         rows = [
             (label, str(of.positives), str(of.negatives), f"{of.slope:.3f}", f"{of.intercept:.3f}",
              *("-" if point.threshold is None else f"{point.threshold:.4g}" for point in map(of.points.get, POINTS)

@@ -18,7 +18,7 @@ from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.predictions.findings import ExamFindings
 
 HEAT_MAPS: Final = 600
-"""Heat maps of an exam at most, those of the slices with the highest scores; so many take 90 MB of memory."""
+"""Heat maps of an exam at most, those of the slices with the highest scores, so that a long scan takes minutes."""
 
 _THREADS: Final = 2
 _AHEAD: Final = 4  # pictures that wait to be encoded
@@ -78,7 +78,7 @@ def draw_heat(
 ) -> None:
     """Write the heat maps of what is flagged, a file a slice, and note them in `pictures`.
 
-    Full colour is the strongest place of a label in the exam, so that its slices compare.
+    Full colour is the strongest place of a label in the slice: where, and not how sure, which the scores say.
 
     Raises:
         ScanError: a slice can't be read.
@@ -86,14 +86,21 @@ def draw_heat(
         OSError: a picture can't be written.
     """
     wanted, pictures.left = heat_wanted(findings)
-    maps: dict[int, dict[str, NDArray[np.float32]]] = {}
+    number, tiles = -1, dict[str, NDArray[np.float32]]()
     for one in heatmaps_in_turn(ensemble, series, wanted):
-        maps.setdefault(one.slice, {})[one.label] = small_heat(one.values)
-    peaks = {label: max(float(of[label].max()) for of in maps.values() if label in of) for label in wanted}
-    for number, of_slice in maps.items():
-        tiles = [values / (peaks[label] or 1) for label, values in of_slice.items()]
-        (folder / f"h{number:04d}.webp").write_bytes(heat_picture(tiles))
-        pictures.heat[number] = list(of_slice)
+        if one.slice != number:
+            _write_heat(folder, number, tiles, pictures)
+            number, tiles = one.slice, {}
+        tiles[one.label] = small_heat(one.values)
+    _write_heat(folder, number, tiles, pictures)
+
+
+def _write_heat(folder: Path, number: int, tiles: dict[str, NDArray[np.float32]], pictures: Pictures) -> None:
+    """The heat maps of one slice, if there are any."""
+    if tiles:
+        scaled = [values / (float(values.max()) or 1) for values in tiles.values()]
+        (folder / f"h{number:04d}.webp").write_bytes(heat_picture(scaled))
+        pictures.heat[number] = list(tiles)
 
 
 def heat_wanted(findings: ExamFindings) -> tuple[dict[str, list[int]], int]:

@@ -20,7 +20,7 @@ SIDE: Final = 512
 
 KEY_SIDE: Final = 256
 HEAT_SIDE: Final = 192
-CLEAR: Final = 0.35
+CLEAR: Final = 0.3
 """Share of the strongest evidence up to which a heat map shows nothing."""
 
 QUALITY: Final = 80  # of WebP: 28 real slices of 512 x 512 in three windows take 1.0 MB

@@ -58,6 +58,7 @@ class ExamView:
         findings: what the tables say.
         series: where its pixels are; None: no scan was given.
         warnings: what a person should know of it.
+        chosen: why this series of its study was asked; "" where that is not known.
         pictures: what was drawn.
     """
 
@@ -67,6 +68,7 @@ class ExamView:
     findings: ExamFindings
     series: Series | None
     warnings: list[str]
+    chosen: str = ""
     pictures: Pictures = field(default_factory=Pictures)
 
     @property
@@ -102,6 +104,8 @@ class ExamView:
         if self.series is None:
             return [("Scan", "not given; the pictures are missing")]
         found = [("Scan", describe(self.series))]
+        if self.chosen:
+            found.append(("Series", f"{self.chosen[0].upper()}{self.chosen[1:]}"))
         if self.series.phantom:
             found.append(("Made up", "a phantom, no patient"))
         if not sides_of(self.series.orientation):
@@ -139,7 +143,13 @@ class ExamView:
 
 
 def view_of(
-    place: int, findings: ExamFindings, series: Series | None, warnings: Sequence[str], *, show_id: bool
+    place: int,
+    findings: ExamFindings,
+    series: Series | None,
+    warnings: Sequence[str],
+    *,
+    chosen: str = "",
+    show_id: bool = False,
 ) -> ExamView:
     """An exam before its pictures are drawn."""
     exam, identity = findings.exam, list[tuple[str, str]]()
@@ -148,7 +158,7 @@ def view_of(
         if series is not None:
             identity.append(("First file", series.files[0]))
     name = exam.patient_id if show_id and exam.patient_id else pseudonym(exam)
-    return ExamView(place, name, identity, findings, series, list(warnings))
+    return ExamView(place, name, identity, findings, series, list(warnings), chosen)
 
 
 def _area(scores: Floats) -> str:

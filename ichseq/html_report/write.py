@@ -54,10 +54,12 @@ def write_report(
     of = answered.predictions
     ordered = by_urgency(findings_of(of.slices, of.exams))
     scans = of.series if series is None else series
+    chosen = of.exams["chosen"].tolist() if "chosen" in of.exams.columns else [""] * len(of.exams)
     views = [
-        view_of(place, one, scans[one.number], _warnings(answered, one.number), show_id=show_id)
+        view_of(place, one, scans[one.number], _warnings(answered, one.number), chosen=chosen[one.number],
+                show_id=show_id)
         for place, one in enumerate(ordered, 1)
-    ]
+    ]  # fmt: skip
     remarks: list[str] = []
     try:
         with replacing(out) as beside:

@@ -7,9 +7,9 @@ logit less its bias. Through the sequence part it is true to first order, and of
 without what the sequence part has from the slice's neighbours (gradients as in Selvaraju et al., "Grad-CAM", 2017).
 
 A place of the last map is large, some 3 cm of a head for a network of 192 pixels, and sees most of the slice: it says
-that there is evidence, hardly where (benchmarks/results, heatmap). The maps before it do: of those of stride 8 and 16
-what speaks for the label is taken, positive gradient times activation, as in Jiang et al., "LayerCAM" (2021), and of
-both the geometric mean, so that a place counts that both depths name.
+that there is evidence, hardly where (`benchmarks/heatmap.py --depth last`). The maps before it do: of those of stride 8
+and 16 what speaks for the label is taken, positive gradient times activation, as in Jiang et al., "LayerCAM" (2021),
+and of both the geometric mean, so that a place counts that both depths name.
 """
 
 from collections.abc import Iterator, Sequence

@@ -18,6 +18,9 @@ from ichseq.predictions.schema import EXAM_KEY, ExamId, Floats, exam_of
 DEFAULT_THRESHOLD: Final = 0.5
 """A raw score from which on a slice or an exam is flagged where no operating point was fitted."""
 
+RUNS: Final = 4
+"""Runs of flagged slices of which one is a key slice, at most."""
+
 DEFAULT_RULE: Final = f"flagged from a raw score of {DEFAULT_THRESHOLD} on; no operating point was fitted"
 
 
@@ -42,6 +45,13 @@ class LabelFinding:
     key_slice: int
     slices: Floats
     flagged_slices: tuple[int, ...]
+
+    def run_peaks(self) -> list[int]:
+        """Of each run of flagged slices that follow each other the one with the highest score, the highest first."""
+        flagged = np.array(self.flagged_slices, dtype=np.int64)
+        runs = np.split(flagged, np.flatnonzero(np.diff(flagged) > 1) + 1) if len(flagged) else []
+        peaks = [int(run[self.slices[run].argmax()]) for run in runs]
+        return sorted(peaks, key=lambda number: -self.slices[number])
 
 
 @dataclass(frozen=True)
@@ -96,11 +106,18 @@ class ExamFindings:
 
     @property
     def key_slices(self) -> dict[int, list[str]]:
-        """The slices to look at and for which labels, feet to head: a flagged label's highest; else that of any."""
+        """The slices to look at and for which labels, feet to head.
+
+        A flagged label's highest, and for any also the highest of each of the `RUNS` highest runs of flagged slices,
+        since blood may lie in several places; where nothing is flagged, the highest for any.
+        """
         shown = [label for label, one in self.labels.items() if one.flagged] or ["any"]
+        pairs = [(self.labels[label].key_slice, label) for label in shown]
+        if "any" in shown:
+            pairs += [(number, "any") for number in self.labels["any"].run_peaks()[:RUNS]]
         chosen: dict[int, list[str]] = {}
-        for label in shown:
-            chosen.setdefault(self.labels[label].key_slice, []).append(label)
+        for number, label in dict.fromkeys(pairs):
+            chosen.setdefault(number, []).append(label)
         return dict(sorted(chosen.items()))
 
 

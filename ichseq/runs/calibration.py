@@ -5,19 +5,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ichseq.errors import RunError
+from ichseq.networks.shipped import shipped_folder
 from ichseq.predictions.calibration import Calibration
-from ichseq.runs.folders import find_leaves, has_model
-from ichseq.runs.names import CALIBRATION, MODELS
+from ichseq.runs.folders import has_model, home_of
+from ichseq.runs.names import CALIBRATION
 from ichseq.runs.records import read_json, write_json
-
-
-def calibration_folder(run: Path) -> Path:
-    """Where the calibration of a run is: a leaf's own in the leaf, that of several folds in the folder of their stage.
-
-    Raises:
-        RunError: no such run.
-    """
-    return run if has_model(run) or (run / MODELS).is_file() else find_leaves(run)[0].parent
 
 
 def write_calibration(run: Path, calibration: Calibration) -> Path:
@@ -29,7 +21,7 @@ def write_calibration(run: Path, calibration: Calibration) -> Path:
     Raises:
         RunError: no such run, or it can't be written.
     """
-    path = calibration_folder(run) / CALIBRATION
+    path = home_of(run) / CALIBRATION
     write_json(path, calibration.model_dump())
     return path
 
@@ -47,10 +39,14 @@ def calibration_in(*folders: Path) -> Calibration | None:
 def find_calibration(run: Path) -> Calibration | None:
     """The calibration of a run or a leaf; of a leaf without its own, that of its stage; None if there is none.
 
+    Of a network that ships, the one that was made here, in runs/NAME, before the one that came with it.
+
     Raises:
         RunError: no such run, or the file is damaged or of another version.
     """
-    return calibration_in(run, run.parent) if has_model(run) else calibration_in(calibration_folder(run))
+    if (shipped := shipped_folder(run)) is not None:
+        return calibration_in(home_of(run), shipped)
+    return calibration_in(run, run.parent) if has_model(run) else calibration_in(home_of(run))
 
 
 def read_calibration(run: Path) -> Calibration:

@@ -57,7 +57,8 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
         RunError: no such run, or nothing in it for that fold.
     """
     if shipped_folder(run) is not None:
-        raise RunError(f"{run}: ships with ichseq and has no folds; ask it with `ichseq predict`, or name a run")
+        raise RunError(f"{run}: ships with ichseq and has no folds; name a set that it never saw, without a fold, "
+                       "or a run")  # fmt: skip
     if not run.is_dir():
         near = _near(run)
         hint = f"; there are {', '.join(near)}" if near else "; train one with `ichseq train`"
@@ -99,19 +100,32 @@ def models_of(run: Path, bag: int = 0) -> list[Path]:
     return [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]
 
 
+def home_of(run: Path) -> Path:
+    """Where what is found out about a run goes: its calibration, its figures on sets that it never saw.
+
+    That is the leaf itself, or the folder of an experiment's result; of several folds the folder of their stage; of a
+    network that ships, whose own folder is not to be written to, runs/NAME.
+
+    Raises:
+        RunError: no such run.
+    """
+    if (shipped := shipped_folder(run)) is not None:
+        return RUNS / shipped.name
+    return run if has_model(run) or (run / MODELS).is_file() else find_leaves(run)[0].parent
+
+
 def set_folder(run: Path, data: Path, key: str) -> Path:
     """Where the figures of a run on a set that it never saw go.
 
     Args:
-        run: a run, a leaf or an experiment's result.
+        run: a run, a leaf, an experiment's result or the name of a network that ships.
         data: folder of the set.
         key: of the set.
 
     Raises:
         RunError: no such run.
     """
-    home = run if has_model(run) or (run / MODELS).is_file() else find_leaves(run)[0].parent
-    return home / SETS / f"{data.resolve().name}-{key[:8]}"
+    return home_of(run) / SETS / f"{data.resolve().name}-{key[:8]}"
 
 
 def bag_of(leaf: Path, bag: int) -> list[Path]:

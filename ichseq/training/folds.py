@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ichseq.config import load_config, read_yaml
+from ichseq.config import ModelConfig, load_config, read_yaml, settings_of_start
 from ichseq.errors import RunError
+from ichseq.model.saved import damage_explained, read_description
 from ichseq.networks.shipped import shipped_folder
 from ichseq.runs.folders import checkpoints_of, find_leaves, leaf_of
 from ichseq.runs.names import CONFIG
@@ -30,7 +31,7 @@ def train_folds(
     Args:
         stage: slice, frozen or joint.
         folds: left out for validation in turn.
-        source: settings, as for `ichseq.config.load_config`.
+        source: settings, as for `ichseq.config.load_config`. Those of the model that are not set are the start's.
         overrides: single settings, as there.
         data: the prepared set.
         out: the run's folder.
@@ -54,8 +55,10 @@ def train_folds(
             base = read_yaml(file)
         elif resume and not several:
             raise RunError(f"{file.parent}: nothing to resume; train without --resume, or name another run with -o")
-        config = load_config(stage, source, overrides, base=base)
         start = None if init is None else _start(init, fold)
+        if base is None and start is not None:
+            base = {"model": _model_settings(start)}
+        config = load_config(stage, source, overrides, base=base)
         leaves.append(
             train_stage(config, stage, data=data, fold=fold, out=out, init=start, resume=begun, progress=progress)
         )
@@ -68,3 +71,9 @@ def _start(init: Path, fold: int) -> Path:
         return shipped
     found = find_leaves(init)
     return found[0] if len(found) == 1 else find_leaves(init, fold)[0]
+
+
+def _model_settings(start: Path) -> dict[str, Any]:
+    """What a run takes over of the network that it starts from."""
+    with damage_explained(start):
+        return settings_of_start(ModelConfig(**read_description(start).config))

@@ -27,6 +27,7 @@ from ichseq.training.stages.readers import Read, Reader
 from ichseq.training.stopping import StopRequest
 
 START: Final = "start.safetensors"
+_SURE: Final = 1e-12  # how near to 0 and to 1 a probability is taken to be exactly that
 
 
 def start_answers(setup: Setup, reader: Reader[Any], request: StopRequest, *, begun: bool) -> Tensor:
@@ -53,6 +54,27 @@ def start_answers(setup: Setup, reader: Reader[Any], request: StopRequest, *, be
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError(f"{path}: can't be written ({error}); make room, and go on with --resume") from None
     return answers
+
+
+def given_exams(answers: Tensor, index: Index) -> Tensor:
+    """What the answers for slices become when their exams' labels are known: probabilities (n_slices, 6).
+
+    A slice of an exam without a label has none. Of an exam with it, at least one slice has: by Bayes' rule, slices
+    taken as independent, p becomes p / (1 - product of all 1 - p). Training on that is a step of expectation-
+    maximisation, as in Zhang and Goldman, "EM-DD" (2001), with all slices instead of the likeliest alone.
+
+    Args:
+        answers: probabilities (n_slices, 6), NaN where not asked.
+        index: the set that they are of.
+    """
+    given = answers.clone()
+    of_exams = torch.from_numpy(index.exam_labels)
+    for series, first, last in zip(of_exams, index.offsets[:-1], index.offsets[1:], strict=True):
+        own = answers[first:last].double()
+        any_of_them = -torch.expm1(torch.log1p(-own.clamp(max=1 - _SURE)).sum(dim=0))
+        positive = (own / any_of_them.clamp(min=_SURE)).clamp(max=1.0)
+        given[first:last] = torch.where(series == 1, positive, torch.where(series == 0, 0.0 * own, own)).float()
+    return given
 
 
 def with_start(read: Read[Any], index: Index, answers: Tensor) -> Read[Any]:

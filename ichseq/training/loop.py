@@ -19,7 +19,7 @@ from ichseq.runs.folders import checkpoints_of
 from ichseq.runs.names import fold_words
 from ichseq.training import checkpoint as ck
 from ichseq.training.gradients import gradients
-from ichseq.training.keep import start_answers, with_start
+from ichseq.training.keep import given_exams, start_answers, with_start
 from ichseq.training.losses import step_weights
 from ichseq.training.memory_plan import MemoryPlan
 from ichseq.training.progress import Position, StepBar
@@ -137,7 +137,8 @@ class Training:
                 s.model, s.index, s.training_series, processes=s.processes, request=self.request, shown=s.log.shown
             )
             if s.stage.reads_series and s.config.train.keep_weight > 0:
-                self._start = start_answers(s, reader, self.request, begun=self.position.step > 0)
+                answers = start_answers(s, reader, self.request, begun=self.position.step > 0)
+                self._start = given_exams(answers, s.index) if s.config.train.keep == "posterior" else answers
             return reader
         except InterruptedError:
             raise self.stopped(self.request.code) from None

@@ -187,13 +187,13 @@ def _labelled_series(
 ) -> tuple[np.ndarray, list[float | None], list[float | None]]:
     """The series outside a fold; and by label their shares of positive slices and exams, None where none is known.
 
-    With an exam head, those of which neither slices nor exam are known are left out: they would be read for nothing.
+    Those of which nothing is known are left out: they would be read for nothing.
     """
     series = index.training_series(fold)
     exams = stage.trains("exam") and config.model.exam != "none" and config.train.exam_weight > 0
+    known = np.array([~np.isnan(index.labels[index.offsets[i] : index.offsets[i + 1]]).all() for i in series], bool)
     if exams:
-        with_slices = [not np.isnan(index.labels[index.offsets[i] : index.offsets[i + 1]]).all() for i in series]
-        series = series[np.array(with_slices, bool) | ~np.isnan(index.exam_labels[series]).all(axis=1)]
+        known |= ~np.isnan(index.exam_labels[series]).all(axis=1)
     shares = (index.prevalence(series), index.exam_prevalence(series))
     slices, of_exams = ([None if math.isnan(one) else float(one) for one in share] for share in shares)
     outside = "" if fold == ALL_PATIENTS else f" outside fold {fold}"
@@ -207,7 +207,7 @@ def _labelled_series(
     if exams and no_exams:
         raise DataError(f"{index.folder}: no exam with a known label{outside}; set model.exam=none, or prepare the "
                         "scans with labels of exams")  # fmt: skip
-    return series, slices, of_exams
+    return series[known], slices, of_exams
 
 
 def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *, has_start: bool) -> None:
