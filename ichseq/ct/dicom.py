@@ -60,8 +60,8 @@ IMAGE_DTYPE: Final = np.dtype(
         ("pixel_offset", "i8"),  # of the pixel data's value in the file (in the unpacked file, if deflated)
         ("slope", "f8"),
         ("intercept", "f8"),
-        ("padding_low", "i4"),  # stored values low..high are padding; low > high: none
-        ("padding_high", "i4"),
+        ("padding_low", "i8"),  # stored values low..high are padding; low > high: none
+        ("padding_high", "i8"),
         ("position", "f8", 3),  # mm; NaN where absent and not required
         ("orientation", "f8", 6),
         ("spacing", "f8", 2),  # mm between rows, between columns; NaN where absent
@@ -70,7 +70,7 @@ IMAGE_DTYPE: Final = np.dtype(
         ("age_years", "f4"),  # -1 where absent
         ("contrast", "?"),  # a contrast medium is named
         ("phantom", "?"),
-        ("noted", "u1"),  # NOTED_BY_PYDICOM, NO_END, added up
+        ("noted", "u1"),  # NOTED_BY_PYDICOM, NO_END and the bits of ichseq.ct.together, added up
         *RECONSTRUCTION_FIELDS,
     ]
 )

@@ -260,6 +260,8 @@ def _lacking(headers: Headers, positions: np.ndarray) -> list[str]:
     noted = headers.numbers["noted"]
     if endless := int(np.count_nonzero(noted & NO_END)):
         found.append(f"compressed pixel data of {counted(endless, 'file')} end without their mark; they are whole")
-    if noted := int(np.count_nonzero(noted & NOTED_BY_PYDICOM)):
-        found.append(f"pydicom doubts the headers of {noted} files (its words may hold patient data and are withheld)")
+    if doubted := int(np.count_nonzero(noted & NOTED_BY_PYDICOM)):
+        found.append(
+            f"pydicom doubts the headers of {doubted} files (its words may hold patient data and are withheld)"
+        )
     return found

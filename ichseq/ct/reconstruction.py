@@ -25,9 +25,10 @@ MAP: Final = 8
 ENHANCED: Final = 16
 """An angiography, or called one with contrast medium."""
 
+_NO_SERIES_NUMBER: Final = -(2**31)
 RECONSTRUCTION_FIELDS: Final = (
     ("thickness", "f4"),  # mm; 0 where absent
-    ("series_number", "i8"),  # NO_NUMBER where absent
+    ("series_number", "i4"),  # _NO_SERIES_NUMBER where absent
     ("frame", "i4"),  # stands for the FrameOfReferenceUID; 0 where absent
     ("marks", "u1"),  # SOFT, SHARP, ..., added up
     ("kind", "i4"),  # stands for the ImageType; 0 where absent
@@ -81,7 +82,7 @@ class Reconstruction(NamedTuple):
         first = numbers[0]
         return cls(
             float(np.median(known)) if len(known) else math.nan,
-            int(first["series_number"]),
+            NO_NUMBER if first["series_number"] == _NO_SERIES_NUMBER else int(first["series_number"]),
             int(first["frame"]),
             int(np.bitwise_or.reduce(numbers["marks"])),
             _heights(numbers),
@@ -162,7 +163,9 @@ def _seconds(text: str) -> float:
 
 
 def _number(text: str) -> int:
-    return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else NO_NUMBER
+    """An integer string, which holds 32 bits (PS3.5 6.2)."""
+    value = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else _NO_SERIES_NUMBER
+    return value if abs(value) < -_NO_SERIES_NUMBER else _NO_SERIES_NUMBER
 
 
 def _heights(numbers: np.ndarray) -> NDArray[np.float64]:

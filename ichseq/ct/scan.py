@@ -22,10 +22,8 @@ from ichseq.ct.dicom import IMAGE_DTYPE, Header, read_header
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.errors import ScanError, counted
 
-ROW_DTYPE: Final = np.dtype(
-    [("file", "i8"), ("joined", "u1"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())]
-)
-"""IMAGE_DTYPE and, first, the file's number in the list that was scanned and a mark of `ichseq.ct.together`."""
+ROW_DTYPE: Final = np.dtype([("file", "i8"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())])
+"""IMAGE_DTYPE and, first, the file's number in the list that was scanned."""
 
 TEXTS: Final = ("patient_id", "study_uid", "series_uid", "sop_uid", "kernel", "syntax")
 
@@ -102,7 +100,7 @@ def scan_headers(
         assert files is not None
         try:
             header = _scan_one(files, i, need_position)
-            rows.append((first + i, 0, *header.numbers))
+            rows.append((first + i, *header.numbers))
             texts.append(tuple(getattr(header, name).encode("utf-8") for name in TEXTS))
             dicom_files += 1
         except SliceError as error:

@@ -13,9 +13,9 @@ import numpy as np
 from ichseq.ct.scan import Headers
 from ichseq.ct.stack import HEAD_AND_NECK_MM, SAME_POSITION_MM, along_normal, in_turn
 
-PATIENT, SERIES, STUDY, ALONE = 1, 2, 4, 8
-"""Bits of the column `joined`: what the slice shares with others though its header does not say so; ALONE: it is one of
-many series of one slice, which do not make one series."""
+PATIENT, SERIES, STUDY, ALONE = 4, 8, 16, 32
+"""Bits of the column `noted`, above those of `ichseq.ct.dicom`: what the slice shares with others though its header
+does not say so; ALONE: it is one of many series of one slice, which do not make one series."""
 
 MANY: Final = 5
 """So many series of one slice are no accident."""
@@ -40,13 +40,13 @@ def put_together(headers: Headers) -> Headers:
 
 def remarks(numbers: np.ndarray) -> list[str]:
     """What a person should know of a series with these rows of `Headers.numbers`."""
-    bits = int(np.bitwise_or.reduce(numbers["joined"])) if len(numbers) else 0
+    bits = int(np.bitwise_or.reduce(numbers["noted"])) if len(numbers) else 0
     return [text for bit, text in _REMARKS.items() if bits & bit]
 
 
 def _marked(headers: Headers, rows: np.ndarray, bit: int) -> np.ndarray:
     numbers = headers.numbers.copy()
-    numbers["joined"][rows] |= bit
+    numbers["noted"][rows] |= bit
     return numbers
 
 
