@@ -158,9 +158,15 @@ def test_other_frames_of_reference_patients_and_studies_are_other_scans(tmp_path
 
 
 def test_a_series_uid_for_each_slice_loses_no_slice(tmp_path: Path) -> None:
+    """Put together where slices lie evenly, and else each asked."""
     for k in range(6):
-        stack(tmp_path, f"{k}", 5, 1, 5 * k, **THICK)
-    assert asked(tmp_path) == list("012345")
+        stack(tmp_path / "even", f"{k}", 5, 1, 5 * k, **THICK)
+        stack(
+            tmp_path / "uneven", f"{k}", 5, 1, 5 * k + k % 2, **THICK | {"ImagePositionPatient": [0, 0, 5 * (k // 2)]}
+        )
+    (series,) = load_series(tmp_path / "even")
+    assert [Path(file).parent.name for file in series.files] == list("012345")
+    assert asked(tmp_path / "uneven") == list("012345")
 
 
 def test_without_positions_nothing_is_known_to_show_the_same(tmp_path: Path) -> None:

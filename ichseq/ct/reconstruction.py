@@ -25,11 +25,16 @@ MAP: Final = 8
 ENHANCED: Final = 16
 """An angiography, or called one with contrast medium."""
 
+_NO_SERIES_NUMBER: Final = -(2**31)
 RECONSTRUCTION_FIELDS: Final = (
     ("thickness", "f4"),  # mm; 0 where absent
-    ("series_number", "i8"),  # NO_NUMBER where absent
-    ("frame", "i8"),  # stands for the FrameOfReferenceUID; 0 where absent
+    ("series_number", "i4"),  # _NO_SERIES_NUMBER where absent
+    ("frame", "i4"),  # stands for the FrameOfReferenceUID; 0 where absent
     ("marks", "u1"),  # SOFT, SHARP, ..., added up
+    ("kind", "i4"),  # stands for the ImageType; 0 where absent
+    ("patient", "i4"),  # stands for the PatientID; 0 where absent
+    ("acquired_s", "f4"),  # AcquisitionTime, seconds of the day; -1 where absent
+    ("content_s", "f4"),  # ContentTime, likewise
 )
 
 # Siemens: one or two letters for the region, two digits that grow with sharpness (B30f, H60s, Hr38, J40s); Canon: FC,
@@ -77,7 +82,7 @@ class Reconstruction(NamedTuple):
         first = numbers[0]
         return cls(
             float(np.median(known)) if len(known) else math.nan,
-            int(first["series_number"]),
+            NO_NUMBER if first["series_number"] == _NO_SERIES_NUMBER else int(first["series_number"]),
             int(first["frame"]),
             int(np.bitwise_or.reduce(numbers["marks"])),
             _heights(numbers),
@@ -89,13 +94,15 @@ def reconstruction_of(dataset: Dataset) -> tuple[Any, ...]:
     kernel = _upper(dataset, "ConvolutionKernel").partition("\\")[0].strip()
     description = _upper(dataset, "SeriesDescription")
     kinds = _upper(dataset, "ImageType").split("\\")
-    frame = _upper(dataset, "FrameOfReferenceUID").encode()
-    digest = hashlib.blake2b(frame, digest_size=7).digest() if frame else b""
     return (
         _thickness(_upper(dataset, "SliceThickness")),
         _number(_upper(dataset, "SeriesNumber")),
-        int.from_bytes(digest, "big"),
+        _stand_in(_upper(dataset, "FrameOfReferenceUID")),
         marks_of(kernel, description, kinds),
+        _stand_in("\\".join(kinds)),
+        _stand_in(_upper(dataset, "PatientID")),
+        _seconds(_upper(dataset, "AcquisitionTime")),
+        _seconds(_upper(dataset, "ContentTime")),
     )
 
 
@@ -143,8 +150,22 @@ def _thickness(text: str) -> float:
     return value if 0 < value < math.inf else 0.0
 
 
+def _stand_in(text: str) -> int:
+    """A number that is the same for the same text, and for other texts another one, but for one case in 4e9."""
+    digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "big", signed=True) or 1 if text else 0
+
+
+def _seconds(text: str) -> float:
+    """A time (PS3.5 6.2: HHMMSS.FFFFFF, or less of it) in seconds of the day; -1 where it is none."""
+    found = re.fullmatch(r"(\d\d)(?:(\d\d)(?:(\d\d(?:\.\d{1,6})?))?)?", text.replace(":", ""))
+    return int(found[1]) * 3600 + int(found[2] or 0) * 60 + float(found[3] or 0) if found else -1.0
+
+
 def _number(text: str) -> int:
-    return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else NO_NUMBER
+    """An integer string, which holds 32 bits (PS3.5 6.2)."""
+    value = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else _NO_SERIES_NUMBER
+    return value if abs(value) < -_NO_SERIES_NUMBER else _NO_SERIES_NUMBER
 
 
 def _heights(numbers: np.ndarray) -> NDArray[np.float64]:

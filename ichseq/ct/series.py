@@ -18,6 +18,7 @@ from ichseq.ct.order import Order, arrange
 from ichseq.ct.pixels import read_slice
 from ichseq.ct.reconstruction import Reconstruction
 from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.ct.together import put_together
 from ichseq.errors import ConfigError, ScanError
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ def load_series(
         raise ConfigError(f"order {order!r} is unknown; use position, instance or file")
     files = list_files(source)
     report = None if progress is None else lambda done: progress(done, len(files))
-    headers = scan_headers(files, need_position=order == "position", progress=report)
+    headers = put_together(scan_headers(files, need_position=order == "position", progress=report))
     left_out = [*files.left_out, *headers.left_out]
     series: list[Series] = []
     for group in group_headers(headers):
