@@ -45,7 +45,7 @@ setup(
     },
     install_requires=[
         "accelerate>=1.0",
-        "blosc2>=3.0",
+        "blosc2>=4.14.1",
         "click>=8.1",
         "filelock>=3.13",
         "jinja2>=3.1",

@@ -17,7 +17,7 @@ from ichseq.evaluation.report import write_results_page
 from ichseq.inference.notes import PHANTOM_NOTE
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
-from ichseq.predictions.write import write_table
+from ichseq.predictions.write import write_tables
 
 SMALL = Path(__file__).with_name("small.yaml")
 STAGES: tuple[Stage, ...] = ("slice", "joint")
@@ -113,8 +113,7 @@ def _read_exams(run: Path, index: Index, fold: int, out: Path, bar: Bar) -> None
     truth = np.stack([known[uid] for uid in table["sop_uid"]])
     for k, label in enumerate(LABELS):
         table[f"true_{label}"] = truth[:, k]
-    write_table(table, out / "predictions.csv")
-    write_table(outcome.exams, out / "exams.csv")
+    write_tables({out / "predictions.csv": table, out / "exams.csv": outcome.exams})
     (series,) = load_series(index.files(shown))
     own = table[table["series_uid"] == series.series_uid]
     plot_montage(

@@ -13,6 +13,8 @@ DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 ORDER = [
     "errors",
     "files",
+    "documents",
+    "workers",
     "labels",
     "windows",
     "seeds",
@@ -39,11 +41,14 @@ ORDER = [
     "cli",
 ]
 WITHOUT_TORCH = {
-    "errors", "files", "labels", "windows", "seeds", "networks", "config", "predictions", "ct", "phantom"
+    "errors", "files", "documents", "workers", "labels", "windows", "seeds", "networks", "config", "predictions", "ct",
+    "phantom"
 }  # fmt: skip
 GROUND_FLOOR = {
     "errors",
     "files",
+    "documents",
+    "workers",
     "labels",
     "windows",
     "seeds",

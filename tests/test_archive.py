@@ -163,7 +163,12 @@ def test_members_that_must_not_be_unpacked_are_left_out(tmp_path):
     locked = make_zip(tmp_path / "locked.zip", {"a": b"secret"})
     patch(locked, CENTRAL, 8, b"\x01\x00")
     large = make_zip(tmp_path / "large.zip", {"a": b"0" * 1000})
-    patch(large, CENTRAL, 24, struct.pack("<L", streams.MAX_MEMBER_BYTES + 1))
+    patch(large, CENTRAL, 24, struct.pack("<L", streams.MAX_IMAGE_BYTES + 1))
+    table = make_zip(tmp_path / "table.zip", {"a.csv": b"0" * 1000})  # a table of labels may be larger than an image
+    patch(table, CENTRAL, 24, struct.pack("<L", streams.MAX_IMAGE_BYTES + 1))
+    assert len(list_files(table)) == 1
+    patch(table, CENTRAL, 24, struct.pack("<L", streams.MAX_MEMBER_BYTES + 1))
+    assert "refused" in list_files(table).left_out[0].reason
     bzip = make_zip(tmp_path / "bzip.zip", {"a": b"x" * 100}, zipfile.ZIP_BZIP2)
     reasons = []
     for path in (locked, large, bzip):
@@ -186,6 +191,21 @@ def test_a_member_that_unpacks_to_more_than_it_says_is_refused_early(tmp_path):
         stream.read()
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
+
+
+def test_what_is_checked_and_not_read_takes_no_memory(tmp_path):
+    path = make_zip(tmp_path / "zeros.zip", {"a": bytes(60_000_000)})
+    with list_files(path).open(0) as stream:
+        assert stream.read(1000) == bytes(1000)
+        tracemalloc.start()
+        stream.raw.check()
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+        tracemalloc.stop()
+        with pytest.raises(ValueError, match="not kept"):
+            stream.read()
+    patch(path, CENTRAL, 16, b"\0\0\0\0")  # another checksum
+    with list_files(path).open(0) as stream, pytest.raises(ScanError, match=r"zeros\.zip/a: damaged"):
+        stream.raw.check()
 
 
 def test_overlapping_members_are_refused(tmp_path):

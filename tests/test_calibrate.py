@@ -174,7 +174,7 @@ def test_a_set_with_a_patient_of_the_training_is_refused(run_copy: Path, others:
     leaf, index = leaf_of(run_copy, "joint", 0), Index.load(others[1])
     content = read_run(leaf)
     seen = [*content["patients"], *patient_hashes(index.patients()[:1])]
-    write_json(leaf / "run.json", content | {"patients": seen})
+    write_json(leaf / "run.json", content | {"patients": seen}, sealed=True)
     with pytest.raises(RunError, match=r"fold0: was trained on 1 of the 4 patients of .*set, and figures .*--fold"):
         evaluate_set(run_copy, index)
     result = invoke("calibrate", "--run", run_copy, "--data", others[1])

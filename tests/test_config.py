@@ -151,6 +151,35 @@ def test_a_file_that_is_no_configuration(content: bytes, words: str, tmp_path: P
     assert str(file) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+        + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)),
+        "a: &a [*a]",
+        "[" * 60 + "]" * 60,
+        "[" + "1," * 20_000 + "]",
+        "x" * 300_000,
+        f"a: {'9' * 10_000}",
+        "a: !!timestamp never",
+        "? [1]\n: 2",
+    ],
+    ids=["aliases", "itself", "levels", "values", "characters", "digits", "tag", "key"],
+)
+def test_a_text_without_bounds_is_refused_at_once(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "bomb.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"bomb\.yaml: not valid YAML"):
+        load_config("joint", file)
+
+
+def test_aliases_and_merged_keys_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("slice: &s\n  epochs: 3\njoint:\n  <<: *s\n  seed: 5\n")
+    assert load_config("joint", file).train.epochs == 3
+    assert load_config("joint", file).train.seed == 5
+
+
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert load_config("slice", tmp_path / "empty.yaml") == load_config("slice")

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny
+from resealed import edit
 
 from ichseq.data.index import Index
 from ichseq.errors import DataError, RunError
@@ -54,7 +55,6 @@ def test_all_folds_cover_each_exam_once(prepared: Path, tmp_path: Path) -> None:
         evaluate_all([*leaves, leaves[0]], index)
     # A leaf that claims another fold would score patients it has trained on.
     stray = Path(shutil.copytree(leaves[0], tmp_path / "stray" / "joint" / "fold1"))
-    content = json.loads((stray / "run.json").read_text())
-    (stray / "run.json").write_text(json.dumps(content | {"fold": 1}))
+    edit(stray / "run.json", fold=1)
     with pytest.raises(RunError, match="trained on 2 of the 2 patients"):
         evaluate_fold(stray, index)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from resealed import edit
 
 from ichseq import Model
 from ichseq.cli import main
@@ -125,8 +126,7 @@ def test_a_training_that_was_stopped_goes_on(prepared: Path, files: Path, tmp_pa
     out = here.run(spec)
     assert out is not None
     frozen = Path(here.costs[-1]["leaf"])
-    run = json.loads((frozen / "run.json").read_text())
-    (frozen / "run.json").write_text(json.dumps({**run, "finished": False}))
+    edit(frozen / "run.json", finished=False)
     last = sorted((frozen / "last").glob("step-*"))[-1]
     for path in last.iterdir():
         path.write_bytes(b"")  # damaged, so that it goes on from the one before

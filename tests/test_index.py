@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ichseq.data.index import Index
-from ichseq.data.index_files import write_index, write_settings
+from ichseq.data.index_files import read_series_there, write_index, write_settings
+from ichseq.data.owned import place_of
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
 
@@ -25,7 +27,7 @@ def tables(**changes: Any) -> tuple[pa.Table, pa.Table]:
         "patient_id": ["p", "p", "q", ""],
         "study_uid": ["s1", "s2", "s3", "s4"],
         "series_uid": ["a", "b", "c", "d"],
-        "store": [f"store/0{k}/{k}.b2nd" for k in range(n)],
+        "store": [place_of(f"0{k}" * 20, "0" * 16) for k in range(n)],
         "n_slices": LENGTHS,
         "rows": [512, 256, 512, 64],
         "columns": [512, 256, 320, 64],
@@ -70,10 +72,55 @@ def test_what_is_loaded_is_what_was_written(tmp_path: Path) -> None:
     assert np.array_equal(index.labels[:4, 4], [1, 0, np.nan, 0], equal_nan=True)
     assert index.sop_uids(2) == ["ID_4", "ID_5", "ID_6", "ID_7"]
     assert index.files(1) == ["raw/3.dcm"]
-    assert index.store_path(1) == tmp_path / "store/01/1.b2nd"
+    assert index.store_path(1) == tmp_path / f"store/01/{'01' * 20}-{'0' * 16}.b2nd"
     assert index.series_row(1)["warnings"] == "two slices share a place"
     for array, dtype in ((index.lengths, np.int32), (index.offsets, np.int64), (index.fold, np.int16)):
         assert array.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "../../elsewhere.b2nd",
+        "/etc/passwd",
+        "store/../index.json",
+        f"store/01/{'02' * 20}-{'0' * 16}.b2nd",
+        "store/x",
+        "",
+    ],
+)
+def test_a_set_that_names_a_file_outside_its_store_is_refused(tmp_path: Path, place: str) -> None:
+    good = [place_of(f"0{k}" * 20, "0" * 16) for k in range(len(LENGTHS) - 1)]
+    write(tmp_path, store=[*good, place])
+    with pytest.raises(DataError, match=r"series\.parquet: names a file that is none of a store"):
+        Index.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["series.parquet", "slices.parquet", "index.json"])
+def test_every_change_of_the_tables_is_an_error(tmp_path: Path, name: str) -> None:
+    write(tmp_path)
+    sound = (tmp_path / name).read_bytes()
+    for place in np.random.default_rng(0).choice(len(sound), 60, replace=False):
+        changed = bytearray(sound)
+        changed[place] ^= 1
+        (tmp_path / name).write_bytes(changed)
+        if name == "index.json" and changed.split() == sound.split():
+            continue
+        with pytest.raises(DataError):
+            Index.load(tmp_path)
+    (tmp_path / name).write_bytes(sound)
+    Index.load(tmp_path)
+
+
+def test_a_fold_that_was_changed_is_not_kept_when_the_set_is_prepared_again(tmp_path: Path) -> None:
+    write(tmp_path)
+    path = tmp_path / "series.parquet"
+    assert len(read_series_there(tmp_path)) == 4
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("fold")
+    pq.write_table(table.set_column(place, "fold", pa.array([0, 0, 1, 1], pa.int16())), path)
+    with pytest.raises(DataError, match=r"series\.parquet: damaged .*and the folds stand in it; restore it"):
+        read_series_there(tmp_path)
 
 
 def test_folds_split_the_series_and_a_fold_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The network: its logits depend on one series alone, and on no way of computing them."""
 
+import hashlib
 import json
 import resource
 import signal
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from resealed import edit
 from safetensors.torch import save_file
 from small_models import small_model
 from torch import Tensor
@@ -230,14 +232,87 @@ def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
 
 def test_damaged_and_newer_models_are_refused(tmp_path: Path) -> None:
     make().save(tmp_path)
-    description = json.loads((tmp_path / "model.json").read_text())
-    (tmp_path / "model.json").write_text(json.dumps(description | {"format": 99}))
+    edit(tmp_path / "model.json", format=99)
     with pytest.raises(RunError, match="newer ichseq"):
         Model.load(tmp_path)
-    (tmp_path / "model.json").write_text(json.dumps(description))
+    edit(tmp_path / "model.json", format=1)
+    assert Model.load(tmp_path).config == make().config
     (tmp_path / "weights.safetensors").write_bytes((tmp_path / "weights.safetensors").read_bytes()[:-100])
     with pytest.raises(RunError, match="damaged"):
         Model.load(tmp_path)
+
+
+def test_every_change_of_a_saved_model_is_an_error(tmp_path: Path) -> None:
+    make().save(tmp_path)
+    generator = torch.Generator().manual_seed(0)
+    for name in ("weights.safetensors", "model.json"):
+        sound = (tmp_path / name).read_bytes()
+        for place in torch.randint(len(sound), (20,), generator=generator).tolist():
+            changed = bytearray(sound)
+            changed[place] ^= 1
+            (tmp_path / name).write_bytes(changed)
+            if name == "model.json" and json.loads(sound) == _json(changed):  # the layout alone
+                continue
+            with pytest.raises(RunError, match=r"damaged|newer"):
+                Model.load(tmp_path)
+        (tmp_path / name).write_bytes(sound)
+    Model.load(tmp_path)
+
+
+def _json(text: bytes | bytearray) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"pretrained": True}, "pretrained is True; a saved model brings its weights"),
+        ({"pretrained": "/etc/passwd"}, "pretrained is '/etc/passwd'"),
+        ({"pretrained": "package"}, "pretrained is 'package'"),
+        ({"image_size": 10**9}, "image_size is 1000000000; it has to be between 32 and 2048"),
+        ({"hidden_size": 10**12}, "hidden_size is"),
+        ({"neighbours": 10**6}, "neighbours is"),
+        ({"windows": ["brain"] * 1000}, "windows has 1000 values; at most 16"),
+        ({"views": ["flip"] * 1000}, "views has 1000 values"),
+        ({"backbone": "resnet152"}, "has 58,143,808 weights, and the file"),
+        ({"backbone": "hf-hub:someone/model"}, "timm has no 'hf-hub:someone/model'"),
+        ({"freeze_bn": "auto"}, "freeze_bn is 'auto'"),
+        ({"code": "import os"}, "no key model.code"),
+    ],
+)
+def test_a_model_asks_for_nothing_beyond_its_folder(tmp_path: Path, change: dict, words: str) -> None:
+    make().save(tmp_path)
+    config = json.loads((tmp_path / "model.json").read_text())["config"]
+    edit(tmp_path / "model.json", config=config | change)
+    with pytest.raises(RunError, match=words):
+        Model.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "trained_on", [{"network": "a\x1b[2J"}, {"scans": "x" * 2000}, {"a": {"b": 1}}, {"a": [[1]]}, {"a": [1] * 99}]
+)
+def test_what_the_weights_come_from_is_short_and_plain(tmp_path: Path, trained_on: dict) -> None:
+    make().save(tmp_path)
+    edit(tmp_path / "model.json", trained_on=trained_on)
+    with pytest.raises(RunError, match="short text and numbers"):
+        Model.load(tmp_path)
+
+
+def test_a_loaded_model_knows_its_file_until_its_weights_may_change(tmp_path: Path) -> None:
+    model = make()
+    assert model.weights_sha256 is None
+    model.save(tmp_path)
+    known = hashlib.sha256((tmp_path / "weights.safetensors").read_bytes()).hexdigest()
+    loaded = Model.load(tmp_path)
+    assert loaded.weights_sha256 == known
+    assert loaded.eval().weights_sha256 == known
+    assert loaded.train().weights_sha256 is None
+    other = Model.load(tmp_path)
+    other.load_state_dict(model.state_dict())
+    assert other.weights_sha256 is None
 
 
 def test_wrong_lengths_are_refused(hu: Tensor) -> None:
@@ -372,8 +447,7 @@ def test_a_model_is_loaded_from_its_folder_or_one_of_its_files(tmp_path: Path) -
     with pytest.raises(RunError, match=r"no model there .*; inside it are .*fold0"):
         Model.load(tmp_path)
     description = json.loads((tmp_path / "joint/fold0/model.json").read_text())
-    description["config"]["crop"] = "head"
-    (tmp_path / "joint/fold0/model.json").write_text(json.dumps(description))
+    edit(tmp_path / "joint/fold0/model.json", config=description["config"] | {"crop": "head"})
     with pytest.raises(RunError, match=r"does not describe a model of this version: model\.crop is 'head'"):
         Model.load(tmp_path / "joint/fold0")
 

@@ -1,5 +1,6 @@
 """Several models as one: the mean over models and views, and no slice read twice by one backbone."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from conftest import tiny
 from ichseq import Model
 from ichseq.cli import main
 from ichseq.data.index import Index
-from ichseq.errors import ConfigError
+from ichseq.errors import ConfigError, RunError
 from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
@@ -45,6 +46,29 @@ def test_the_mean_over_models_and_views(hu: torch.Tensor) -> None:
     assert not np.allclose(answers(ModelEnsemble([one, other]), hu), by_hand, atol=1e-3)
     with torch.no_grad():
         assert np.allclose(answers(ModelEnsemble(one), hu), torch.sigmoid(one.eval()(hu, LENGTHS).logits), atol=1e-6)
+
+
+def test_an_answer_that_is_no_number_is_an_error_that_names_the_series(hu: torch.Tensor, prepared: Path) -> None:
+    sound, broken = make(1), make(1)
+    with torch.no_grad():
+        next(broken.slice_head.parameters()).fill_(torch.inf)
+        next(broken.sequence.parameters()).fill_(torch.nan)
+    for models in (broken, [sound, broken]):
+        with pytest.raises(RunError, match="a series: the network's answers are no finite numbers"):
+            answers(ModelEnsemble(models), hu)
+        with pytest.raises(RunError, match=r"\.b2nd: the network's answers are no finite numbers"):
+            predict_prepared(ModelEnsemble(models), Index.load(prepared), np.array([0]))
+
+
+def test_which_weights_answer_stands_with_every_exam(prepared: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make(seed).save(tmp_path / str(seed))
+    ensemble = ModelEnsemble.load([tmp_path / "1", tmp_path / "2", tmp_path / "1"])
+    files = [(tmp_path / name / "weights.safetensors").read_bytes() for name in "12"]
+    assert ensemble.hashes == [hashlib.sha256(file).hexdigest() for file in files]
+    exams = predict_prepared(ensemble, Index.load(prepared), np.array([0, 1])).exams
+    assert list(exams["weights"]) == ["+".join(one[:16] for one in ensemble.hashes)] * 2
+    assert ModelEnsemble(make(1)).weights == "unsaved"
 
 
 def test_a_models_views_are_averaged_before_the_sequence_part(hu: torch.Tensor) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from five_slices import five_slices
+from resealed import edit
 from test_judge import exams_of
 from test_metrics import make_table
 
@@ -16,10 +17,6 @@ from ichseq.evaluation.predicted import Predicted, blend_predicted, compare_pred
 from ichseq.evaluation.score import mean_prevalence, score
 from ichseq.predictions.smooth import WEIGHTED, clip, smooth
 from ichseq.predictions.write import write_table
-
-
-def edit(path: Path, **values: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 @pytest.fixture

@@ -1,12 +1,13 @@
 """Prediction tables are written whole or not at all."""
 
+import resource
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from ichseq.errors import DataError
-from ichseq.predictions.write import check_writable, exams_beside, write_table
+from ichseq.predictions.write import check_writable, exams_beside, write_table, write_tables
 
 
 def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -33,6 +34,22 @@ def test_a_table_that_is_interrupted_leaves_the_earlier_one_alone(tmp_path: Path
         write_table(pd.DataFrame({"a": [Interrupting()]}), tmp_path / "t.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
     assert (tmp_path / "t.csv").read_text() == "a\n1\n"
+
+
+def test_of_two_tables_both_are_written_or_none(tmp_path: Path) -> None:
+    small, large = pd.DataFrame({"a": [1]}), pd.DataFrame({"a": range(5000)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as a disk with 4 kB left
+    try:
+        with pytest.raises(DataError, match=r"exams\.csv: can't be written"):
+            write_tables({tmp_path / "t.csv": small, tmp_path / "exams.csv": large})
+        assert not list(tmp_path.iterdir())
+        write_tables({tmp_path / "t.csv": small, tmp_path / "exams.csv": small})
+        with pytest.raises(DataError, match=r"t\.csv: can't be written"):
+            write_tables({tmp_path / "t.csv": large, tmp_path / "exams.csv": small.assign(a=2)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"t.csv": "a\n1\n", "exams.csv": "a\n1\n"}
 
 
 @pytest.mark.parametrize("out", [".", "..", "folder", "", "folder/exams.csv", "new/exams.csv", "Exams.CSV"])

@@ -178,7 +178,7 @@ def test_a_missing_damaged_or_outdated_file_is_written_again_and_no_other(raw: P
     gone, damaged = sorted(out.glob("store/*/*"))[:2]
     gone.unlink()
     damaged.write_bytes(damaged.read_bytes()[:-5])
-    (damaged.parent / "x.b2nd.1.part").write_bytes(b"left by a killed run")
+    (damaged.parent / f".{damaged.name}.0123abcd.part").write_bytes(b"left by a killed run")
     assert prepare(raw, out, workers=1).read == 2
     assert content(out) == before
     changed = raw / "stage_2_train" / f"{slice_id(0, 1)}.dcm"
@@ -191,6 +191,69 @@ def test_a_missing_damaged_or_outdated_file_is_written_again_and_no_other(raw: P
     changed.write_bytes(slice_bytes(0, 1, PixelData=bytes(2 * 16 * 12), RescaleIntercept=-1000))
     os.utime(changed, ns=(age, age))  # the same header, and no younger by its own account
     assert prepare(raw, out, workers=1).read == 1
+
+
+def test_files_of_others_in_a_set_s_folder_stay_whatever_they_are_called(raw: Path, tmp_path: Path) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    prepare(raw, out, workers=1)
+    first = next(out.glob("store/*/*"))
+    theirs = [
+        out / "draft.part",
+        out / ".notes.csv.0123abcd.part",
+        first.parent / "notes.txt",
+        first.parent / "copy.part",
+        first.parent / f"{first.stem}.bak",
+        first.with_name(f"{first.name[:2]}{'0' * 38}-{'0' * 16}.b2nd"),  # of another set, copied here
+        out / "store" / "photos" / "one.jpg",
+    ]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"mine")
+    linked = first.with_name(f"{first.name[:2]}{'1' * 38}-{'1' * 16}.b2nd")
+    other.write_bytes(b"another's")
+    linked.symlink_to(other)
+    (raw / "stage_2_train" / f"{slice_id(0, 1)}.dcm").write_bytes(slice_bytes(0, 1, RescaleIntercept=-1000))
+    (out / ".store-files").write_text(f"../other\n/{other}\n{linked.relative_to(out)}\nstore/../../other")
+    before = set(out.glob("store/*/*"))
+    assert prepare(raw, out, workers=1).read == 1
+    assert all(path.read_bytes() == b"mine" for path in theirs)
+    assert other.read_bytes() == b"another's"
+    assert linked.is_symlink()
+    assert len(before - set(out.glob("store/*/*"))) == 1  # the one whose place a new one takes
+
+
+@pytest.mark.parametrize("link", ["store", "store/{}"])
+def test_a_store_behind_a_link_is_refused_and_nothing_there_changes(raw: Path, tmp_path: Path, link: str) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    prepare(raw, one, workers=1)
+    shutil.copytree(one, two)
+    link = link.format(next((two / "store").iterdir()).name)
+    shutil.rmtree(two / link)
+    (two / link).symlink_to(one / link)
+    (raw / "stage_2_train" / f"{slice_id(0, 1)}.dcm").write_bytes(slice_bytes(0, 1, RescaleIntercept=-1000))
+    before = content(one)
+    with pytest.raises(DataError, match=rf"two/{link}: is a link"):
+        prepare(raw, two, workers=1)
+    assert content(one) == before
+    assert Index.load(two).n_series == PATIENTS  # it can be read all the same
+    (tmp_path / "three").symlink_to(two)
+    (two / link).unlink()
+    assert prepare(raw, tmp_path / "three", workers=1).read > 0  # a folder that is a link as a whole
+
+
+def test_a_run_killed_before_its_end_still_owns_what_it_wrote(raw: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(raw, out, workers=1)
+    before = set(out.glob("store/*/*"))
+    changed = raw / "stage_2_train" / f"{slice_id(0, 1)}.dcm"
+    changed.write_bytes(slice_bytes(0, 1, RescaleIntercept=-1000))
+    stopped = SLOW_PREPARE.replace("prepare(sys", "import ichseq.data.prepare as p\np.write_index = 0\nprepare(sys")
+    assert subprocess.run([sys.executable, "-c", stopped, str(raw), str(out)], capture_output=True).returncode == 1
+    assert len(set(out.glob("store/*/*")) - before) == 1
+    changed.write_bytes(slice_bytes(0, 1, RescaleIntercept=-900))
+    prepare(raw, out, workers=1)
+    assert len(set(out.glob("store/*/*"))) == PATIENTS
+    assert not (out / ".store-files").exists()
 
 
 SLOW_PREPARE = """
@@ -227,7 +290,7 @@ def test_a_killed_run_is_taken_up_to_the_same_set(raw: Path, tmp_path: Path, fil
 def test_workers_end_with_a_parent_that_is_killed() -> None:
     script = """
 import os, joblib, time
-from ichseq.data.packing import end_with
+from ichseq.workers import end_with
 def work(parent):
     end_with(parent)
     print("at work", flush=True)

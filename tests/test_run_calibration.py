@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from resealed import edit
 from test_calibration import FITTED_ON, exam_table
 
 from ichseq.errors import RunError
@@ -39,6 +40,15 @@ def test_without_one_the_error_says_how_to_make_it(run_copy: Path) -> None:
         read_calibration(run_copy / "absent")
 
 
+def test_a_number_that_was_changed_is_refused(run_copy: Path, calibration: Calibration) -> None:
+    path = write_calibration(run_copy, calibration)
+    changed = path.read_text().replace('"method": "platt"', '"method": "temperature"')
+    assert changed != path.read_text()
+    path.write_text(changed)
+    with pytest.raises(RunError, match=r"calibration\.json: can't be read .*; make it again with `ichseq calibrate`"):
+        find_calibration(run_copy)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -52,7 +62,7 @@ def test_a_file_that_is_not_what_was_written_is_refused(
     run_copy: Path, calibration: Calibration, change: dict, words: str
 ) -> None:
     path = write_calibration(run_copy, calibration)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    edit(path, **change)
     with pytest.raises(RunError, match=words):
         find_calibration(run_copy)
 

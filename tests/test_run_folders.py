@@ -16,7 +16,7 @@ from ichseq.runs.records import write_json
 def make_leaf(run: Path, stage: str, fold: int, *, model: bool = True) -> Path:
     leaf = runs.leaf_of(run, stage, fold)
     leaf.mkdir(parents=True)
-    write_json(leaf / "run.json", {"stage": stage, "fold": fold, "patients": []})
+    write_json(leaf / "run.json", {"stage": stage, "fold": fold, "patients": []}, sealed=True)
     if model:
         (leaf / "model.json").write_text("{}")
     return leaf

@@ -14,7 +14,7 @@ from ichseq.runs.records import write_json
 
 
 def leaf_trained_on(hashes: Sequence[str], leaf: Path) -> Path:
-    write_json(leaf / "run.json", {"stage": "joint", "fold": 0, "patients": list(hashes)})
+    write_json(leaf / "run.json", {"stage": "joint", "fold": 0, "patients": list(hashes)}, sealed=True)
     return leaf
 
 

@@ -23,7 +23,9 @@ from ichseq.runs.records import (
 def leaf(tmp_path: Path) -> Path:
     folder = tmp_path / "joint" / "fold3"
     folder.mkdir(parents=True)
-    write_json(folder / "run.json", {"stage": "joint", "fold": 3, "patients": ["a"], "data_key": "trained on"})
+    write_json(
+        folder / "run.json", {"stage": "joint", "fold": 3, "patients": ["a"], "data_key": "trained on"}, sealed=True
+    )
     return folder
 
 
@@ -36,7 +38,7 @@ def test_json_is_strict_and_appears_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("content", [None, "{", "[1]", '{"a": NaN}', '"text"'])
+@pytest.mark.parametrize("content", [None, "{", "[1]", '{"a": NaN}', '{"a": 1e999}', '"text"', "[" * 100_000])
 def test_json_that_is_damaged_is_named_with_its_remedy(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "some.json"
     if content is not None:
@@ -49,7 +51,18 @@ def test_the_weights_of_an_epoch_are_of_the_leafs_run(leaf: Path) -> None:
     assert read_run(leaf / "epochs" / "epoch-001") == read_run(leaf)
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", "{}"])
+def test_a_run_whose_fold_or_patients_were_changed_is_refused(leaf: Path) -> None:
+    file = leaf / "run.json"
+    sound = file.read_text()
+    for change in (("3,", "1,"), ('"a"', '"b"'), ("joint", "slice")):
+        file.write_text(sound.replace(*change, 1))
+        with pytest.raises(RunError, match=r"fold3: run.json can't be read \(it is not as a run has written it\)"):
+            read_run(leaf)
+    file.write_text(sound.replace("\n", "").replace("  ", " "))  # the layout is no content
+    assert read_run(leaf)["fold"] == 3
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", "[" * 100_000, '{"fold": 1e999}'])
 def test_a_damaged_run_is_named(leaf: Path, content: str | None) -> None:
     (leaf / "run.json").unlink()
     if content is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny
+from resealed import edit
 from safetensors.torch import load_file
 from small_models import small_model
 from torch import Tensor
@@ -143,7 +144,7 @@ def test_weights_of_the_first_version_still_load(tmp_path: Path) -> None:
     description = json.loads((tmp_path / "model.json").read_text())
     for key in ("sequence_inputs", "channel_dropout", "neighbours"):
         del description["config"][key]
-    (tmp_path / "model.json").write_text(json.dumps(description))
+    edit(tmp_path / "model.json", config=description["config"])
     embeddings, lengths = torch.randn(5, model.features), torch.tensor([3, 2])
     loaded = Model.load(tmp_path)
     assert torch.equal(loaded.sequence_logits(embeddings, lengths), model.sequence_logits(embeddings, lengths))

@@ -39,7 +39,7 @@ def test_the_tables_of_the_documents_are_made_from_the_settings(path: str, names
 def test_a_table_is_made_anew() -> None:
     text = "before\n<!-- settings: model -->\nof another time\n<!-- end of settings -->\nafter\n"
     made = with_tables(text, DESCRIBED)
-    assert "| `image_size` | int, at least 32 | `384` |" in made
+    assert "| `image_size` | int, between 32 and 2048 | `384` |" in made
     assert "of another time" not in made
     assert made.startswith("before\n")
     assert made.endswith("\nafter\n")
@@ -51,7 +51,7 @@ def test_the_command_lists_everything_within_100_columns() -> None:
     for name, section in DESCRIBED.items():
         for setting in settings_of(section):
             assert f"\n{name}.{setting.name} = " in f"\n{text}"
-    assert "\nmodel.image_size = 384  (int, at least 32)\n    Side in pixels" in text
+    assert "\nmodel.image_size = 384  (int, between 32 and 2048)\n    Side in pixels" in text
     assert "\ntrain.window = 0  (int, at least 0)\n" in text
 
 
@@ -90,7 +90,7 @@ def test_the_model_takes_the_fields_of_its_configuration() -> None:
 def test_a_wrong_keyword_of_the_model_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no key model\.image_siz; did you mean 'image_size'\?"):
         Model("test_resnet", image_siz=32)  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match=r"model\.image_size is 31; it has to be at least 32"):
+    with pytest.raises(ConfigError, match=r"model\.image_size is 31; it has to be between 32 and 2048"):
         Model("test_resnet", image_size=31)
     with pytest.raises(ConfigError, match=r"model\.crop is 'head'; choose one of series, slice, none"):
         Model("test_resnet", crop="head")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """The store: exact within its range, deterministic, read in pieces and from threads; damage never becomes a picture."""
 
 import resource
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,9 +10,14 @@ import numpy as np
 import pytest
 
 from ichseq.ct.series import load_series
-from ichseq.data.store import read_slices, read_stored, write_series, write_whole
+from ichseq.data.store import CODEC, Expected, read_slices, read_stored, write_series, write_whole
+from ichseq.documents import sealed
 from ichseq.errors import DataError
 from ichseq.windows import HU_RANGE
+
+
+def clipped(hu: np.ndarray) -> np.ndarray:
+    return np.clip(hu, *HU_RANGE)
 
 
 def volume(*shape: int) -> np.ndarray:
@@ -43,11 +49,38 @@ def test_some_slices_and_into_a_given_array(tmp_path: Path) -> None:
 
 def test_a_file_of_another_shape_than_the_index_has_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.b2nd"
-    write_series(path, volume(6, 40, 30))
-    assert len(read_slices(path, 2, 4, expected=(6, 40, 30))) == 2
+    sums = write_series(path, volume(6, 40, 30)).sums
+    assert len(read_slices(path, 2, 4, expected=Expected((6, 40, 30), sums))) == 2
     for shape in ((7, 40, 30), (6, 30, 40)):
         with pytest.raises(DataError, match=r"a\.b2nd: holds 6 slices of 40 x 30, .*; run `ichseq prepare` again"):
-            read_slices(path, 2, 4, expected=shape)
+            read_slices(path, 2, 4, expected=Expected(shape, sums))
+
+
+def test_a_sound_file_of_other_slices_than_the_index_has_is_refused(tmp_path: Path) -> None:
+    one, other = volume(6, 40, 30), volume(6, 40, 30)
+    other[3, 20, 10] = 41 if one[3, 20, 10] != 41 else 42
+    sums = write_series(tmp_path / "a", one).sums
+    write_series(tmp_path / "b", other)
+    assert np.array_equal(read_slices(tmp_path / "b", 0, 3, expected=Expected((6, 40, 30), sums)), clipped(one)[:3])
+    with pytest.raises(DataError, match="b: holds other slices than the set's index says"):
+        read_slices(tmp_path / "b", 3, 4, expected=Expected((6, 40, 30), sums))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (7, 300), (512, 512), (3, 5)])
+def test_a_checksum_sees_every_pixel_and_the_order_of_all(tmp_path: Path, shape: tuple[int, int]) -> None:
+    generator = np.random.default_rng(3)
+    hu = generator.integers(-200, 823, (1, *shape)).astype(np.int16)
+    flat = hu.reshape(-1)
+    variants = [hu, hu[:, ::-1], hu[:, :, ::-1], np.roll(hu, 1, axis=1), np.roll(hu, 4, axis=2)]
+    for _ in range(40):
+        one, two = generator.choice(flat.size, 2, replace=False)
+        changed, swapped = flat.copy(), flat.copy()
+        changed[one] ^= 1 << generator.integers(0, 8)
+        swapped[[one, two]] = flat[[two, one]]
+        variants += [changed.reshape(hu.shape)] + [swapped.reshape(hu.shape)] * int(flat[one] != flat[two])
+    distinct = {variant.tobytes() for variant in map(clipped, variants)}
+    sums = {int(write_series(tmp_path / "a", variant).sums[0]) for variant in variants}
+    assert len(sums) == len(distinct) > 40
 
 
 def test_the_same_content_gives_the_same_bytes_however_it_arrives(tmp_path: Path) -> None:
@@ -102,6 +135,38 @@ def test_missing_truncated_foreign_and_older_files_are_named(tmp_path: Path) -> 
     foreign.schunk.vlmeta["ichseq"] = {"codec": "older", "sums": b"", "notes": {}}
     with pytest.raises(DataError, match="written as older, this version reads"):
         read_slices(tmp_path / "b.b2nd")
+
+
+def test_a_file_that_would_run_code_is_refused_unrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def attack(inputs: tuple, output: np.ndarray, offset: tuple) -> None:
+        import pathlib
+
+        pathlib.Path("RAN").touch()
+        output[:] = inputs[0]
+
+    source = blosc2.asarray(np.zeros((2, 4, 4), np.int16), urlpath=str(tmp_path / "source.b2nd"), mode="w")
+    lazy = blosc2.lazyudf(attack, (source,), dtype=np.int16, shape=source.shape)
+    lazy.save(urlpath=str(tmp_path / "a.b2nd"))
+    content = (tmp_path / "a.b2nd").read_bytes()
+    assert b"attack" in content  # its source stands in the file
+    with pytest.raises(DataError, match=r"a\.b2nd: damaged or not a series of the store"):
+        read_slices(tmp_path / "a.b2nd")
+    assert not Path("RAN").exists()
+
+
+@pytest.mark.parametrize("shape", [(1, 2**15, 2**15), (2**20, 64, 64)])
+def test_what_a_file_claims_costs_no_memory(tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    path = tmp_path / "a.b2nd"
+    huge = blosc2.zeros(shape, np.int16, urlpath=str(path), mode="w", chunks=(1, *shape[1:]))
+    huge.schunk.vlmeta["ichseq"] = sealed({"codec": CODEC, "sums": "", "notes": {}})
+    assert path.stat().st_size < 20_000_000
+    tracemalloc.start()
+    with pytest.raises(DataError, match="do not fit together"):
+        read_slices(path)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
 
 
 def test_a_full_disk_leaves_the_earlier_file_and_no_other(tmp_path: Path) -> None:

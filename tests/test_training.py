@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY, tiny
+from resealed import edit
 from safetensors.torch import load_file
 
 from ichseq import Model
@@ -144,9 +145,8 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before(prepared: Path, run
 def test_what_the_weights_have_seen_is_not_forgotten_when_resumed(prepared: Path, run: Path, tmp_path: Path) -> None:
     start = Path(shutil.copytree(leaf_of(run, "joint", 0), tmp_path / "start"))
     real = Path(shutil.copytree(prepared, tmp_path / "set"))
-    settings = (real / "index.json").read_text()
-    assert '"phantom": true' in settings
-    (real / "index.json").write_text(settings.replace('"phantom": true', '"phantom": false'))
+    assert json.loads((real / "index.json").read_text())["phantom"] is True
+    edit(real / "index.json", phantom=False)
     for out, pretrained, init in (("by init", "false", start), ("by file", f"{start}/weights.safetensors", None)):
         config = tiny("joint", f"model.pretrained={pretrained}")
         leaf = train_stage(config, "joint", data=real, fold=0, out=tmp_path / out, init=init, progress=False)
@@ -161,8 +161,7 @@ def test_what_the_weights_have_seen_is_not_forgotten_when_resumed(prepared: Path
 
 def test_a_file_of_weights_that_a_start_replaces_leaves_no_mark(prepared: Path, run: Path, tmp_path: Path) -> None:
     real = Path(shutil.copytree(prepared, tmp_path / "set"))
-    settings = (real / "index.json").read_text()
-    (real / "index.json").write_text(settings.replace('"phantom": true', '"phantom": false'))
+    edit(real / "index.json", phantom=False)
     leaf = leaf_of(run, "joint", 0)
     config = tiny("joint", f"model.pretrained={leaf}/weights.safetensors")
     assert build_model(config, "joint", Index.load(real), 0).trained_on["phantom"] is True

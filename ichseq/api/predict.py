@@ -155,7 +155,7 @@ def predict_scans(
     from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.notes import phantom_note
     from ichseq.inference.predict import predict_found, predict_sources
-    from ichseq.predictions.write import exams_beside, write_table
+    from ichseq.predictions.write import exams_beside, write_tables
 
     exams = None if out is None else exams_beside(Path(out))
     if report is not None:
@@ -165,7 +165,7 @@ def predict_scans(
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
     predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
-    note = phantom_note(ensemble.models)
+    note, weights = phantom_note(ensemble.models), ensemble.weights
     paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
@@ -173,18 +173,18 @@ def predict_scans(
                 predictor,
                 paths,
                 note=note,
+                weights=weights,
                 order=order,
                 all_series=all_series,
                 learned_mm=ensemble.learned_mm,
                 progress=move,
             )
         else:
-            outcome = predict_found(predictor, series, note=note, progress=move)
+            outcome = predict_found(predictor, series, note=note, weights=weights, progress=move)
     if applied is not None:
         outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
     if out is not None and exams is not None:
-        write_table(outcome.slices, Path(out))
-        write_table(outcome.exams, exams)
+        write_tables({Path(out): outcome.slices, exams: outcome.exams})
     answered = Answered(outcome, ensemble)
     if report is not None:
         with bar_of(progress)("report", "exams") as move:

@@ -26,7 +26,7 @@ from ichseq.config.fields import (
 )
 from ichseq.config.model import ModelConfig
 from ichseq.config.train import TrainConfig
-from ichseq.config.yaml_text import parse_yaml
+from ichseq.config.yaml_text import MOST_CHARACTERS, parse_yaml
 from ichseq.errors import ConfigError
 from ichseq.files import write_text
 
@@ -116,7 +116,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it can't be read, or is no such file.
     """
     try:
-        content = parse_yaml(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            content = parse_yaml(file.read(MOST_CHARACTERS + 1))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: the configuration can't be read ({type(error).__name__})") from None
     except yaml.YAMLError as error:

@@ -11,8 +11,6 @@ from ichseq.config.fields import (
     NOT_EMPTY,
     STRICT,
     WORDS,
-    AtLeast0,
-    AtLeast1,
     Distinct,
     OneOf,
     ReadBy,
@@ -46,13 +44,13 @@ class BackboneConfig:
 class InputConfig:
     """What the backbone sees of a slice."""
 
-    image_size: Annotated[int, Field(ge=32)] = 384
+    image_size: Annotated[int, Field(ge=32, le=2048)] = 384
     """Side in pixels of what the backbone sees, a square."""
 
     windows: Annotated[Several[Annotated[str, OneOf(WINDOWS)]], NOT_EMPTY, SameAsStart()] = DEFAULT_WINDOWS
     """Windows by name, an input channel each."""
 
-    neighbours: AtLeast0 = 0
+    neighbours: Annotated[int, Field(ge=0, le=32)] = 0
     """Slices on each side that the backbone reads with a slice, each in every window, as further input channels in the
     order of the slices. A start with fewer (--init, pretrained) gets more channels: its weights stand at the middle
     slices' channels, zeros at the others'."""
@@ -91,7 +89,7 @@ class SequenceConfig:
     ] = "lstm2"
     """The sequence part by name; none: each slice by itself."""
 
-    hidden_size: Annotated[AtLeast1, ReadBy("frozen", "joint")] = 256
+    hidden_size: Annotated[int, Field(ge=1, le=2048), ReadBy("frozen", "joint")] = 256
     """Units of each direction of an LSTM or GRU; width of transformer (rounded up to a multiple of 4) and conv."""
 
     sequence_inputs: Annotated[Distinct[Literal["position", "spacing"]], ReadBy("frozen", "joint")] = ()

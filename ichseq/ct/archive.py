@@ -18,7 +18,7 @@ from typing import BinaryIO, Final, NamedTuple
 import numpy as np
 
 from ichseq.ct.left_out import LeftOut
-from ichseq.ct.streams import MAX_MEMBER_BYTES, Inflated, Window
+from ichseq.ct.streams import MAX_IMAGE_BYTES, MAX_MEMBER_BYTES, Inflated, Window
 from ichseq.errors import ScanError
 
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, then lengths of name and extra field (APPNOTE 4.3.7)
@@ -289,8 +289,9 @@ def _why_not(info: zipfile.ZipInfo) -> str:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         name = zipfile.compressor_names.get(info.compress_type, "unknown")  # type: ignore[attr-defined]
         return f"compressed by method {info.compress_type} ({name}); repack the archive with deflate"
-    if info.file_size > MAX_MEMBER_BYTES:
-        return f"would unpack to {info.file_size} bytes, more than {MAX_MEMBER_BYTES}; refused"
+    most = MAX_MEMBER_BYTES if info.filename.lower().endswith(".csv") else MAX_IMAGE_BYTES
+    if info.file_size > most:
+        return f"would unpack to {info.file_size} bytes, more than {most}; refused"
     if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
         return "damaged (stored, but its two sizes differ); get the archive again"
     return ""

@@ -7,7 +7,10 @@ from typing import BinaryIO, Final
 from ichseq.errors import ScanError
 
 MAX_MEMBER_BYTES: Final = 1 << 30
-"""What unpacks to more bytes than this is refused: no CT slice is that large."""
+"""What unpacks to more bytes than this is refused: no table of labels is that large."""
+
+MAX_IMAGE_BYTES: Final = 4 * 4096 * 4096 + (16 << 20)
+"""The same for what is no table: the largest image that is read, of 4 bytes a pixel, and 16 MB of header."""
 
 _CHECKED: Final = 1 << 20  # bytes that are read at a time for a checksum
 _CHUNK: Final = 16384  # deflated bytes handed to zlib at a time; deflate grows at most 1032-fold, so 17 MB a step
@@ -93,6 +96,7 @@ class Inflated(io.RawIOBase):
         self._size, self._limit = size, limit if size is None else min(size, limit)
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._data, self._position, self._done = bytearray(), 0, False
+        self._seen, self._sum = 0, 0  # bytes unpacked, those that `check` did not keep too, and their checksum
 
     def readable(self) -> bool:
         return True
@@ -107,23 +111,29 @@ class Inflated(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        self._fill(self._position + len(buffer))
+        wanted = self._position + len(buffer)
+        if self._seen > len(self._data) and wanted > len(self._data):
+            raise ValueError("read after the rest was checked, which is not kept")
+        self._fill(wanted)
         data = self._data[self._position : self._position + len(buffer)]
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
-    def _fill(self, wanted: int) -> None:
-        while len(self._data) < wanted and not self._done:
+    def _fill(self, wanted: int, *, keep: bool = True) -> None:
+        while self._seen < wanted and not self._done:
             asked = _CHUNK if self._left is None else min(_CHUNK, self._left)
             packed = self._inflater.unconsumed_tail or self._base.read(asked)
             if self._left is not None and not self._inflater.unconsumed_tail:
                 self._left -= len(packed)
             try:
-                self._data += self._inflater.decompress(packed, self._limit + 1 - len(self._data))
+                piece = self._inflater.decompress(packed, self._limit + 1 - self._seen)
             except zlib.error as error:
                 raise ScanError(self._name, "damaged compressed data; get the file again") from error
-            if len(self._data) > self._limit:
+            self._seen, self._sum = self._seen + len(piece), zlib.crc32(piece, self._sum)
+            if keep:
+                self._data += piece
+            if self._seen > self._limit:
                 raise ScanError(self._name, f"unpacks to more than {self._limit} bytes; refused")
             self._done = self._inflater.eof
             if not packed and not self._done:
@@ -132,16 +142,16 @@ class Inflated(io.RawIOBase):
                 self._check()
 
     def check(self) -> None:
-        """Unpack to the end, where length and checksum are compared.
+        """Unpack to the end, where length and checksum are compared; what was not read before is not kept.
 
         Raises:
             ScanError: they differ, or the data are damaged.
         """
-        self._fill(self._limit + 1)
+        self._fill(self._limit + 1, keep=False)
 
     def _check(self) -> None:
-        short = self._size is not None and len(self._data) != self._size
-        if short or (self._crc is not None and zlib.crc32(self._data) != self._crc):
+        short = self._size is not None and self._seen != self._size
+        if short or (self._crc is not None and self._sum != self._crc):
             raise _differs(self._name)
 
     def close(self) -> None:

@@ -273,9 +273,9 @@ def read_batch(
         hu.fill(AIR_HU)
     row = 0
     for (i, start, _, alone), n, (h, w) in zip(items, lengths, sizes, strict=True):
-        path, whole = index.store_path(i), (int(index.lengths[i]), h, w)
+        path, whole = index.store_path(i), index.expected(i)
         if between:
-            first, last = (start, start + n) if alone else (0, whole[0])
+            first, last = (start, start + n) if alone else (0, whole.shape[0])
             low, high = max(start - neighbours, first), min(start + n + neighbours, last)
             rows, there = (one.numpy() for one in rows_around(start, start + n, first, last, neighbours))
             seen = read_slices(path, low, high, expected=whole)[rows - low]

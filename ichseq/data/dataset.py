@@ -116,10 +116,9 @@ class SeriesDataset(Dataset[PreparedSeries]):
         """
         i, index = self.series[number], self.index
         rows = slice(index.offsets[i], index.offsets[i + 1])
-        expected = (int(index.lengths[i]), int(index.shapes[i, 0]), int(index.shapes[i, 1]))
         row = index.series_row(i)
         return PreparedSeries(
-            torch.from_numpy(read_slices(index.store_path(i), expected=expected)),
+            torch.from_numpy(read_slices(index.store_path(i), expected=index.expected(i))),
             torch.from_numpy(index.labels[rows].copy()),
             torch.from_numpy(index.exam_labels[i].copy()),
             torch.from_numpy(index.positions_mm[rows].astype("float32")),

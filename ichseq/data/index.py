@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from ichseq.data.exam_labels import exam_labels
 from ichseq.data.index_files import (
-    EXAMS,
     EXAMS_SCHEMA,
     PREPARE_AGAIN,
     SERIES_SCHEMA,
@@ -24,6 +23,8 @@ from ichseq.data.index_files import (
     read_settings,
     read_table,
 )
+from ichseq.data.owned import EXAMS, SERIES, SLICES, is_place
+from ichseq.data.store import Expected
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
 
@@ -52,6 +53,7 @@ class Index:
         exam_agreement: float32 (n_series, 6), share of an exam's readers who agree with the label that was given; NaN
             where no readers are known.
         positions_mm: float64 (n_slices,), along the scan axis, ascending from feet to head in a series.
+        checksums: uint64 (n_slices,), of the stored pixels, as the store's files have to have them.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Index:
     exam_labels_given: np.ndarray
     exam_agreement: np.ndarray
     positions_mm: np.ndarray
+    checksums: np.ndarray
     settings: dict[str, Any]
     _series: pa.Table
     _sop_uid: pa.ChunkedArray
@@ -85,18 +88,23 @@ class Index:
         settings = read_settings(folder)
         if not settings["finished"]:
             raise DataError(f"{folder}: preparing was not finished; {PREPARE_AGAIN}")
-        series = read_table(folder / "series.parquet", SERIES_SCHEMA, settings["key"])
-        slices = read_table(folder / "slices.parquet", SLICES_SCHEMA, settings["key"])
+        series = read_table(folder / SERIES, SERIES_SCHEMA, settings)
+        slices = read_table(folder / SLICES, SLICES_SCHEMA, settings)
         lengths = numbers_of(series, "n_slices")
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         if offsets[-1] != len(slices) or not np.array_equal(numbers_of(series, "first_row"), offsets[:-1]):
             raise DataError(
                 f"{folder}: damaged (series.parquet and slices.parquet do not fit together); {PREPARE_AGAIN}"
             )
+        if not all(map(is_place, series["store"].to_pylist())):
+            raise DataError(
+                f"{folder / SERIES}: names a file that is none of a store, so it is damaged or not ichseq's; "
+                f"{PREPARE_AGAIN}"
+            )
         labels = _columns(slices, LABELS)
         given = agreement = np.full((len(series), len(LABELS)), np.nan, np.float32)
         if settings.get("exam_labels"):
-            exams = read_table(folder / EXAMS, EXAMS_SCHEMA, settings["key"])
+            exams = read_table(folder / EXAMS, EXAMS_SCHEMA, settings)
             given, agreement = _columns(exams, LABELS), _columns(exams, [f"agreement_{label}" for label in LABELS])
         patients = patients_of(series).dictionary_encode()
         return cls(
@@ -115,6 +123,7 @@ class Index:
             exam_labels_given=given,
             exam_agreement=agreement,
             positions_mm=numbers_of(slices, "position_mm"),
+            checksums=numbers_of(slices, "checksum"),
             settings=settings,
             _series=series,
             _sop_uid=slices["sop_uid"],
@@ -156,6 +165,12 @@ class Index:
     def store_path(self, i: int) -> Path:
         """The file with the pixels of series i."""
         return self.folder / str(self._series["store"][i])
+
+    def expected(self, i: int) -> Expected:
+        """What the file with the pixels of series i has to hold."""
+        rows, columns = self.shapes[i]
+        sums = self.checksums[self.offsets[i] : self.offsets[i + 1]]
+        return Expected((int(self.lengths[i]), int(rows), int(columns)), sums)
 
     def training_series(self, fold: int) -> np.ndarray:
         """Numbers of the series outside a fold, ascending; of `ALL_PATIENTS`, every one.

@@ -1,6 +1,7 @@
 """The files of a prepared set, read and written.
 
-index.json      format, key, HU range, folds, seed, phantom flag, names of the sources, counts; written last
+index.json      format, key, HU range, folds, seed, phantom flag, names of the sources, counts, hashes of the tables;
+                written last, and sealed (ichseq.documents)
 series.parquet  a row a series (SERIES_SCHEMA)
 slices.parquet  a row a slice, by series and then from feet to head (SLICES_SCHEMA)
 exams.parquet   a row a series, where a table gave labels of exams (EXAMS_SCHEMA)
@@ -11,6 +12,7 @@ store/          one file a series (ichseq.data.store)
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ichseq.data.owned import EXAMS, INDEX, SERIES, SLICES
 from ichseq.data.store import CODEC, write_whole
+from ichseq.documents import read_document, sealed, unsealed
 from ichseq.errors import DataError
 from ichseq.labels import LABELS
 from ichseq.windows import HU_RANGE
-
-EXAMS: Final = "exams.parquet"
-"""Of a set in which exams have labels of their own."""
 
 FORMAT: Final = 1
 """Version of the tables' layout; goes up with every change that older code could not read."""
@@ -68,6 +69,7 @@ EXAMS_SCHEMA: Final = pa.schema(
 )
 
 _KEY: Final = b"ichseq_key"
+_CONTENT: Final = b"ichseq_content"
 PREPARE_AGAIN: Final = "run `ichseq prepare` again, which does only what is missing"
 
 
@@ -83,9 +85,9 @@ def read_settings(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: it is missing, damaged or of another version.
     """
-    path = folder / "index.json"
+    path = folder / INDEX
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_document(path)
         found = (settings["format"], settings["codec"], tuple(settings["hu_range"]))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no prepared set (index.json is missing); make one with `ichseq prepare`") from None
@@ -98,13 +100,16 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"{folder}: prepared by another version of ichseq (format {found[0]}, {found[1]}; this one reads {FORMAT}, "
             f"{CODEC}); prepare it again into another folder, or use the version that made it"
         )
-    return dict(settings)
+    try:
+        return unsealed(settings)
+    except ValueError:
+        raise DataError(f"{path}: is not as it was written, so it is damaged or was edited; {PREPARE_AGAIN}") from None
 
 
 def write_settings(folder: Path, *, finished: bool, **settings: Any) -> None:
     """Write index.json with the versions and the settings given."""
     header = {"format": FORMAT, "codec": CODEC, "hu_range": list(HU_RANGE), "finished": finished}
-    write_whole(folder / "index.json", (json.dumps(header | settings, indent=2) + "\n").encode())
+    write_whole(folder / INDEX, (json.dumps(sealed(header | settings), indent=2) + "\n").encode())
 
 
 def write_index(
@@ -124,18 +129,21 @@ def write_index(
     """
     series, slices = series.select(SERIES_SCHEMA.names).cast(SERIES_SCHEMA), slices.select(SLICES_SCHEMA.names)
     slices = slices.cast(SLICES_SCHEMA)
-    tables = {"series.parquet": series, "slices.parquet": slices}
+    tables = {SERIES: series, SLICES: slices}
     if exams is not None:
         tables[EXAMS] = exams.select(EXAMS_SCHEMA.names).cast(EXAMS_SCHEMA)
         settings["exam_labels"] = True
     key = _key_of(series, slices, tables.get(EXAMS))
+    hashes = {}
     for name, table in tables.items():
         sink = io.BytesIO()
-        pq.write_table(table.combine_chunks().replace_schema_metadata({_KEY: key}), sink, compression="zstd")
+        known = {_KEY: key, _CONTENT: _content_of(table)}
+        pq.write_table(table.combine_chunks().replace_schema_metadata(known), sink, compression="zstd")
+        hashes[name] = hashlib.sha256(sink.getbuffer()).hexdigest()
         write_whole(folder / name, sink.getvalue())
     phantom = bool(np.any(numbers_of(series, "phantom")))
     counts = {"series": len(series), "slices": len(slices), "patients": len(patients_of(series).unique())}
-    write_settings(folder, finished=True, key=key, phantom=phantom, **settings, counts=counts)
+    write_settings(folder, finished=True, key=key, phantom=phantom, **settings, counts=counts, tables=hashes)
     if exams is None:
         (folder / EXAMS).unlink(missing_ok=True)
     return key
@@ -149,12 +157,23 @@ def _key_of(series: pa.Table, slices: pa.Table, exams: pa.Table | None) -> str:
         (slices, ("sop_uid", "position_mm", *LABELS, "checksum")),
         *([] if exams is None else [(exams, LABELS)]),
     ):
-        for name in names:
-            text = pa.types.is_string(table.schema.field(name).type)
-            content = "\n".join(table[name].to_pylist()).encode() if text else numbers_of(table, name).tobytes()
-            digest.update(f"\n{name} {len(content)}\n".encode())
-            digest.update(content)
+        _add(digest, table, names)
     return digest.hexdigest()
+
+
+def _content_of(table: pa.Table) -> str:
+    """Hash of all columns of a table, which tells whether one that no index.json belongs to is as it was written."""
+    digest = hashlib.sha256()
+    _add(digest, table, table.schema.names)
+    return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", table: pa.Table, names: Sequence[str]) -> None:
+    for name in names:
+        text = pa.types.is_string(table.schema.field(name).type)
+        content = "\n".join(table[name].to_pylist()).encode() if text else numbers_of(table, name).tobytes()
+        digest.update(f"\n{name} {len(content)}\n".encode())
+        digest.update(content)
 
 
 def numbers_of(table: pa.Table, name: str) -> np.ndarray:
@@ -163,22 +182,58 @@ def numbers_of(table: pa.Table, name: str) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
-def read_table(path: Path, schema: pa.Schema, key: str) -> pa.Table:
-    """The columns of a schema from one of the two tables.
+def read_table(path: Path, schema: pa.Schema, settings: dict[str, Any]) -> pa.Table:
+    """The columns of a schema from one of the tables.
+
+    Args:
+        path: of the table.
+        schema: of the columns that are wanted.
+        settings: of the set, as `read_settings` gives them.
 
     Raises:
-        DataError: it is missing, damaged, or does not belong to the set of that key.
+        DataError: it is missing, not the one that was written with the set's index.json, or damaged.
     """
+    data = _bytes_of(path, PREPARE_AGAIN)
     try:
-        table = pq.read_table(path, memory_map=False)
+        whole = hashlib.sha256(data).hexdigest() == settings["tables"][path.name]
+        table = pq.read_table(pa.BufferReader(data))
         found = (table.schema.metadata or {}).get(_KEY, b"").decode()
         table = table.select(schema.names).cast(schema)
-    except FileNotFoundError:
-        raise DataError(f"{path}: missing; {PREPARE_AGAIN}") from None
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise DataError(f"{path}: damaged ({type(error).__name__}); {PREPARE_AGAIN}") from error
-    if found != key:
+    if found != settings["key"]:
         raise DataError(
             f"{path}: does not belong to index.json (interrupted, or copied from elsewhere); {PREPARE_AGAIN}"
         )
+    if not whole:
+        raise DataError(f"{path}: damaged (its hash is not that of index.json); {PREPARE_AGAIN}")
     return table
+
+
+def read_series_there(folder: Path) -> pa.Table:
+    """The series of a set that is prepared again, which may have been interrupted before its index.json was written.
+
+    Raises:
+        DataError: the table is missing, or not as it was written: the folds stand in it.
+    """
+    path = folder / SERIES
+    remedy = "the folds stand in it; restore it from a copy, or prepare into another folder"
+    data = _bytes_of(path, remedy)
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+        content = (table.schema.metadata or {})[_CONTENT].decode()
+        table = table.select(SERIES_SCHEMA.names).cast(SERIES_SCHEMA)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        raise DataError(f"{path}: damaged ({type(error).__name__}), and {remedy}") from error
+    if content != _content_of(table):
+        raise DataError(f"{path}: damaged (its hash is not that of its content), and {remedy}")
+    return table
+
+
+def _bytes_of(path: Path, remedy: str) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{path}: missing; {remedy}") from None
+    except OSError as error:
+        raise DataError(f"{path}: can't be read ({error.strerror}); {remedy}") from error

@@ -1,18 +1,15 @@
 """The folder that `prepare` writes: whether it may be used, what stands in it already, and what of that is to go."""
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ichseq.data.index_files import patients_of, read_settings, write_settings
+from ichseq.data.index_files import patients_of, read_series_there, read_settings, write_settings
+from ichseq.data.owned import INDEX, STORE, Owned, is_half_written, refuse_links
 from ichseq.errors import ConfigError, DataError
-from ichseq.files import PART, locked
+from ichseq.files import locked
 
 _LOCK: Final = ".lock"
 Identity = tuple[str, str, str]
@@ -30,7 +27,8 @@ def check_output(
 
     Raises:
         DataError: the folder holds something else or a set of another version, cannot be written, lies inside the
-            source or around it; or the set that is there has labels of a kind of which this run has none.
+            source or around it, or has a link for a store; or the set that is there has labels of a kind of which this
+            run has none.
         ConfigError: the set that is there was drawn with other folds or another seed.
     """
     for source in sources:
@@ -40,9 +38,10 @@ def check_output(
         raise DataError(f"{existing}: is a file, so nothing can be prepared there; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise DataError(f"{existing}: cannot be written (read-only, or not yours); choose another folder")
+    refuse_links(out)
     if not out.exists() or not _content(out):
         return {}, False
-    if not (out / "index.json").exists():
+    if not (out / INDEX).exists():
         raise DataError(f"{out}: holds other files, and no prepared set; choose a new or an empty folder")
     settings = read_settings(out)
     if not settings["finished"]:
@@ -73,23 +72,22 @@ def _keep_apart(source: Path, out: Path, source_shown: Path, out_shown: Path) ->
 
 def _content(out: Path) -> list[str]:
     """Names in the folder, less the lock and half-written files that a killed run left."""
-    return [name for name in os.listdir(out) if name != _LOCK and not name.endswith(PART)]
+    return [name for name in os.listdir(out) if name != _LOCK and not is_half_written(name)]
 
 
 def _series_there(out: Path) -> dict[Identity, tuple[str, int]]:
     columns = ["patient_id", "study_uid", "series_uid", "fold"]
-    try:
-        table = pq.read_table(out / "series.parquet", columns=columns)
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise DataError(
-            f"{out / 'series.parquet'}: missing or damaged ({type(error).__name__}), and the folds stand in it; "
-            "restore it from a copy, or prepare into another folder"
-        ) from error
+    table = read_series_there(out)
     names, patients = (table[name].to_pylist() for name in columns), patients_of(table).to_pylist()
     rows = zip(*names, strict=True)
     return {
         (p, study, series): (patient, fold) for (p, study, series, fold), patient in zip(rows, patients, strict=True)
     }
+
+
+def places_there(out: Path) -> list[str]:
+    """The files of the store that the set in a folder names; raises as `check_output`."""
+    return list(read_series_there(out)["store"].to_pylist())
 
 
 def check_same_source(out: Path, there: dict[Identity, tuple[str, int]], found: set[Identity]) -> None:
@@ -130,27 +128,13 @@ def begin(out: Path, **settings: Any) -> None:
     write_settings(out, finished=False, **settings)
 
 
-def discard(out: Path) -> None:
-    """Take back `begin`, where nothing could be prepared."""
+def discard(out: Path, owned: Owned) -> None:
+    """Take back `begin`, where nothing could be prepared; what others put into the folder stays, and so does it."""
     with suppress(OSError, DataError):
         if not read_settings(out)["finished"]:
-            (out / "index.json").unlink()
-            shutil.rmtree(out / "store", ignore_errors=True)
+            owned.keep_only(())
+            if (out / STORE).is_dir():
+                (out / STORE).rmdir()
+            (out / INDEX).unlink()
             (out / _LOCK).unlink(missing_ok=True)
             out.rmdir()
-
-
-def sweep(out: Path, used: set[str] | None = None) -> None:
-    """Remove half-written files; and, where `used` is given, files of the store that the set does not use.
-
-    Args:
-        out: the prepared folder.
-        used: paths below it, as in series.parquet.
-    """
-    with suppress(OSError):
-        for path in [*out.glob(f"*{PART}"), *out.glob("store/*/*")]:
-            if path.name.endswith(PART) or (used is not None and path.relative_to(out).as_posix() not in used):
-                path.unlink(missing_ok=True)
-        for folder in out.glob("store/*"):
-            with suppress(OSError):  # not empty, as a rule
-                folder.rmdir()

@@ -7,8 +7,6 @@ import hashlib
 import itertools
 import os
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,10 +21,11 @@ from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS
 from ichseq.ct.scan import Headers
 from ichseq.ct.series import Series, make_series
+from ichseq.data.owned import is_place, place_of
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError, ScanError
+from ichseq.workers import note
 
-_LOOK_EVERY: Final = 1.0  # seconds
 # Columns of a header that say nothing about the pixels.
 _NOT_OF_THE_PIXELS: Final = ("file", "noted", *(name for name, _ in RECONSTRUCTION_FIELDS))
 
@@ -46,11 +45,18 @@ class Packed:
     order: tuple[Any, ...]
 
 
-def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tuple[list[Packed], list[LeftOut], int]:
+def pack_groups(
+    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path
+) -> tuple[list[Packed], list[LeftOut], int]:
     """Put the series of some groups of headers (`group_headers`) into the store below a folder.
 
     A series whose file is there, whole and not older than its slices, is not read again. A slice that cannot be decoded
     is left out and the series goes on without it; the next run tries again, as the error may have passed.
+
+    Args:
+        groups: files and headers of each.
+        folder: the prepared folder.
+        notes: where the slice is noted that is being read (`ichseq.workers.note`).
 
     Returns:
         The series, what was left out of them, and how many of them were read now.
@@ -71,7 +77,7 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
                 name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
                 place, stored = _still_good(folder, name, series, newest)
                 if stored is None:
-                    data, stored = _pack(series)
+                    data, stored = _pack(series, notes)
                     place = _place(name, data)
                     if data:  # the disk is waited for while the next series is read
                         read += 1
@@ -82,27 +88,8 @@ def pack_groups(groups: Sequence[tuple[FileList, Headers]], folder: Path) -> tup
                 if len(bad) < len(series):
                     packed.append(_packed(place, series, stored, [k for k in range(len(series)) if k not in bad]))
         _finish(writing)
+    note(notes, "")
     return packed, left_out, read
-
-
-def end_with(parent: int) -> None:
-    """In a child process of `parent`: end when it does, even if it is killed and cannot stop its workers.
-
-    A joblib worker whose parent is gone may else wait for work for ever, and keep its memory and terminal. Does nothing
-    in the parent itself, nor in a worker that something else has started.
-    """
-    if os.getppid() == parent and parent not in _watched:
-        _watched.add(parent)
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-
-
-_watched: set[int] = set()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(_LOOK_EVERY)
-    os._exit(1)
 
 
 def _finish(writing: "list[Future[None]]") -> None:
@@ -138,37 +125,41 @@ def _place(name: str, data: bytes) -> str:
     It follows from the headers (`name`) and from the file's own bytes, so that no file is ever overwritten by another
     one: until the new index is written, the old one has the pixels that belong to it.
     """
-    return f"store/{name[:2]}/{name}-{hashlib.sha256(data).hexdigest()[:16]}.b2nd"
+    return place_of(name, hashlib.sha256(data).hexdigest()[:16])
 
 
 def _still_good(folder: Path, name: str, series: Series, newest: int) -> tuple[str, Stored | None]:
     """Place and content of the series' file that need not be read again; of several, of the youngest."""
     found: list[tuple[int, str, Stored]] = []
-    for path in folder.glob(f"store/{name[:2]}/{name}-*.b2nd"):
+    for path in folder.glob(place_of(name, "*")):
+        place = path.relative_to(folder).as_posix()
+        if not is_place(place):
+            continue
         try:
             written, stored = os.stat(path).st_mtime_ns, read_stored(path)
         except (OSError, DataError):  # damaged: it is written again
             continue
         if written >= newest and stored.shape == series.shape and not stored.notes["left_out"]:
-            found.append((written, path.relative_to(folder).as_posix(), stored))
+            found.append((written, place, stored))
     _, place, good = max(found, key=lambda item: item[:2], default=(0, "", None))
     return place, good
 
 
-def _pack(series: Series) -> tuple[bytes, Stored]:
+def _pack(series: Series, reading: Path) -> tuple[bytes, Stored]:
     """Read a series, a slice at a time: the bytes for its file, none if no slice can be read."""
     notes: dict[str, Any] = {"left_out": [], "warnings": []}
-    slices = _readable(series, notes)
+    slices = _readable(series, notes, reading)
     first = next(slices, None)
     if first is None:
         return b"", Stored((0, *series.shape[1:]), np.empty(0, np.uint64), notes)
     return pack_series(itertools.chain([first], slices), notes=notes)
 
 
-def _readable(series: Series, notes: dict[str, Any]) -> Iterator[np.ndarray]:
+def _readable(series: Series, notes: dict[str, Any], reading: Path) -> Iterator[np.ndarray]:
     """The slices that can be read, (1, rows, columns) each; at the end `notes` says what happened on the way."""
     bad: list[list[Any]] = notes["left_out"]
     for k in range(len(series)):
+        note(reading, series.files[k])
         try:
             yield series.read(k, k + 1)
         except SliceError as error:

@@ -2,8 +2,8 @@
 
 Headers in parallel, series, the store in parallel, labels, folds, tables. Nothing is redone that is there: a series'
 file is named after its content, appears whole or not at all, and is taken as it is when `prepare` runs again. The
-tables come last, and what they no longer name is removed after them, so a run that was killed leaves the state before
-it, and files that the next run takes up.
+tables come last, and what was this set's and they no longer name is removed after them, so a run that was killed leaves
+the state before it, and files that the next run takes up.
 """
 
 import csv
@@ -32,14 +32,17 @@ from ichseq.data.index_files import SERIES_SCHEMA, patients_of, write_index
 from ichseq.data.label_files import ExamSeries, LabelFiles, read_label_files
 from ichseq.data.label_table import read_labels
 from ichseq.data.labelling import check_labels, label, refuse_shared_uids
-from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, sweep
-from ichseq.data.packing import Packed, end_with, pack_groups
+from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
+from ichseq.data.owned import LEFT_OUT, Owned, sweep
+from ichseq.data.packing import Packed, pack_groups
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
 from ichseq.seeds import DEFAULT_SEED
+from ichseq.workers import deaths_explained, end_with
 
 Progress = Callable[[int, int], None]
 TRAIN_CSV: Final = "stage_2_train.csv"
@@ -47,6 +50,7 @@ TRAIN_CSV: Final = "stage_2_train.csv"
 
 _HEADERS_AT_ONCE: Final = 1000
 _SLICES_AT_ONCE: Final = 300
+_AGAIN: Final = "run the same command again, which does only what is missing, with fewer --workers if memory was short"
 
 
 def prepare(
@@ -111,20 +115,23 @@ def prepare(
         there, exists = check()  # again: another run may have finished a set here while the headers were read
         check_same_source(out, there, identities)
         sweep(out)
-        if not exists:
+        owned = Owned(out)
+        if exists:
+            owned.add(places_there(out))
+        else:
             begin(out, **settings)
-        packed, read = _pack(files, headers, groups, out, parallel, work, left_out)
+        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned)
         if not packed:
-            discard(out)
+            discard(out, owned)
             raise nothing_usable(files, headers.dicom_files, left_out)
         series, slices = _tables(packed)
         slices, exams, counts = label(series, slices, tables, exam_series)
         kept = dict(there.values())
         series = _with_folds(series, slices, exams, folds=folds, seed=seed, kept=kept)
         left_out = sorted(left_out)
-        write_whole(out / "left_out.csv", _csv(left_out))
+        write_whole(out / LEFT_OUT, _csv(left_out))
         write_index(out, series, slices, exams, **settings)
-        sweep(out, set(series["store"].to_pylist()))
+        owned.keep_only(set(series["store"].to_pylist()))
     work.done()
     index = Index.load(out)
     return Summary(index, left_out, counts, read, len(every_file) - len(files), index.n_patients - len(set(kept)))
@@ -193,9 +200,10 @@ def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
         for first in range(0, len(files), step)
     )
     parts = []
-    for part, count in parallel(tasks):
-        parts.append(part)
-        work.add(count)
+    with deaths_explained(_AGAIN):
+        for part, count in parallel(tasks):
+            parts.append(part)
+            work.add(count)
     headers = Headers.concatenate(parts)
     order = np.argsort(headers.numbers["file"], kind="stable")  # the workers end in any order
     kept = headers.take(order)
@@ -238,19 +246,23 @@ def _pack(
     parallel: Any,
     work: _Progress,
     left_out: list[LeftOut],
+    owned: Owned,
 ) -> tuple[list[Packed], int]:
     work.add(len(files) - len(headers))
     packed: list[Packed] = []
     read = 0
     folder = out.resolve()  # workers may stand elsewhere
-    tasks = (
-        joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid()) for batch in _batches(groups)
-    )
-    for found, missing, count, done in parallel(tasks):
-        packed += found
-        left_out += missing
-        read += count
-        work.add(done)
+    with deaths_explained(_AGAIN) as notes:
+        tasks = (
+            joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes)
+            for batch in _batches(groups)
+        )
+        for found, missing, count, done in parallel(tasks):
+            packed += found
+            owned.add(item.row["store"] for item in found)
+            left_out += missing
+            read += count
+            work.add(done)
     return sorted(packed, key=lambda item: item.order), read
 
 
@@ -269,10 +281,10 @@ def _batches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 
 def _pack_batch(
-    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int
+    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path
 ) -> tuple[list[Packed], list[LeftOut], int, int]:
     end_with(parent)
-    packed, left_out, read = pack_groups(pieces, folder)
+    packed, left_out, read = pack_groups(pieces, folder, notes)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
@@ -306,5 +318,5 @@ def _csv(left_out: list[LeftOut]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("file", "reason"))
-    writer.writerows((item.file, item.reason) for item in left_out)
+    writer.writerows((to_cell(item.file), to_cell(item.reason)) for item in left_out)
     return text.getvalue().encode("utf-8", "backslashreplace")

@@ -81,7 +81,7 @@ def evaluate_fold(
     ensemble = ModelEnsemble.load(bag_of(leaf, bag), tta, device)
     series = index.validation_series(run["fold"])
     predicted = predict_prepared(ensemble, index, series, progress=progress)
-    identity = {"run": str(leaf), "fold": run["fold"], "bag": bag, "tta": list(tta)}
+    identity = {"run": str(leaf), "fold": run["fold"], "bag": bag, "tta": list(tta), "weights": ensemble.hashes}
     calibration = calibration_in(leaf, leaf.parent)
     return _score(
         leaf, index, series, predicted.slices, predicted.exams, [run["prevalence"]], calibration, bleeds, identity
@@ -123,7 +123,8 @@ def evaluate_all(
                      for part in parts), strict=True))  # fmt: skip
     series = np.concatenate([part.series for part in parts])
     prevalences = [run["prevalence"] for run in runs]
-    identity = {"run": str(out), "fold": "all", "bag": bag, "tta": list(tta)}
+    hashes = list(dict.fromkeys(one for part in parts for one in part.metrics["weights"]))
+    identity = {"run": str(out), "fold": "all", "bag": bag, "tta": list(tta), "weights": hashes}
     return _score(out, index, series, slices, exams, prevalences, calibration_in(out), bleeds, identity)
 
 
@@ -159,7 +160,7 @@ def evaluate_set(
     ensemble = ModelEnsemble.load(folders, tta, device)
     series = np.arange(index.n_series)
     predicted = predict_prepared(ensemble, index, series, progress=progress)
-    identity = {"run": str(run), "fold": None, "bag": bag, "tta": list(tta)}
+    identity = {"run": str(run), "fold": None, "bag": bag, "tta": list(tta), "weights": ensemble.hashes}
     prevalences = [None if is_shipped(folder) else read_run(folder).get("prevalence") for folder in folders]
     out = set_folder(run, index.folder, index.key)
     calibration = find_calibration(run)

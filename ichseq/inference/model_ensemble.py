@@ -12,6 +12,7 @@ from torch import Tensor
 from ichseq.config import embedding_settings
 from ichseq.ct.series import Series
 from ichseq.devices import choose_device
+from ichseq.errors import RunError
 from ichseq.geometry import VIEWS, check_views
 from ichseq.model import Model
 from ichseq.model.evidence import own_gradients
@@ -77,6 +78,16 @@ class ModelEnsemble:
             model.to(place)
         ensemble.device = ensemble.models[0].device
         return ensemble
+
+    @property
+    def hashes(self) -> list[str]:
+        """SHA-256 of each model's file of weights, each once; "unsaved" for one whose weights are in no file."""
+        return list(dict.fromkeys(model.weights_sha256 or "unsaved" for model in self.models))
+
+    @property
+    def weights(self) -> str:
+        """Which weights answer, for a cell of a table: the first 16 digits of the `hashes`."""
+        return "+".join(one[:16] for one in self.hashes)
 
     @property
     def reach(self) -> int:
@@ -167,13 +178,19 @@ class ModelEnsemble:
         return [one / (len(self.models) * len(self.warps)) for one in found if one is not None]
 
     @torch.inference_mode()
-    def answers(self, embeddings: Sequence[Tensor], lengths: Tensor, positions_mm: Tensor | None) -> Answers:
+    def answers(
+        self, embeddings: Sequence[Tensor], lengths: Tensor, positions_mm: Tensor | None, *, of: str = "a series"
+    ) -> Answers:
         """The mean over models and views of the probabilities that follow from what `embed` gave.
 
         Args:
             embeddings: (S, D) for each backbone and view.
             lengths: (series,) slices of each.
             positions_mm: (S,), for a sequence part that reads positions.
+            of: which series, for an error.
+
+        Raises:
+            RunError: an answer is no finite number.
         """
         every = list[tuple[Tensor, Tensor]]()
         for model, embedder in zip(self.models, self._embedder_of, strict=True):
@@ -181,6 +198,9 @@ class ModelEnsemble:
             for one in embeddings[first : first + len(self.warps)]:
                 every.append(_probabilities(model, one, lengths, positions_mm))
         slices, exams = (torch.stack(of_all).mean(0).cpu().numpy() for of_all in zip(*every, strict=True))
+        if not (np.isfinite(slices).all() and np.isfinite(exams).all()):
+            raise RunError(f"{of}: the network's answers are no finite numbers, so that there are none; its weights "
+                           "are not sound: train it again, or name another")  # fmt: skip
         return Answers(slices, exams if any(_answers_exams(model) for model in self.models) else None)
 
 

@@ -95,8 +95,8 @@ def _table(
     ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """A series' rows, and what the network answers for the exam."""
-    embeddings = ensemble.embed_series(whole, boxes)
-    answers = ensemble.answers(embeddings, torch.tensor([len(whole)]), torch.tensor(whole.positions_mm))
+    embeddings, positions = ensemble.embed_series(whole, boxes), torch.tensor(whole.positions_mm)
+    answers = ensemble.answers(embeddings, torch.tensor([len(whole)]), positions, of=whole.files[0])
     exam = ExamId(whole.patient_id, whole.study_uid, whole.series_uid)
     rows = slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers.slices)
     return rows, None if answers.exams is None else answers.exams[0]
@@ -114,6 +114,7 @@ def predict_prepared(
 
     Raises:
         DataError: no series, or pixels that are missing or damaged.
+        RunError: an answer is no finite number.
     """
     tables, warnings, scores = [], [], list[np.ndarray | None]()
     tasks = [[Item(int(i))] for i in series]
@@ -121,7 +122,8 @@ def predict_prepared(
                       device=ensemble.device):  # fmt: skip
         i = batch.items[0].series
         row, rows = index.series_row(i), slice(index.offsets[i], index.offsets[i + 1])
-        answers = ensemble.answers(ensemble.embed(batch.hu, batch.lengths), batch.lengths, batch.positions_mm)
+        embedded = ensemble.embed(batch.hu, batch.lengths)
+        answers = ensemble.answers(embedded, batch.lengths, batch.positions_mm, of=str(index.store_path(i)))
         exam = ExamId(row["patient_id"], row["study_uid"], row["series_uid"])
         tables.append(slice_rows(exam, index.sop_uids(i), index.files(i), index.positions_mm[rows], answers.slices,
                                  index.labels[rows]))  # fmt: skip
@@ -131,7 +133,7 @@ def predict_prepared(
             progress(len(tables), len(tasks))
     if not tables:
         raise DataError(f"{index.folder}: no series to predict")
-    exams = exam_rows(tables, warnings, scores, index.exam_labels[series])
+    exams = exam_rows(tables, warnings, scores, index.exam_labels[series], weights=ensemble.weights)
     return Predictions(pd.concat(tables, ignore_index=True), exams, series_warnings=warnings)
 
 
@@ -210,6 +212,7 @@ def predict_sources(
     sources: Sequence[str | Path | Sequence[str | Path]],
     *,
     note: str | None = None,
+    weights: str = "",
     order: Order = "position",
     all_series: bool = False,
     learned_mm: tuple[float, float] | None = None,
@@ -224,6 +227,7 @@ def predict_sources(
         predictor: models, or a `ModelEnsemble`, or a `Predictor`.
         sources: folders, zips, files, or lists of them; a series may lie in several of them.
         note: what a person should know of all predictions; with models, `phantom_note` is asked.
+        weights: which weights answer, as `ModelEnsemble.weights` says, which is asked with models.
         order: of the slices, as for `load_series`.
         all_series: every series of every study.
         learned_mm: distances of slices that the models have learned on; with models, they are asked.
@@ -231,15 +235,18 @@ def predict_sources(
 
     Raises:
         ScanError: not one series could be predicted.
+        RunError: an answer is no finite number.
     """
     if not callable(predictor):
         ensemble = predictor if isinstance(predictor, ModelEnsemble) else ModelEnsemble(predictor)
         note, learned_mm = note or phantom_note(ensemble.models), learned_mm or ensemble.learned_mm
-        predictor = predict_local(ensemble)
+        weights, predictor = weights or ensemble.weights, predict_local(ensemble)
     found, failed = load_sources(sources, order=order)
     failed += [item for item in found.left_out if not item.expected]
     asked = asked_of(found, learned_mm, all_series=all_series)
-    return predict_found(predictor, asked, note=note, left_out=found.left_out, failed=failed, progress=progress)
+    return predict_found(
+        predictor, asked, note=note, weights=weights, left_out=found.left_out, failed=failed, progress=progress
+    )
 
 
 def predict_found(
@@ -247,6 +254,7 @@ def predict_found(
     found: Sequence[Series] | Asked,
     *,
     note: str | None = None,
+    weights: str = "",
     left_out: Sequence[LeftOut] = (),
     failed: Sequence[LeftOut] = (),
     progress: Callable[[int, int], object] | None = None,
@@ -257,12 +265,14 @@ def predict_found(
         predictor: as for `predict_sources`.
         found: the series, or those that were chosen.
         note: what a person should know of all predictions.
+        weights: which weights answer, as `ModelEnsemble.weights` says.
         left_out: files that were left out already, with reasons.
         failed: those of them that should be in a series, and sources that gave none.
         progress: called with (series done, series in all).
 
     Raises:
         ScanError: not one series could be predicted.
+        RunError: an answer is no finite number.
     """
     tables, series_warnings, scores = [], [], list[np.ndarray | None]()
     unread, not_asked, why = list[LeftOut](), list[LeftOut](), list[str]()
@@ -289,7 +299,7 @@ def predict_found(
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError("", f"no series could be predicted: {first}")
     slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
-    exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores)
+    exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores, weights=weights)
     if isinstance(found, Asked):
         exams["chosen"] = why
     return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered)

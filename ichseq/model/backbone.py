@@ -1,7 +1,6 @@
 """The backbone: any timm model by name, with weights from timm's hub, a package or a local file, or random ones."""
 
 import difflib
-import json
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from ichseq.config import InputConfig, ModelConfig, weights_file
 from ichseq.errors import ConfigError
 from ichseq.model.packaged import is_installed, package_of, packaged_weights
-from ichseq.model.saved import DESCRIPTION, WEIGHTS
+from ichseq.model.saved import DESCRIPTION, WEIGHTS, read_model
 
 
 def make_backbone(config: ModelConfig) -> nn.Module:
@@ -54,6 +53,27 @@ def make_backbone(config: ModelConfig) -> nn.Module:
         raise ConfigError(f"model.backbone {name} does not work at model.image_size {config.image_size}: {reason}"
                           ) from None  # fmt: skip
     return backbone
+
+
+def refuse_larger(config: Mapping[str, Any], numbers: int) -> None:
+    """See that a backbone fits its file before memory is taken for it.
+
+    Args:
+        config: fields of a `ModelConfig`.
+        numbers: that the file holds.
+
+    Raises:
+        ConfigError: the network has more weights than that.
+    """
+    try:
+        made = ModelConfig(**config)
+        with torch.device("meta"):
+            bare = timm.create_model(made.backbone, in_chans=input_channels(made), num_classes=0)
+    except Exception:  # no such network, or one that can't be made without memory: `make_backbone` has the words for it
+        return
+    weights = sum(parameter.numel() for parameter in bare.parameters())
+    if weights > numbers:
+        raise ConfigError(f"model.backbone {made.backbone} has {weights:,} weights, and the file {numbers:,}")
 
 
 def input_channels(config: InputConfig) -> int:
@@ -125,11 +145,14 @@ def with_channels_of_neighbours(weights: Mapping[str, Tensor], wanted: Mapping[s
 
 
 def _neighbours_of(path: Path) -> int:
-    """Neighbours that a file's first layer was made for: what ichseq says of its own, none in any other."""
-    description = path.parent / DESCRIPTION
-    if path.name != WEIGHTS or not description.is_file():
+    """Neighbours that a file's first layer was made for: what ichseq says of its own, none in any other.
+
+    Raises:
+        ValueError, ConfigError: it is ichseq's, and not as it was written.
+    """
+    if path.name != WEIGHTS or not (path.parent / DESCRIPTION).is_file():
         return 0
-    return int(json.loads(description.read_text(encoding="utf-8"))["config"].get("neighbours", 0))
+    return int(read_model(path.parent)[0].config.get("neighbours", 0))
 
 
 def _load_local(backbone: nn.Module, path: Path, windows: int) -> None:

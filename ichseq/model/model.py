@@ -21,14 +21,22 @@ from ichseq.appearance import Appearance
 from ichseq.config import ModelConfig, resolved, takes_fields_of
 from ichseq.devices import choose_device
 from ichseq.geometry import VIEWS
-from ichseq.model.backbone import feature_count, input_channels, make_backbone
+from ichseq.model.backbone import feature_count, input_channels, make_backbone, refuse_larger
 from ichseq.model.batch_norm import batch_norms, copied_statistics, put_back
 from ichseq.model.chunks import Checkpointing, Chunks, OfChunks, device_of, reach
 from ichseq.model.cross_slice import add_cross_slice
 from ichseq.model.heads import Heads
 from ichseq.model.input import NetworkInput
 from ichseq.model.output import Output
-from ichseq.model.saved import DESCRIPTION, WEIGHTS, Description, damage_explained, read_model, write_model
+from ichseq.model.saved import (
+    DESCRIPTION,
+    WEIGHTS,
+    Description,
+    damage_explained,
+    numbers_in,
+    read_model,
+    write_model,
+)
 from ichseq.model.stack import Span
 from ichseq.networks.shipped import shipped_folder
 
@@ -41,6 +49,8 @@ class Model(Heads):
     Attributes:
         config: all settings, resolved: without "auto", and with pretrained false, since the weights are there.
         trained_on: where the weights come from; travels with them.
+        weights_sha256: of the file that the weights were loaded from; None: they come from none, or may have changed
+            since: the model was put into training, or took other weights.
         network_input: Hounsfield units to what the backbone sees.
         backbone: images (n, C, size, size) to embeddings (n, D).
         chunks: sends slices through the backbone.
@@ -70,6 +80,7 @@ class Model(Heads):
         super().__init__()
         self.config = resolved(config)
         self.trained_on: dict[str, Any] = {}
+        self.weights_sha256: str | None = None
         self._frozen_backbone = False
         self.network_input = NetworkInput(self.config)
         self.backbone = make_backbone(config)
@@ -216,12 +227,19 @@ class Model(Heads):
     def train(self, mode: bool = True) -> Self:
         """As nn.Module.train, but a frozen backbone and frozen batch norm stay in evaluation mode."""
         super().train(mode)
+        if mode:
+            self.weights_sha256 = None
         if self._frozen_backbone:
             self.backbone.eval()
         elif self.config.freeze_bn:
             for norm in batch_norms(self.backbone):
                 norm.eval()
         return self
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As nn.Module.load_state_dict; the weights are then no longer those of a file that is known."""
+        self.weights_sha256 = None
+        return super().load_state_dict(*args, **kwargs)
 
     def live_batch_norms(self) -> list[_BatchNorm]:
         """Batch norms of the backbone whose running statistics move in training."""
@@ -265,7 +283,9 @@ class Model(Heads):
         folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else shipped_folder(path) or path
         with damage_explained(folder):
             saved, weights = read_model(folder)
+            refuse_larger(saved.config, numbers_in(folder))
             model = cls(**saved.config)
             model.trained_on, model.sequence_share = saved.trained_on, saved.sequence_share
             model.load_state_dict(weights)
+            model.weights_sha256 = saved.weights
         return model.to(device).eval()

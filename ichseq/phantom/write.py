@@ -23,6 +23,7 @@ from ichseq.phantom.icbm152 import FILE
 from ichseq.phantom.scanner import down_in_head, draw_scanner, draw_stack, finish, take_slice
 from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name, write_tables
 from ichseq.seeds import DEFAULT_SEED
+from ichseq.workers import deaths_explained, end_with
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def write_phantoms(
     Raises:
         ConfigError: a number out of its range.
         ScanError: a folder of donors has no head that can be one.
-        DataError: the folder has something in it, cannot be written, or an earlier run into it was interrupted.
+        DataError: the folder has something in it, cannot be written, an earlier run into it was interrupted, or a
+            worker process died.
     """
     for name, value, low, high in (
         ("patients", patients, 1, 100_000),
@@ -98,10 +100,11 @@ def write_phantoms(
     try:
         jobs = [(0, i) for i in range(patients)] + [(1, i) for i in range(test_patients)]
         truths = []
-        for done, truth in enumerate(_run(jobs, partial, seed, size, workers, given), 1):
-            truths.append(truth)
-            if progress is not None:
-                progress(done, len(jobs))
+        with deaths_explained("run the same command again, with fewer --workers if memory was short"):
+            for done, truth in enumerate(_run(jobs, partial, seed, size, workers, given), 1):
+                truths.append(truth)
+                if progress is not None:
+                    progress(done, len(jobs))
         write_tables(partial, truths[:patients], truths[patients:])
         if out.exists():
             out.rmdir()
@@ -135,15 +138,16 @@ def _run(
     jobs: list[tuple[int, int]], folder: Path, seed: int, size: int, workers: int | None, source: Source
 ) -> Iterable[Truth]:
     workers = min(workers or os.cpu_count() or 1, len(jobs))
-    calls = [(folder, (seed, part, number), size, source) for part, number in jobs]
+    calls = [(folder, (seed, part, number), size, source, os.getpid()) for part, number in jobs]
     if workers == 1:
         return (_write_exam(*call) for call in calls)
     pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
     return pool(delayed(_write_exam)(*call) for call in calls)
 
 
-def _write_exam(folder: Path, who: tuple[int, int, int], size: int, source: Source) -> Truth:
+def _write_exam(folder: Path, who: tuple[int, int, int], size: int, source: Source, parent: int) -> Truth:
     """One exam, from a donor or made up; which of them follows from seed, part and number (`who`)."""
+    end_with(parent)
     rng = np.random.default_rng([*who, 3])
     if source.donors and rng.random() < source.donor_share:
         exam = donor_exam(rng, source.donors[int(rng.integers(len(source.donors)))], draw_kinds(*who), size)

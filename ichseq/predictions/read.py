@@ -9,6 +9,7 @@ import pandas as pd
 
 from ichseq.errors import DataError
 from ichseq.predictions.calibration import CALIBRATED, FLAGGED
+from ichseq.predictions.cells import from_cells
 from ichseq.predictions.check import (
     check_calibrated,
     check_columns,
@@ -105,4 +106,5 @@ def _read(
 def _read_csv(path: Path, text: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
     # Only an empty cell is unknown, and only where a number belongs: "NA" and "007" are fine names of patients.
     empty = {column: [""] for column in numbers}
-    return pd.read_csv(path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values=empty)
+    table = pd.read_csv(path, dtype=dict.fromkeys(text, "str"), keep_default_na=False, na_values=empty)
+    return from_cells(table, text)

@@ -45,11 +45,11 @@ SLICE_NUMBERS: Final = ("slice_index", "position_mm", *LABELS, *TRUTH)
 PREDICTION_COLUMNS: Final = (*SLICE_TEXT, *SLICE_NUMBERS)
 """Columns of every prediction table, a row a slice, in this order; a label's column holds its probability."""
 
-EXAM_COLUMNS: Final = (*EXAM_KEY, *LABELS, *TRUTH, "n_slices", "warnings")
-"""Columns of the table of exams, a row a series, in this order; a label's column holds the exam's score, and the truth
-is that of the exam."""
+EXAM_COLUMNS: Final = (*EXAM_KEY, *LABELS, *TRUTH, "n_slices", "warnings", "weights")
+"""Columns of the table of exams, a row a series, in this order; a label's column holds the exam's score, the truth
+is that of the exam, and weights tells which weights answered: the first digits of the SHA-256 of each model's file."""
 
-EXAM_TEXT: Final = (*EXAM_KEY, "warnings")
+EXAM_TEXT: Final = (*EXAM_KEY, "warnings", "weights")
 EXAM_NUMBERS: Final = (*LABELS, *TRUTH, "n_slices")
 
 
@@ -85,6 +85,8 @@ def exam_rows(
     warnings: Sequence[Sequence[str]],
     scores: Sequence[np.ndarray | None] | None = None,
     truth: np.ndarray | None = None,
+    *,
+    weights: str = "",
 ) -> pd.DataFrame:
     """The table of exams.
 
@@ -94,6 +96,7 @@ def exam_rows(
         scores: (6,) of each series, what the network answers for the exam; None, for one series or for all: the
             highest of its slices' probabilities.
         truth: (n, 6) labels of the exams, NaN where unknown; None: all unknown.
+        weights: which weights answered.
     """
     rows = []
     scores = [None] * len(tables) if scores is None else scores
@@ -103,7 +106,7 @@ def exam_rows(
         row: dict[str, object] = exam_of(table)._asdict()
         row |= {label: float(score[k]) for k, label in enumerate(LABELS)}
         row |= {column: float(of_exam[k]) for k, column in enumerate(TRUTH)}
-        rows.append(row | {"n_slices": len(table), "warnings": "; ".join(own)})
+        rows.append(row | {"n_slices": len(table), "warnings": "; ".join(own), "weights": weights})
     return pd.DataFrame(rows, columns=list(EXAM_COLUMNS))
 
 

@@ -22,7 +22,7 @@ def write_calibration(run: Path, calibration: Calibration) -> Path:
         RunError: no such run, or it can't be written.
     """
     path = home_of(run) / CALIBRATION
-    write_json(path, calibration.model_dump())
+    write_json(path, calibration.model_dump(), sealed=True)
     return path
 
 
@@ -63,7 +63,7 @@ def read_calibration(run: Path) -> Calibration:
 
 def _read(path: Path) -> Calibration:
     remedy = "make it again with `ichseq calibrate`"
-    content = read_json(path, remedy)
+    content = read_json(path, remedy, sealed=True)
     try:
         return Calibration.model_validate(content)
     except ValidationError as error:

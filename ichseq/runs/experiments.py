@@ -17,12 +17,13 @@ from typing import Any, Final, NamedTuple
 import pandas as pd
 import yaml
 
+from ichseq.documents import read_document
 from ichseq.errors import DataError, RunError, counted
 from ichseq.files import write_text
 from ichseq.labels import LABELS
 from ichseq.predictions.read import read_table
 from ichseq.runs.names import COST, EXPERIMENT, METRICS, MODELS, PREDICTIONS, folds_text
-from ichseq.runs.records import parse_json, read_json, write_json
+from ichseq.runs.records import read_json, write_json
 
 Number = int | float
 Kinds = Mapping[str, Any]
@@ -219,7 +220,7 @@ def _read(folder: Path) -> ExperimentResult:
 
 def _json(path: Path) -> Any:
     try:
-        return parse_json(path)
+        return read_document(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; finish the experiment, or move its folder away") from None
     except (OSError, ValueError) as error:

@@ -40,13 +40,14 @@ class RunLog:
         if self.writes:
             save_config(config, self.leaf / CONFIG)
             content = {**content, "commit": commit(), "versions": versions(), "threads": torch.get_num_threads()}
-            write_json(self.leaf / RUN, content | {"seconds": 0.0, "finished": False})
+            write_json(self.leaf / RUN, content | {"seconds": 0.0, "finished": False}, sealed=True)
 
     def end(self, seconds: float) -> None:
         """Note in run.json that the stage is finished, and how long it took."""
         if self.writes:
             path = self.leaf / RUN
-            write_json(path, read_json(path) | {"finished": True, "seconds": round(seconds, 1)})
+            content = read_json(path, sealed=True) | {"finished": True, "seconds": round(seconds, 1)}
+            write_json(path, content, sealed=True)
 
     def note(self, text: str) -> None:
         """A line in log.txt and on the screen."""

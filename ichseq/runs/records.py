@@ -6,47 +6,41 @@ from typing import Any
 
 import pandas as pd
 
+from ichseq import documents
 from ichseq.data.index import ALL_PATIENTS
+from ichseq.documents import read_document
 from ichseq.errors import RunError
 from ichseq.files import write_text
 from ichseq.predictions.read import read_table
-from ichseq.predictions.write import write_table
+from ichseq.predictions.write import write_tables
 from ichseq.runs.names import EPOCHS, EXAMS, HISTORY, METRICS, PREDICTIONS, RUN
 
 
-def parse_json(path: Path) -> Any:
-    """The content of a strict JSON file.
-
-    Raises:
-        OSError: it can't be read.
-        ValueError: it is damaged.
-    """
-    return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-
-
-def _refuse_constant(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def read_json(path: Path, remedy: str = "make it again") -> dict[str, Any]:
+def read_json(path: Path, remedy: str = "make it again", *, sealed: bool = False) -> dict[str, Any]:
     """The content of a JSON file that ichseq has written; `remedy` says what to do about a damaged one.
+
+    Args:
+        path: the file.
+        remedy: what to do, for the error.
+        sealed: whether it holds the hash of its content, which is compared.
 
     Raises:
         RunError: it is missing or damaged.
     """
     try:
-        return dict(parse_json(path))
+        content = read_document(path)
+        return documents.unsealed(content) if sealed else dict(content)
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{path}: can't be read ({type(error).__name__}); {remedy}") from None
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write strict JSON beside and rename it into place.
+def write_json(path: Path, content: dict[str, Any], *, sealed: bool = False) -> None:
+    """Write strict JSON beside and rename it into place; sealed with the hash of its content, if asked for.
 
     Raises:
         RunError: it can't be written.
     """
-    text = json.dumps(content, indent=2, allow_nan=False)
+    text = json.dumps(documents.sealed(content) if sealed else content, indent=2, allow_nan=False)
     try:
         write_text(path, text)
     except OSError as error:
@@ -57,16 +51,19 @@ def read_run(leaf: Path) -> dict[str, Any]:
     """run.json of a leaf, also for the weights of one of its epochs.
 
     Raises:
-        RunError: it is missing or damaged.
+        RunError: it is missing, or not as it was written: its fold and its patients say what may be scored.
     """
     folder = leaf.parents[1] if leaf.parent.name == EPOCHS else leaf
     try:
-        content = parse_json(folder / RUN)
-        if not isinstance(content, dict) or not {"fold", "stage", "patients"} <= content.keys():
+        content = documents.unsealed(read_document(folder / RUN))
+        if not {"fold", "stage", "patients"} <= content.keys():
             raise ValueError("not what a run writes")
         return content
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise RunError(f"{leaf}: {RUN} can't be read ({type(error).__name__}); it is not a run of ichseq") from None
+    except ValueError:
+        raise RunError(f"{leaf}: {RUN} can't be read (it is not as a run has written it); restore it, or train again"
+                       ) from None  # fmt: skip
 
 
 def read_history(leaf: Path) -> pd.DataFrame:
@@ -88,9 +85,7 @@ def write_scored(folder: Path, table: pd.DataFrame, metrics: dict[str, Any], exa
         DataError: the table can't be written.
         RunError: the figures can't.
     """
-    write_table(table, folder / PREDICTIONS)
-    if exams is not None:
-        write_table(exams, folder / EXAMS)
+    write_tables({folder / PREDICTIONS: table} | ({} if exams is None else {folder / EXAMS: exams}))
     write_json(folder / METRICS, metrics)
 
 
