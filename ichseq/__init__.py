@@ -6,6 +6,8 @@
     ichseq.evaluate(run, fold=0)                   # scored on patients kept for validation
     ichseq.calibrate(run, fold=0)                  # thresholds, and scores that are probabilities
     table = ichseq.predict(run, "my_scan")         # probabilities, a row a slice
+    ichseq.report(table, "my_scan", model=run)     # pages for those who read scans
+    maps = ichseq.heatmap(run, series[0], "any")   # where in each slice
 
 The command line has the same words: `ichseq --help`. Research software, not a medical device.
 """
@@ -14,14 +16,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Series", "__version__", "calibrate", "evaluate", "load_series", "predict", "prepare", "train"]
+__all__ = [
+    "Model",
+    "Series",
+    "__version__",
+    "calibrate",
+    "evaluate",
+    "heatmap",
+    "load_series",
+    "predict",
+    "prepare",
+    "report",
+    "train",
+]
 
 if TYPE_CHECKING:
     # From where they stand: to a type checker, `ichseq.api.train` may be the module of that name.
     from ichseq.api.calibrate import calibrate
     from ichseq.api.evaluate import evaluate
+    from ichseq.api.heatmap import heatmap
     from ichseq.api.predict import predict
     from ichseq.api.prepare import prepare
+    from ichseq.api.report import report
     from ichseq.api.train import train
     from ichseq.ct.series import Series, load_series
     from ichseq.model import Model
@@ -35,6 +51,8 @@ _HOMES = {
     "evaluate": "ichseq.api",
     "calibrate": "ichseq.api",
     "predict": "ichseq.api",
+    "heatmap": "ichseq.api",
+    "report": "ichseq.api",
 }
 
 

@@ -1,4 +1,4 @@
-"""The demo: phantom scans to a trained network, its figures and a picture of what it found, in one folder."""
+"""The demo: phantom scans to a trained network, its figures, and pages of what it found, in one folder."""
 
 import shutil
 import time
@@ -14,13 +14,15 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.evaluation.pictures import plot_history, plot_montage
 from ichseq.evaluation.report import write_results_page
-from ichseq.inference.predict import PHANTOM_NOTE
+from ichseq.inference.notes import PHANTOM_NOTE
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
 from ichseq.predictions.write import write_tables
 
 SMALL = Path(__file__).with_name("small.yaml")
 STAGES: tuple[Stage, ...] = ("slice", "joint")
+REPORT = "report"
+_READ = 8  # validation exams in the report, so that it takes seconds
 
 
 def run_demo(
@@ -33,7 +35,7 @@ def run_demo(
     fold: int = 0,
     config: Path = SMALL,
 ) -> None:
-    """Make phantoms, prepare them, train, evaluate, and predict one validation exam that bleeds.
+    """Make phantoms, prepare them, train, evaluate, and report on a few validation exams.
 
     The joint stage is trained from a short slice stage, since the small network starts from random weights.
 
@@ -68,7 +70,7 @@ def run_demo(
         stage: pd.read_csv(run / stage / scored.folder.name / "history.csv") for stage in STAGES
     }
     plot_history(histories, out / "training.png", prior=scored.metrics["prior_weighted_log_loss"])
-    _show_exam(run, index, fold, out)
+    _read_exams(run, index, fold, out, bar)
     minutes = (time.monotonic() - started) / 60
     then = _next_steps(settings, data, run, index, fold)
     write_results_page(
@@ -79,9 +81,11 @@ def run_demo(
         montage="montage.png",
         curves="training.png",
         next_steps=then,
+        report=f"{REPORT}/index.html",
     )
     echo(scored.text())
-    echo(f"\ndone in {minutes:.1f} minutes; open {out / 'index.html'} (montage.png, training.png beside it)")
+    echo(f"\ndone in {minutes:.1f} minutes; open {out / REPORT / 'index.html'}, the report, and {out / 'index.html'}, "
+         "the figures (montage.png, training.png beside it)")  # fmt: skip
     echo(f"next: {then[0]}")
 
 
@@ -97,18 +101,23 @@ def _next_steps(settings: Path, data: Path, run: Path, index: Index, fold: int) 
     ]
 
 
-def _show_exam(run: Path, index: Index, fold: int, out: Path) -> None:
-    """Predict one validation exam that bleeds from its DICOM files, as a new scan would be, and draw it."""
-    chosen = bleeding_exam(index, index.validation_series(fold))
-    outcome = predict_scans(run, index.files(chosen), progress=False)
+def _read_exams(run: Path, index: Index, fold: int, out: Path, bar: Bar) -> None:
+    """Predict a few validation exams from their DICOM files, as new scans would be, with pages of all; draw one."""
+    validation = index.validation_series(fold)
+    shown = bleeding_exam(index, validation)
+    chosen = [shown, *(int(i) for i in validation if i != shown)][:_READ]
+    files = [file for i in chosen for file in index.files(i)]
+    outcome = predict_scans(run, files, progress=bar, report=out / REPORT)
+    known = {uid: index.labels[index.offsets[i] + k] for i in chosen for k, uid in enumerate(index.sop_uids(i))}
     table = outcome.slices
-    rows = slice(index.offsets[chosen], index.offsets[chosen + 1])
+    truth = np.stack([known[uid] for uid in table["sop_uid"]])
     for k, label in enumerate(LABELS):
-        table[f"true_{label}"] = index.labels[rows, k]
+        table[f"true_{label}"] = truth[:, k]
     write_tables({out / "predictions.csv": table, out / "exams.csv": outcome.exams})
-    (series,) = load_series(index.files(chosen))
+    (series,) = load_series(index.files(shown))
+    own = table[table["series_uid"] == series.series_uid]
     plot_montage(
-        series.hu, table, out / "montage.png", title="A phantom kept for validation, feet to head", note=PHANTOM_NOTE
+        series.hu, own, out / "montage.png", title="A phantom kept for validation, feet to head", note=PHANTOM_NOTE
     )
 
 

@@ -1,4 +1,4 @@
-"""The library in Python: eight names, each with an example that runs, and the same answers as the commands."""
+"""The library in Python: nine names, each with an example that runs, and the same answers as the commands."""
 
 import doctest
 import importlib
@@ -25,10 +25,10 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
 
-NAMES = ["Model", "Series", "calibrate", "evaluate", "load_series", "predict", "prepare", "train"]
+NAMES = ["Model", "Series", "calibrate", "evaluate", "heatmap", "load_series", "predict", "prepare", "report", "train"]
 
 
-def test_completion_shows_the_eight_names() -> None:
+def test_completion_shows_the_public_names() -> None:
     public = [name for name in dir(ichseq) if not name.startswith("_")]
     assert public == NAMES
     assert "__version__" in dir(ichseq)
@@ -66,7 +66,7 @@ def test_every_example_runs(phantoms: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tiny_sections()))
     dataset = importlib.import_module("ichseq.data.dataset").SeriesDataset
     places = [ichseq.prepare, dataset, ichseq.load_series, ichseq.Series, ichseq.Series.plot]
-    places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.calibrate, ichseq.predict]
+    places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.calibrate, ichseq.predict, ichseq.heatmap]
     assert {place.__name__ for place in places} >= set(NAMES)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for place in places:

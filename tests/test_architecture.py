@@ -32,6 +32,8 @@ ORDER = [
     "runs",
     "training",
     "inference",
+    "html_report",
+    "dicom_results",
     "evaluation",
     "experiment",
     "api",

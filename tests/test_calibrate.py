@@ -21,7 +21,8 @@ from ichseq.evaluation.evaluate import evaluate_set
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
 from ichseq.predictions.calibration import CALIBRATED, FLAGGED
-from ichseq.predictions.read import read_exams
+from ichseq.predictions.read import read_exams, read_table
+from ichseq.predictions.schema import TRUTH
 from ichseq.runs.folders import leaf_of
 from ichseq.runs.patients import patient_hashes
 from ichseq.runs.records import read_run, write_json, write_scored
@@ -101,6 +102,21 @@ def test_of_too_few_exams_nothing_changes_and_a_note_says_so(scored: Path, phant
     assert np.array_equal(outcome.exams["calibrated_any"], outcome.exams["any"])
     assert outcome.exams["flagged_any"].isna().all()
     assert any(line.startswith("Note: not calibrated for exams: epidural (") for line in outcome.remarks())
+
+
+def test_with_labels_of_some_exams_alone_these_are_counted_and_slices_are_left(predicted: Path, phantoms: Path) -> None:
+    leaf = leaf_of(predicted, "joint", 0)
+    slices, exams = read_table(leaf / "predictions.parquet"), read_exams(leaf / "exams.parquet")
+    exams.loc[100:, list(TRUTH)] = np.nan
+    metrics = json.loads((leaf / "metrics.json").read_text())
+    write_scored(leaf, slices.assign(**dict.fromkeys(TRUTH, np.nan)), metrics, exams)
+    result = invoke("calibrate", "--run", predicted)
+    assert result.exit_code == 0, result.output
+    assert "fitted on 100 exams of 100 patients" in result.stdout
+    assert "Slices: none has a known label; their scores are left as they are" in result.stdout
+    outcome = predict_scans(predicted, phantoms / "stage_2_test", calibrated=True, progress=False)
+    assert "Note: not calibrated for slices: none had a known label" in outcome.remarks()
+    assert np.array_equal(outcome.slices["calibrated_any"], outcome.slices["any"])
 
 
 def test_folds_that_were_evaluated_in_different_ways_are_not_put_together(scored: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import os
 import signal
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from dicom_files import write_series
 
 import ichseq
 from ichseq.cli import main
 from ichseq.cli.options import FoldType
 
-ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict"]
+ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict", "report"]
 COMMANDS = [*ROAD, "models", "compare", "ensemble", "submit", "experiment", "settings"]
 
 
@@ -149,7 +151,10 @@ def test_prepare_is_stopped_and_goes_on(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (["predict", "{raw}", "-o", "{tmp}/t.csv"], "stopped; the tables are not written, or not both"),
+        (
+            ["predict", "{raw}", "-o", "{tmp}/t.csv"],
+            "stopped; the tables are not written, or not both, or not the report",
+        ),
         (["evaluate", "--data", "{set}"], "stopped; what was scored until then is written, the rest is not"),
     ],
 )
@@ -189,3 +194,16 @@ def test_an_experiment_that_is_stopped_says_how_it_goes_on(prepared: Path, tmp_p
     shown = process.communicate(timeout=60)[1]
     assert process.returncode == 130, shown
     assert shown.rstrip().endswith("long: stopped, saved; run the same command again to go on")
+
+
+@pytest.mark.parametrize("locale", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["POSIX", "ASCII"])
+def test_names_with_other_letters_need_no_locale_that_has_them(locale: dict[str, str], tmp_path: Path) -> None:
+    source, out = tmp_path / "Sch\u00e4del \u03b1", tmp_path / "Me\u00dfreihe"
+    write_series(source, range(1, 4))
+    (source / "\u00fc").write_bytes(b"text")
+    command = [sys.executable, "-m", "ichseq", "prepare", str(source), "-o", str(out), "--folds", "1", "--workers", "1"]
+    known = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONUTF8"))}
+    done = subprocess.run(command, capture_output=True, timeout=600, env={**known, "LC_ALL": "POSIX", **locale})
+    assert done.returncode == 0, done.stderr
+    assert out.name.encode() in done.stdout
+    assert (out / "series.parquet").is_file()

@@ -1,6 +1,7 @@
 """The index: tables that are read back as written, folds that exist, and sets that must not be used."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,17 @@ def test_tables_that_are_missing_damaged_or_of_another_set_are_named(tmp_path: P
     path.unlink()
     with pytest.raises(DataError, match=f"{name}: missing"):
         Index.load(tmp_path / "a")
+
+
+def test_the_usual_distances_of_slices_are_those_of_nearly_all_series(prepared: Path) -> None:
+    index = Index.load(prepared)
+    every = np.arange(index.n_series)
+    usual = [
+        np.median(np.diff(index.positions_mm[a:b])) for a, b in zip(index.offsets, index.offsets[1:], strict=False)
+    ]
+    low, high = index.slice_distance_mm(every) or (0, 0)
+    assert min(usual) - 0.01 <= low < high <= max(usual) + 0.01
+    (own,) = {round(float(usual[3]), 2)}
+    assert index.slice_distance_mm(every[3:4]) == (own, own)
+    unknown = replace(index, positions_mm=np.full_like(index.positions_mm, np.nan))
+    assert unknown.slice_distance_mm(every) is None

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from dicom_files import write_series
 
 from ichseq.cli import main
 from ichseq.data.index import Index
@@ -109,3 +110,35 @@ def test_the_readers_table_of_cq500_as_published(prepared: Path, phantoms: Path,
     assert settings["labels"] == "reads.csv"
     with pytest.raises(DataError, match=r"has labels of exams from reads\.csv, and this run would lose them"):
         prepare(phantoms, tmp_path / "set", workers=1)  # with those of the slices alone
+
+
+def labels_csv(path: Path, *uids: str) -> Path:
+    path.write_text("\n".join(["sop_uid,any", *(f"{uid},{k % 2}" for k, uid in enumerate(uids))]))
+    return path
+
+
+@pytest.mark.parametrize("shared_by", ["slices", "series", "patients"])
+def test_a_uid_of_several_images_is_no_key_of_a_label(shared_by: str, tmp_path: Path) -> None:
+    scans, same = tmp_path / "scans", {"SOPInstanceUID": "1.2.7"}
+    write_series(scans / "a", range(1, 5), **(same if shared_by == "slices" else {}))
+    other = {"slices": {}, "series": {"SeriesInstanceUID": "1.8"}, "patients": {"PatientID": "P2"}}[shared_by]
+    study = {"StudyInstanceUID": "1.9"} if shared_by == "patients" else {}
+    write_series(scans / "b", range(6, 9), **other, **study)
+    if shared_by != "slices":
+        write_series(scans / "c", range(20, 21), **same)
+        write_series(scans / "d", range(21, 22), **other, **study, **same)
+    table = labels_csv(tmp_path / "labels.csv", "1.2.7", "1.2.3.4.5.7")
+    count = 4 if shared_by == "slices" else 2
+    with pytest.raises(DataError, match=f"1 SOPInstanceUID of its labels stand at {count} images, such as 1.2.7"):
+        prepare(scans, tmp_path / "set", labels=table, folds=1, workers=1)
+    table = labels_csv(tmp_path / "labels.csv", "1.2.3.4.5.7", "1.2.3.4.5.8")  # without a label, it is no matter
+    index = prepare(scans, tmp_path / "set", labels=table, folds=1, workers=1).index
+    assert np.isfinite(index.labels[:, -1]).sum() == 2
+
+
+def test_copies_of_a_file_share_a_uid_and_its_label(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_series(tmp_path / "scans" / folder, range(1, 5))
+    table = labels_csv(tmp_path / "labels.csv", *(f"1.2.3.4.5.{k}" for k in range(1, 5)))
+    index = prepare(tmp_path / "scans", tmp_path / "set", labels=table, folds=1, workers=1).index
+    assert index.labels[:, -1].tolist() == [0, 1, 0, 1]

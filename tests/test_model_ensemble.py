@@ -18,6 +18,7 @@ from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
+from ichseq.runs.folders import leaf_of
 from ichseq.training.train import train_stage
 
 LENGTHS = torch.tensor([4, 6])
@@ -147,3 +148,13 @@ def test_several_runs_are_asked_together(phantoms: Path, run: Path, run_copy: Pa
     command = ["predict", str(phantoms / "stage_2_test"), "--run", str(run), "-o", str(alone), "--tta", "flip"]
     assert CliRunner().invoke(main, command).exit_code == 0
     pd.testing.assert_frame_equal(pd.read_csv(out), pd.read_csv(alone), atol=1e-6)
+
+
+def test_the_distances_learned_are_those_of_all_models_that_know_theirs(run: Path) -> None:
+    model = Model.load(leaf_of(run, "joint", 0))
+    low, high = ModelEnsemble(model).learned_mm or (0, 0)
+    assert 1 < low < high < 10
+    other, bare = (Model("test_resnet", image_size=32, hidden_size=8) for _ in range(2))
+    assert ModelEnsemble(bare).learned_mm is None
+    other.trained_on = {"slice_distance_mm": [0.5, 1.0]}
+    assert ModelEnsemble([model, other, bare]).learned_mm == (0.5, high)

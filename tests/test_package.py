@@ -18,7 +18,12 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ("setup.py", "pyproject.toml", "README.md", "LICENSE", "ichseq")
 OF_A_NETWORK = ("weights.safetensors", "model.json", "SHA256", "CARD.md", "NOTICE")
 BESIDE = ("ichseq/py.typed", "ichseq/small.yaml", "ichseq/phantom/icbm152.xz", "ichseq/phantom/NOTICE.icbm152")
-EXPECTED = [*(f"ichseq/networks/{DEFAULT}/{name}" for name in OF_A_NETWORK), *BESIDE]
+OF_A_REPORT = ("templates/index.html", "templates/exam.html", "assets/report.css", "assets/exam.js")
+EXPECTED = [
+    *(f"ichseq/networks/{DEFAULT}/{name}" for name in OF_A_NETWORK),
+    *(f"ichseq/html_report/{name}" for name in OF_A_REPORT),
+    *BESIDE,
+]
 
 
 def run(*command: str | Path, cwd: Path, path: Path | None = None) -> str:

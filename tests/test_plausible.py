@@ -140,3 +140,15 @@ def test_the_header_is_kept_with_the_series(tmp_path: Path) -> None:
 
 def test_the_real_head_ct_is_passed(head_ct: Path) -> None:
     assert looked_at(head_ct).warnings() == []
+
+
+def test_slices_far_from_what_the_network_learned_on_are_warned_of(tmp_path: Path) -> None:
+    (series,) = load_series(written(tmp_path / "a", ball(0)[:8], 5.0, SliceThickness=1))  # 5 mm apart
+    assert Plausibility(series).warnings() == []
+    assert Plausibility(series, (0.8, 5)).warnings() == []
+    assert Plausibility(series, (2, 6)).warnings() == ["slices 1 mm thick, while the network learned on 2 to 6 mm"]
+    assert Plausibility(series, (0.5, 2)).warnings() == ["slices 5 mm apart, while the network learned on 0.5 to 2 mm"]
+    model = Model("test_resnet", image_size=32, hidden_size=8)
+    model.trained_on = {"slice_distance_mm": [0.5, 2.0]}
+    outcome = predict_sources([model], [tmp_path / "a"])
+    assert "slices 5 mm apart, while the network learned on 0.5 to 2 mm" in outcome.exams.loc[0, "warnings"]

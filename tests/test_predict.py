@@ -15,7 +15,8 @@ from ichseq.data.index import Index
 from ichseq.errors import ScanError
 from ichseq.inference import predict
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.inference.predict import PHANTOM_NOTE, SeriesPrediction, predict_prepared, predict_sources
+from ichseq.inference.notes import PHANTOM_NOTE
+from ichseq.inference.predict import SeriesPrediction, predict_prepared, predict_sources
 from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.predictions.schema import PREDICTION_COLUMNS
@@ -188,7 +189,7 @@ def test_a_long_series_is_read_in_pieces_with_the_same_result(
 ) -> None:
     whole = predict_sources([model], [phantoms / "stage_2_test"]).slices
     monkeypatch.setattr("ichseq.ct.series.KEPT_BYTES", 0)
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     read = []
     count = model.backbone_slices
     pieces = predict_sources([model], [phantoms / "stage_2_test"], progress=lambda *done: read.append(done)).slices
@@ -204,7 +205,7 @@ def test_pieces_see_the_neighbours_beyond_their_ends(phantoms: Path, monkeypatch
     for weights in model.backbone.cross_slice.weights:
         weights.data.fill_(0.5)
     whole = predict_sources([model], [phantoms / "stage_2_test"]).slices
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     pieces = predict_sources([model], [phantoms / "stage_2_test"]).slices
     assert len(whole) > 14
     assert np.abs(logits(pieces) - logits(whole)).max() < 1e-4
@@ -219,7 +220,7 @@ def test_pieces_know_the_neighbours_beyond_them(
     five = Model("test_resnet", image_size=32, hidden_size=8, neighbours=2, crop=crop).eval()
     ensemble, index = ModelEnsemble([three, model, five], ["flip"]), Index.load(prepared)
     whole = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     pieces = predict_sources(ensemble, [phantoms / "stage_2_train"]).slices
     from_store = predict_prepared(ensemble, index, np.arange(index.n_series)).slices
     order = ["series_uid", "slice_index"]
@@ -232,7 +233,7 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     model: Model, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ichseq.ct.series.KEPT_BYTES", 0)
-    monkeypatch.setattr("ichseq.inference.predict._PIECE", 7)
+    monkeypatch.setattr("ichseq.inference.model_ensemble._PIECE", 7)
     source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
     (series,) = ichseq.load_series(source)
     lost = [series.files[k] for k in (3, 4, 20)]
@@ -264,7 +265,7 @@ def test_a_series_that_cannot_be_decoded_does_not_end_the_others(model: Model, p
     slice_.PixelData = pydicom.encaps.encapsulate([b"no picture"])
     slice_["PixelData"].is_undefined_length = True
     slice_.save_as(source / "broken.dcm")
-    outcome = predict_sources([model], [source])
+    outcome = predict_sources([model], [source], all_series=True)
     assert len(outcome.exams) == 1
     assert [Path(item.file).name for item in outcome.failed] == ["broken.dcm"]
 
@@ -287,3 +288,14 @@ def test_the_real_head_ct_comes_in_instance_order(head_ct: Path, model: Model, t
     table = predict_sources([model], [tmp_path]).slices
     numbers = [int(pydicom.dcmread(file, stop_before_pixels=True).InstanceNumber) for file in table["file"]]
     assert numbers == list(range(1, 29))
+
+
+def test_the_series_of_the_exams_hold_the_slices_of_their_rows(model: Model, phantoms: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    victim = sorted(source.iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:-50])
+    outcome = predict_sources([model], [source, phantoms / "stage_2_train"])
+    assert len(outcome.series) == len(outcome.exams) == 11
+    sop_uids = [uid for series in outcome.series for uid in series.sop_uids]
+    assert sop_uids == outcome.slices["sop_uid"].tolist()
+    assert str(victim) not in {file for series in outcome.series for file in series.files}

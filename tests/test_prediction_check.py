@@ -53,3 +53,15 @@ def test_values_come_in_the_order_of_the_labels_and_the_table_is_named() -> None
     ):
         with pytest.raises(DataError, match=words):
             check_scorable(wrong, "t.csv")
+
+
+def test_a_labelled_slice_whose_uid_stands_at_several_images_is_refused() -> None:
+    """In two series, say; without labels nothing is found by it."""
+    table = five_slices("aabbc", truth=[0, 1, NAN, 1, 0])
+    uids = table["sop_uid"].tolist()
+    for shared, words in (([0, 1], "1 SOPInstanceUID .* at 2 images"), ([0, 1, 3, 4], "1 SOPInstanceUID .* at 4")):
+        wrong = table.assign(sop_uid=[uids[0] if k in shared else uid for k, uid in enumerate(uids)])
+        with pytest.raises(DataError, match=rf"t\.csv: {words}"):
+            check_scorable(wrong, "t.csv")
+        check_scorable(wrong.assign(**dict.fromkeys(TRUTH, NAN)), "t.csv", labels_needed=False)
+    check_scorable(table.assign(sop_uid=[uids[2], *uids[1:]]), "t.csv")  # the other one has no label

@@ -8,6 +8,8 @@ import pytest
 from five_slices import five_slices
 
 from ichseq.errors import DataError
+from ichseq.labels import LABELS
+from ichseq.predictions.calibration import CALIBRATED, FLAGGED
 from ichseq.predictions.read import read_exams, read_table
 from ichseq.predictions.schema import EXAM_COLUMNS, PREDICTION_COLUMNS, exam_rows
 from ichseq.predictions.write import write_table
@@ -93,3 +95,30 @@ def test_a_table_of_exams_is_read_as_it_was_written_or_refused(tmp_path: Path, n
         write_table(table, tmp_path / name)
         with pytest.raises(DataError, match=words):
             read_exams(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_calibrated_columns_are_read_where_they_are_asked_for(tmp_path: Path, name: str) -> None:
+    table, exams = five_slices(), exam_rows([five_slices()], [[]])
+    for one in (table, exams):
+        for label, calibrated, flagged in zip(LABELS, CALIBRATED, FLAGGED, strict=True):
+            one[calibrated] = one[label] / 2
+            one[flagged] = pd.array([1] * len(one), dtype="Int8")
+        one[FLAGGED[0]] = pd.array([pd.NA] * len(one), dtype="Int8")
+    write_table(table, tmp_path / name)
+    write_table(exams, tmp_path / f"exams_{name}")
+    assert list(read_table(tmp_path / name).columns) == list(PREDICTION_COLUMNS)
+    read = read_table(tmp_path / name, calibrated=True)
+    assert list(read.columns) == [*PREDICTION_COLUMNS, *CALIBRATED, *FLAGGED]
+    assert np.allclose(read["calibrated_any"], table["calibrated_any"])
+    assert read[FLAGGED[0]].isna().all()
+    assert (read["flagged_any"] == 1).all()
+    assert {"calibrated_any", "flagged_any"} <= set(read_exams(tmp_path / f"exams_{name}", calibrated=True).columns)
+    write_table(five_slices(), tmp_path / name)
+    assert list(read_table(tmp_path / name, calibrated=True).columns) == list(PREDICTION_COLUMNS)
+    write_table(table.assign(calibrated_any=1.5), tmp_path / name)
+    with pytest.raises(DataError, match=r"column calibrated_any holds 1\.5, outside 0 to 1"):
+        read_table(tmp_path / name, calibrated=True)
+    write_table(table.assign(flagged_any=2), tmp_path / name)
+    with pytest.raises(DataError, match="column flagged_any holds 2; a flag is 0, 1 or empty"):
+        read_table(tmp_path / name, calibrated=True)

@@ -188,10 +188,10 @@ def test_one_uid_for_two_slices_is_reported(tmp_path):
     assert "1 slices repeat the SOPInstanceUID" in only(load_series(tmp_path)).warnings[0]
 
 
-def test_a_series_uid_shared_by_two_patients_makes_two_series(tmp_path):
+def test_a_series_uid_shared_by_two_patients_of_two_studies_makes_two_series(tmp_path):
     write_series(tmp_path / "a", range(1, 3))
-    write_series(tmp_path / "b", range(1, 3), PatientID="P2")
-    assert [series.patient_id for series in load_series(tmp_path)] == ["P1", "P2"]
+    write_series(tmp_path / "b", range(1, 3), PatientID="P2", StudyInstanceUID="1.2.3.9")
+    assert [(series.patient_id, series.warnings) for series in load_series(tmp_path)] == [("P1", []), ("P2", [])]
 
 
 def test_one_slice_is_a_series(tmp_path):

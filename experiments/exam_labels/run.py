@@ -3,8 +3,8 @@
     python experiments/exam_labels/run.py FOLDER [--jobs 2] [--to sets|start|trials|final|curve]
 
 What is there is not done again, so a run that was stopped goes on. FOLDER gets raw/, prepared/, runs/ and trials.csv,
-final.csv, curve.csv, chosen.json. Choices are made by the slices' log loss on fold 0 of the second set, 50 exams whose slices' labels
-serve for nothing else; the third set is read in the step `final`, once.
+final.csv, curve.csv, chosen.json. Choices are made by the slices' log loss on fold 0 of the second set, 50 exams whose
+slices' labels serve for nothing else; the third set is read in the step `final`, once.
 """
 
 import argparse

@@ -123,7 +123,7 @@ def seeds_of(folder: Path, way: str) -> list[int]:
 def tables_of(folder: Path, way: str, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Slices and exams of the third set, as a way answers them."""
     trial = "" if way == "start" else json.loads((folder / "chosen.json").read_text("utf-8"))[way]
-    (path,) = (folder / "runs" / way / trial / f"exams{ALL}-seed{seed}").glob("*/*/sets/third-*/predictions.parquet")
+    (path,) = (folder / "runs" / way / trial / f"exams{ALL}-seed{seed}").glob("*/*/*/sets/third-*/predictions.parquet")
     return read_table(path), read_exams(path.with_name("exams.parquet"))
 
 

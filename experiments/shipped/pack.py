@@ -27,7 +27,8 @@ from ichseq.runs.folders import models_of
 
 ROOT = Path(__file__).parents[2]
 SCANS = "made-up bleeding in heads that were drawn and in one real head without bleeding (head_ct_ge), deformed"
-KEPT = ("phantom", "data_key", "fold", "stage", "answers_with", "ichseq", "precision")  # of what a model knows
+KEPT = ("phantom", "data_key", "fold", "stage", "answers_with", "ichseq", "precision", "slice_distance_mm")
+"""What a model knows of its training and may ship."""
 MOST_BYTES = 12_000_000
 MOST_CHANGE = 0.02
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ichseq.ct.order import Order
     from ichseq.ct.series import Series
+    from ichseq.inference.model_ensemble import ModelEnsemble
     from ichseq.inference.predict import Predictions, Predictor
     from ichseq.model import Model
     from ichseq.predictions.calibration import Calibration
@@ -27,6 +28,7 @@ def predict(
     scans: Scans,
     *,
     order: Order = "position",
+    all_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
@@ -45,6 +47,9 @@ def predict(
             gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
             positions.
+        all_series: of files, every series of a study; else the one of each part of the body that a network is asked on
+            best: without contrast medium, with a soft kernel, as thick as what it learned on. Each `Series` that is
+            given is predicted anyway.
         bag: of runs, the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".
         calibrated: add what `calibrate` has fitted for the run: calibrated_<label>, its probability, and
@@ -76,6 +81,7 @@ def predict(
         model,
         scans,
         order=order,
+        all_series=all_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,
@@ -100,6 +106,7 @@ def predict_scans(
     *,
     out: str | Path | None = None,
     order: Order = "position",
+    all_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
@@ -107,6 +114,9 @@ def predict_scans(
     scheduler: str | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
+    report: str | Path | None = None,
+    show_id: bool = False,
+    dicom: str | Path | None = None,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
@@ -115,6 +125,7 @@ def predict_scans(
         scans: as for `predict`.
         out: where the table of slices is written, Parquet or CSV, with exams.csv beside it; None: nowhere.
         order: as for `predict`.
+        all_series: as for `predict`; what is not asked is listed, and exams.csv has the reasons in its column `chosen`.
         bag: as for `predict`.
         tta: as for `predict`.
         calibrated: as for `predict`; the table of exams gets such columns too.
@@ -122,34 +133,66 @@ def predict_scans(
         scheduler: as for `predict`.
         device: as for `predict`.
         progress: as for `predict`.
+        report: folder for pages for those who read scans, see `ichseq.report`; made here, on a cluster too. None: none.
+        show_id: of the report: show PatientID, UIDs and names of files.
+        dicom: folder for DICOM results, a folder an exam: a structured report, key slices as pictures, a key object
+            selection, with patient and study of the exam; made here, on a cluster too. Wants the extra `dicom`.
 
     Returns:
         The tables of slices and of exams, what was left out and why, and what failed.
 
     Raises:
         ScanError: not one series could be predicted.
-        DataError: the tables can't be written.
+        DataError: the tables, the report or the DICOM results can't be written.
         RunError, ConfigError: as for `predict`.
     """
+    from dataclasses import replace
+
     from ichseq.cluster import dask_cluster
+    from ichseq.dicom_results import check_results_folder, write_results
+    from ichseq.html_report import check_folder, write_report
+    from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
+    from ichseq.inference.notes import phantom_note
     from ichseq.inference.predict import predict_found, predict_sources
     from ichseq.predictions.write import exams_beside, write_tables
 
     exams = None if out is None else exams_beside(Path(out))
+    if report is not None:
+        check_folder(Path(report), out)
+    if dicom is not None:
+        check_results_folder(Path(dicom))
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
-    predictor, note, weights = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
-    paths, series = _paths_or_series(scans)
+    predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    note, weights = phantom_note(ensemble.models), ensemble.weights
+    paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:
-            outcome = predict_sources(predictor, paths, note=note, weights=weights, order=order, progress=move)
+            outcome = predict_sources(
+                predictor,
+                paths,
+                note=note,
+                weights=weights,
+                order=order,
+                all_series=all_series,
+                learned_mm=ensemble.learned_mm,
+                progress=move,
+            )
         else:
             outcome = predict_found(predictor, series, note=note, weights=weights, progress=move)
     if applied is not None:
         outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
     if out is not None and exams is not None:
         write_tables({Path(out): outcome.slices, exams: outcome.exams})
+    answered = Answered(outcome, ensemble)
+    if report is not None:
+        with bar_of(progress)("report", "exams") as move:
+            lines = write_report(answered, Path(report), show_id=show_id, progress=move)
+        outcome = replace(outcome, report_remarks=lines)
+    if dicom is not None:
+        with bar_of(progress)("dicom", "exams") as move:
+            outcome = replace(outcome, dicom_remarks=write_results(answered, Path(dicom), progress=move))
     return outcome
 
 
@@ -176,11 +219,27 @@ def _calibration(asked: list[Any], point: str) -> Calibration:
 
 def _predictor(
     asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
-) -> tuple[Predictor, str | None, str]:
-    """What predicts series, the note that goes with all its answers, and which weights give them."""
+) -> tuple[Predictor, ModelEnsemble]:
+    """What predicts series, and the models that it asks; on a cluster, these on this machine's CPU."""
     from ichseq.inference.cluster import predict_distributed
+    from ichseq.inference.predict import predict_local
+
+    # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
+    ensemble, folders = _ensemble(asked, bag, tta, device if scheduler is None else "cpu")
+    if scheduler is not None and not folders:
+        raise ConfigError("scheduler wants runs; give runs alone")
+    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
+    return predictor, ensemble
+
+
+def as_ensemble(model: Models, *, bag: int = 0, tta: Sequence[str] = (), device: str = "auto") -> ModelEnsemble:
+    """The models that `predict` asks, as one; arguments and errors as there."""
+    return _ensemble(_asked(model), bag, [tta] if isinstance(tta, str) else list(tta), device)[0]
+
+
+def _ensemble(asked: list[Any], bag: int, tta: list[str], device: str) -> tuple[ModelEnsemble, list[Path]]:
+    """The models as one, and the folders that they are from; none where they are models already."""
     from ichseq.inference.model_ensemble import ModelEnsemble
-    from ichseq.inference.predict import phantom_note, predict_local
     from ichseq.runs.folders import models_of
 
     runs = [one for one in asked if isinstance(one, Path)]
@@ -189,19 +248,14 @@ def _predictor(
     if len(runs) < len(asked):
         if len({one.device for one in asked if not isinstance(one, Path)}) > 1:
             raise ConfigError("the models are on different devices; move them to one with model.to(device)")
-        if bag or scheduler or runs:
-            raise ConfigError("bag and scheduler want runs, and runs and ichseq.Model objects do not go together; give "
-                              "runs alone")  # fmt: skip
-        ensemble = ModelEnsemble(asked, tta)
-        return predict_local(ensemble), phantom_note(ensemble.models), ensemble.weights
+        if bag or runs:
+            raise ConfigError("bag wants runs, and runs and ichseq.Model objects do not go together; give runs alone")
+        return ModelEnsemble(asked, tta), []
     folders = [folder for run in runs for folder in models_of(run, bag)]
-    # For workers' models too: what is wrong with one is heard of here, and their note is known; no GPU need hold them.
-    ensemble = ModelEnsemble.load(folders, tta, device if scheduler is None else "cpu")
-    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, phantom_note(ensemble.models), ensemble.weights
+    return ModelEnsemble.load(folders, tta, device), folders
 
 
-def _paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:
+def paths_or_series(scans: Scans) -> tuple[list[str | Path], Sequence[Series]]:
     """The scans, as the one or the other; the second is empty where they are paths."""
     from ichseq.ct.series import Series, SeriesCollection
 

@@ -6,6 +6,7 @@ from ichseq import __version__
 from ichseq.cli.experiments import experiment
 from ichseq.cli.group import Group
 from ichseq.cli.networks import calibrate, evaluate, models, predict, train
+from ichseq.cli.reports import report
 from ichseq.cli.scans import demo, phantom, prepare
 from ichseq.cli.settings import settings
 from ichseq.cli.tables import compare, ensemble, submit
@@ -18,7 +19,7 @@ def main(debug: bool) -> None:
     """Find bleeding in head CT: one network over whole series, from DICOM to probabilities."""
 
 
-_ROAD = (demo, phantom, prepare, train, evaluate, calibrate, predict)
+_ROAD = (demo, phantom, prepare, train, evaluate, calibrate, predict, report)
 
 for command in (*_ROAD, models, compare, ensemble, submit, experiment, settings):
     main.add_command(command)

@@ -1,5 +1,6 @@
 """The group of commands: what an error, Ctrl-C and SIGTERM do while one runs, and its progress bars."""
 
+import io
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ _AFTER_A_STOP = {
     "prepare": "stopped; what was read is kept: run the same command again to go on",
     "demo": "stopped; its folder is not finished: remove it before another try",
     "evaluate": "stopped; what was scored until then is written, the rest is not: run the same command again",
-    "predict": "stopped; the tables are not written, or not both: run the same command again",
+    "predict": "stopped; the tables are not written, or not both, or not the report: run the same command again",
 }
 
 _NOTHING_WRITTEN = "stopped; nothing was written"
@@ -60,14 +61,31 @@ class Signals:
         raise _Interrupted(number)
 
 
+def _in_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale knows ASCII alone.
+
+    Libraries that read and write files by name take no name then that has other letters.
+    """
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # for workers too
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 class Group(click.Group):
     """Prints the message of an expected error on one line; --debug shows where it came from."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        _in_utf8()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order of the road, in which they were added."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file's name may have letters that the locale has not
+                stream.reconfigure(errors="backslashreplace")
         try:
             with Signals():
                 return super().invoke(ctx)

@@ -9,7 +9,7 @@ import click
 from ichseq import api
 from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH, SCHEDULER, FoldType, Views, default_of
+from ichseq.cli.options import PATH, SCHEDULER, SHOW_ID, FoldType, Views, default_of
 from ichseq.errors import counted
 from ichseq.networks.shipped import DEFAULT, card_of, described, shipped_names
 
@@ -155,6 +155,7 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     show_default=True,
     help="Of the slices; instance (InstanceNumber) and file (name) are for scans without positions.",
 )
+@click.option("--all-series", is_flag=True, help="Of a study every series; else the one that answers best.")
 @_bag(api.predict)
 @_tta(api.predict)
 @click.option("--calibrated", is_flag=True, help="Add calibrated and flagged columns, as `calibrate` fitted them.")
@@ -165,6 +166,9 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     help="Operating point of the flags: sensitivity-0.95, sensitivity-0.9, specificity-0.9, youden.",
 )
 @SCHEDULER
+@click.option("--report", type=PATH, help="Folder for pages for those who read scans: open its index.html.")
+@SHOW_ID
+@click.option("--dicom", type=PATH, help="Folder for DICOM results: a report, key slices, a selection of them.")
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -172,16 +176,22 @@ def predict(
     runs: tuple[Path, ...],
     out: Path,
     order: "Order",
+    all_series: bool,
     bag: int,
     tta: Sequence[str],
     calibrated: bool,
     point: str,
     scheduler: str | None,
+    report: Path | None,
+    show_id: bool,
+    dicom: Path | None,
 ) -> None:
     """Predict every slice of folders, zips or DICOM files.
 
+    Of a study with several series of the same head, the one that the network answers best on.
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
     """
+    from ichseq.predictions.answer import answer_lines
     from ichseq.predictions.write import EXAMS
 
     outcome = api.predict_scans(
@@ -189,18 +199,27 @@ def predict(
         sources,
         out=out,
         order=order,
+        all_series=all_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,
         point=point,
         scheduler=scheduler,
         progress=progress_bar,
+        report=report,
+        show_id=show_id,
+        dicom=dicom,
     )
+    click.echo("\n".join(answer_lines(outcome.slices, outcome.exams)))
     of = f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series"
     click.echo(f"{of}: {out}, and by series {out.with_name(EXAMS)}")
+    if report is not None:
+        click.echo(f"report: {report / 'index.html'}")
+    if dicom is not None:
+        click.echo(f"DICOM results: {dicom}")
     for line in outcome.remarks():
         click.echo(line, err=True)
-    if outcome.failed:
+    if outcome.failed or not all(item.expected for item in outcome.dicom_remarks):
         ctx.exit(PARTLY)
 
 

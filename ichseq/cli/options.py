@@ -23,6 +23,9 @@ SCHEDULER = click.option(
 )
 
 
+SHOW_ID = click.option("--show-id", is_flag=True, help="In the report: PatientID, UIDs and files, and no pseudonyms.")
+
+
 class FoldType(click.ParamType):
     """A fold's number, `all` or `all-patients`."""
 

@@ -29,7 +29,9 @@ from ichseq.ct.elements import (
     short_of,
     text_of,
 )
+from ichseq.ct.kinds import CT_IMAGE, MULTI_FRAME, what_else
 from ichseq.ct.left_out import SliceError
+from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS, reconstruction_of
 from ichseq.ct.streams import Inflated
 from ichseq.errors import ScanError
 
@@ -42,9 +44,11 @@ PHANTOM_MARK: Final = "ICHSEQ_PHANTOM"
 MIN_AXIAL: Final = 0.7
 """|n_z| below which a slice is no axial one: a localizer, a coronal or sagittal reformat."""
 
-_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
-_MULTI_FRAME = (f"{_CT_IMAGE}.1", f"{_CT_IMAGE}.2")
 _MAX_INFLATED: Final = 4 * MAX_PIXELS + (16 << 20)  # the largest image that is taken, and 16 MB of header
+NOTED_BY_PYDICOM: Final = 1
+NO_END: Final = 2
+"""Bits of `noted`: pydicom warned while reading; compressed pixel data without the mark of their end."""
+
 IMAGE_DTYPE: Final = np.dtype(
     [
         ("rows", "i4"),
@@ -66,7 +70,8 @@ IMAGE_DTYPE: Final = np.dtype(
         ("age_years", "f4"),  # -1 where absent
         ("contrast", "?"),  # a contrast medium is named
         ("phantom", "?"),
-        ("noted", "?"),  # pydicom warned while reading
+        ("noted", "u1"),  # NOTED_BY_PYDICOM, NO_END and the bits of ichseq.ct.together, added up
+        *RECONSTRUCTION_FIELDS,
     ]
 )
 """The numbers of a slice that reading and ordering need: enough to read the pixels without the header."""
@@ -126,7 +131,7 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
         syntax, element, dataset = read_elements(stream, syntax)
     _check_kind(dataset, meta)
     image = _check_image(dataset)
-    pixel_offset = _check_pixels(stream, element, syntax, image, limit)
+    pixel_offset, ended = _check_pixels(stream, element, syntax, image, limit)
     slope, intercept = _rescale(dataset)
     position, orientation, spacing = _geometry(dataset, need_position)
     sop_uid = text_of(dataset, "SOPInstanceUID") or text_of(meta, "MediaStorageSOPInstanceUID")
@@ -148,7 +153,8 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
         _age_years(text_of(dataset, "PatientAge")),
         _names_contrast(text_of(dataset, "ContrastBolusAgent")),
         text_of(meta, "ImplementationVersionName") == PHANTOM_MARK,
-        note.seen,
+        (NOTED_BY_PYDICOM if note.seen else 0) + (0 if ended else NO_END),
+        *reconstruction_of(dataset),
     )
     uids = (text_of(dataset, "PatientID"), text_of(dataset, "StudyInstanceUID"), series_uid, sop_uid)
     return Header(numbers, *uids, text_of(dataset, "ConvolutionKernel"), syntax)
@@ -159,20 +165,20 @@ def _check_kind(dataset: Dataset, meta: Dataset) -> None:
     sop_class = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
     modality = text_of(dataset, "Modality").upper()
     image_type = text_of(dataset, "ImageType").upper().split("\\")
-    if modality == "SR" or sop_class.startswith("1.2.840.10008.5.1.4.1.1.88."):
+    if other := what_else(sop_class, has_rows=bool(short_of(dataset, "Rows"))):
+        refuse(other, expected=True)
+    if modality == "SR":
         refuse("a dose report or another structured report, not an image", expected=True)
-    if f"{sop_class}.".startswith("1.2.840.10008.5.1.4.1.1.7."):
-        refuse("a secondary capture, not a CT slice", expected=True)
     if modality and modality != "CT":
         refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT", expected=True)
-    if not modality and sop_class not in (_CT_IMAGE, *_MULTI_FRAME):
+    if not modality and sop_class not in (CT_IMAGE, *MULTI_FRAME):
         refuse("no Modality in the header, so not known to be CT")
     if "LOCALIZER" in image_type:
         refuse("a localizer (scout image), not an axial slice", expected=True)
     if "SCREEN SAVE" in image_type or "DOSE_INFO" in image_type:
         refuse("a screen capture (dose report), not a CT slice", expected=True)
     frames = text_of(dataset, "NumberOfFrames")
-    if sop_class in _MULTI_FRAME or frames not in ("", "1"):
+    if sop_class in MULTI_FRAME or frames not in ("", "1"):
         refuse("enhanced (multi-frame) CT, which is not read; convert it to single-frame CT first (dcm4che's emf2sf)")
 
 
@@ -202,8 +208,9 @@ def _check_pixels(
     syntax: str,
     image: tuple[int, int, int, int, bool],
     size: int | None,
-) -> int:
-    """Offset of the pixel data's value; refuses what is absent, truncated, or without a decoder.
+) -> tuple[int, bool]:
+    """Offset of the pixel data's value, and whether they end as they should; refuses what is absent, truncated, or
+    without a decoder.
 
     `size` is the file's length; None where it is not known (deflated): truncation then shows when it is read.
     """
@@ -221,14 +228,12 @@ def _check_pixels(
             refuse(f"truncated: {max(there, 0)} of {expected} bytes of pixel data; get the file again")
         if length >= 2 * expected:
             refuse(f"{length} bytes of pixel data, where one slice has {expected}: more than one frame")
-        return offset
-    if missing := missing_decoder(syntax):
+        return offset, True
+    if missing := missing_decoder(syntax, image[3]):
         refuse(missing)
     if length != UNDEFINED:
         refuse("damaged: pixel data are not encapsulated, though the transfer syntax is a compressed one")
-    if size is not None:
-        check_fragments(stream, offset, size)
-    return offset
+    return offset, size is None or check_fragments(stream, offset, size)[1]
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:

@@ -27,22 +27,30 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.values import converters
 
+from ichseq.ct.no_dicom import is_big_endian, meta_place, packed_as
+
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
 TAGS: Final = {
     "ImageType": 0x00080008,
     "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018,
+    "AcquisitionTime": 0x00080032,
+    "ContentTime": 0x00080033,
     "Modality": 0x00080060,
+    "SeriesDescription": 0x0008103E,
     "PatientID": 0x00100020,
     "PatientAge": 0x00101010,
     "ContrastBolusAgent": 0x00180010,
+    "SliceThickness": 0x00180050,
     "ConvolutionKernel": 0x00181210,
     "StudyInstanceUID": 0x0020000D,
     "SeriesInstanceUID": 0x0020000E,
+    "SeriesNumber": 0x00200011,
     "AcquisitionNumber": 0x00200012,
     "InstanceNumber": 0x00200013,
     "ImagePositionPatient": 0x00200032,
     "ImageOrientationPatient": 0x00200037,
+    "FrameOfReferenceUID": 0x00200052,
     "SamplesPerPixel": 0x00280002,
     "PhotometricInterpretation": 0x00280004,
     "NumberOfFrames": 0x00280008,
@@ -64,6 +72,8 @@ TAGS: Final = {
     "ImplementationVersionName": 0x00020013,
 }
 PIXEL_TAGS: Final = (0x7FE00010, 0x7FE00009, 0x7FE00008)
+_PREAMBLE: Final = 128
+_META_WITHIN: Final = 1024  # bytes from the beginning in which a misplaced meta is looked for
 UNDEFINED: Final = 0xFFFFFFFF
 MAX_VALUE_BYTES: Final = 1024
 """No value that is read here may be longer: the standard allows 64 characters, and a few values to most elements."""
@@ -133,15 +143,32 @@ def quiet_pydicom() -> Iterator[_Note]:
 
 def read_meta(stream: BinaryIO, size: int) -> tuple[Dataset, str]:
     """The file meta and the transfer syntax; "" where the file doesn't say. `stream` then stands at the data set."""
-    start = stream.read(132)
-    if start[128:] != b"DICM":
+    start = stream.read(_PREAMBLE + 4)
+    if start[_PREAMBLE:] != b"DICM":
+        if is_big_endian(start, converters) and not _looks_like_dicom(start, size):
+            stream.seek(0)
+            return Dataset(), BIG_ENDIAN
         if not _looks_like_dicom(start, size):
-            zipped = start.startswith(b"PK\x03\x04")
-            reason = "a zip inside the source; name it as a source of its own" if zipped else "not a DICOM file"
-            raise Refused(reason, expected=not zipped, is_dicom=False)
-        stream.seek(0)
+            _skip_to_meta(stream, start)
+        else:
+            stream.seek(0)
     meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     return meta, text_of(meta, "TransferSyntaxUID")
+
+
+def _skip_to_meta(stream: BinaryIO, start: bytes) -> None:
+    """Go to where the meta begins, if that is not far; refuses what is no DICOM file, by what it is."""
+    packed, may_hold_slices = packed_as(start, stream)
+    if packed == "zip":
+        raise Refused("a zip inside the source; name it as a source of its own", is_dicom=False)
+    if packed:
+        content = "slices may be in it; unpack it first" if may_hold_slices else "of something else than DICOM files"
+        raise Refused(f"packed as {packed}: {content}", expected=not may_hold_slices, is_dicom=False)
+    stream.seek(0)
+    place = meta_place(stream.read(_META_WITHIN))
+    if place < 0:
+        raise Refused("not a DICOM file", expected=True, is_dicom=False)
+    stream.seek(place)
 
 
 def _looks_like_dicom(start: bytes, size: int) -> bool:

@@ -12,14 +12,17 @@ from typing import Final, Literal
 
 import numpy as np
 
+from ichseq.ct.dicom import NO_END, NOTED_BY_PYDICOM
 from ichseq.ct.elements import NO_NUMBER
 from ichseq.ct.left_out import LeftOut, SliceError
+from ichseq.ct.passes import cut_passes
 from ichseq.ct.scan import Headers
+from ichseq.ct.stack import SAME_POSITION_MM, along_normal, far_apart, gaps, groups_of, is_useless
+from ichseq.ct.together import remarks
+from ichseq.errors import counted
 
 Order = Literal["position", "instance", "file"]
-SAME_POSITION_MM: Final = 0.01
-"""Slices closer than this along n lie at one position."""
-
+_GAPS_SHOWN: Final = 3
 SAME_DIRECTION: Final = 0.01
 """Components of two orientations that differ by less (about half a degree) are one orientation."""
 
@@ -61,7 +64,12 @@ def arrange(
             gone |= _drop_identical(headers, names, tie, digests, left_out)
         kept = np.array([row for row in part.rows if row not in gone], np.intp)
         ties = [left for tie in ties if len(left := [row for row in tie if row not in gone]) > 1]
-        for piece in _split_ties(headers, Part(kept, warnings=part.warnings), ties if order != "file" else []):
+        part = Part(kept, warnings=part.warnings)
+        reason, expected = _no_order(headers, part, order)
+        if reason:
+            left_out += [LeftOut(names[row], reason, expected) for row in part.rows]
+            continue
+        for piece in _cut(headers, names, part, ties, order, left_out):
             finished.append(_sorted(headers, names, piece, digests, order))
     finished.sort(key=lambda part: min(headers.sop_uid[part.rows].tolist()))
     return finished, left_out
@@ -83,12 +91,47 @@ def _split_by_shape(headers: Headers, rows: np.ndarray) -> list[Part]:
     orientation = headers.numbers["orientation"][rows]
     if np.all(np.isfinite(orientation)):
         parts = _split(parts[0], _clusters(orientation), "orientations")
+    parts = [piece for part in parts for piece in _split_apart(headers, part)]
     finished = []
     for part in parts:
         numbers = headers.numbers[part.rows]
         codes = np.unique(numbers["rows"].astype(np.int64) << 32 | numbers["columns"], return_inverse=True)[1]
         finished += _split(part, codes, "image sizes")
     return finished
+
+
+def _split_apart(headers: Headers, part: Part) -> list[Part]:
+    """Slices that lie too far from each other to be of one head."""
+    positions = along_normal(headers.numbers[part.rows])
+    if not np.isfinite(positions).all():
+        return [part]
+    codes = np.empty(len(positions), np.intp)
+    for code, piece in enumerate(far_apart(positions)):
+        codes[piece] = code
+    return _split(part, codes, "places far from each other")
+
+
+def _no_order(headers: Headers, part: Part, order: Order) -> tuple[str, bool]:
+    """Why slices have no order, if their positions or numbers are nearly all the same; and whether that is expected.
+
+    A scanner that waits for contrast medium takes one place at several times. An export that loses positions leaves
+    zeros, or the first one's.
+    """
+    numbers = headers.numbers[part.rows]
+    if order == "instance" and is_useless(numbers["instance"], 1):
+        return (
+            "InstanceNumber is nearly always the same, so no place in the series; ask for file order to read it",
+            False,
+        )
+    if order != "position" or not is_useless(along_normal(numbers), SAME_POSITION_MM):
+        return "", False
+    times = numbers["acquired_s"]
+    if (times >= 0).all() and len(np.unique(times)) == len(times) and numbers["position"].any():
+        return "one place at several times (contrast medium is waited for), not a series of a head", True
+    return (
+        "ImagePositionPatient is nearly always the same, so no place in the series; predict --order instance (or file) "
+        "reads it all the same"
+    ), False
 
 
 def _clusters(orientation: np.ndarray) -> np.ndarray:
@@ -102,29 +145,15 @@ def _clusters(orientation: np.ndarray) -> np.ndarray:
     return codes
 
 
-def along_normal(numbers: np.ndarray) -> np.ndarray:
-    """Position of each slice along the series' normal, in mm from feet to head: float64 (n,); NaN where unknown."""
-    known = numbers["orientation"][np.isfinite(numbers["orientation"]).all(axis=1)]
-    if len(known) == 0:
-        return np.full(len(numbers), np.nan)
-    normal = np.median(
-        np.cross(known[:, :3], known[:, 3:]), axis=0
-    )  # any one slice's would do; the median is the same for any order of the rows
-    normal = normal / np.linalg.norm(normal)
-    return numbers["position"] @ (normal if normal[2] >= 0 else -normal)
-
-
 def _ties(headers: Headers, names: list[str], part: Part, order: Order) -> list[list[int]]:
     """Rows that stand at one place: at one position, under one number, or, in file order, under one SOPInstanceUID."""
     if order == "position":
-        key = along_normal(headers.numbers[part.rows])
-        by = np.argsort(key, kind="stable")
-        apart = np.diff(key[by]) >= SAME_POSITION_MM
+        groups = groups_of(along_normal(headers.numbers[part.rows]), SAME_POSITION_MM)
+    elif order == "instance":
+        groups = groups_of(headers.numbers["instance"][part.rows], 1)
     else:
-        key = headers.numbers["instance"][part.rows] if order == "instance" else headers.sop_uid[part.rows]
-        by = np.argsort(key, kind="stable")
-        apart = key[by][1:] != key[by][:-1]
-    groups = np.split(part.rows[by], np.flatnonzero(apart) + 1)
+        groups = groups_of(np.unique(headers.sop_uid[part.rows], return_inverse=True)[1], 1)
+    groups = [part.rows[group] for group in groups]
     by_name = (sorted(group.tolist(), key=lambda row: (headers.sop_uid[row], names[row])) for group in groups)
     return [group for group in by_name if len(group) > 1]
 
@@ -151,25 +180,28 @@ def _drop_identical(
     return gone
 
 
-def _split_ties(headers: Headers, part: Part, ties: list[list[int]]) -> list[Part]:
-    """Two reconstructions under one UID: split them by acquisition or kernel, where that resolves every tie."""
-    if not ties:
+def _cut(
+    headers: Headers, names: list[str], part: Part, ties: list[list[int]], order: Order, left_out: list[LeftOut]
+) -> list[Part]:
+    """The passes over a head that stand under one UID (ichseq.ct.passes)."""
+    if order == "file" or len(part.rows) == 0:
         return [part]
-    most = max(len(tie) for tie in ties)
-    acquisition, kernel = headers.numbers["acquisition"], headers.kernel
-    columns = {"AcquisitionNumber": [acquisition], "ConvolutionKernel": [kernel]}
-    columns["AcquisitionNumber and ConvolutionKernel"] = [acquisition, kernel]
-    for name, keys in columns.items():
-        labels = [tuple(key[row].item() for key in keys) for row in range(len(headers))]
-        parts = sorted({labels[row] for row in part.rows})
-        resolves = all(len({labels[row] for row in tie}) == len(tie) for tie in ties)
-        # Some scanners count an acquisition for every slice: that tells slices apart, not reconstructions.
-        if resolves and len(parts) <= most:
-            codes = np.array([parts.index(labels[row]) for row in part.rows])
-            return _split(part, codes, f"sets of slices (by {name})")
-    count = sum(len(tie) for tie in ties)
-    warning = f"{count} slices with different pixels share {len(ties)} place(s); ordered there by SOPInstanceUID"
-    return [Part(part.rows, warnings=[*part.warnings, warning])]
+    numbers = headers.numbers[part.rows]
+    places = along_normal(numbers) if order == "position" else numbers["instance"]
+    cut = cut_passes(headers, part.rows, places, steps_count=order == "position")
+    reason = "a later time of a perfusion, of which the first alone is read"
+    left_out += [LeftOut(names[row], reason, expected=True) for row in cut.later]
+    warnings = [*part.warnings, *([cut.warning] if cut.warning else [])]
+    return [Part(piece, warnings=[*warnings, *_tied(ties, piece)]) for piece in cut.pieces]
+
+
+def _tied(ties: list[list[int]], rows: np.ndarray) -> list[str]:
+    """What a person should know of places that several slices share."""
+    left = [shared for tie in ties if len(shared := np.intersect1d(tie, rows)) > 1]
+    if not left:
+        return []
+    count = sum(len(tie) for tie in left)
+    return [f"{count} slices with different pixels share {len(left)} place(s); ordered there by SOPInstanceUID"]
 
 
 def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
@@ -179,6 +211,8 @@ def _natural(name: str) -> tuple[tuple[int, int | str], ...]:
 def _sorted(headers: Headers, names: list[str], part: Part, digests: dict[int, str], order: Order) -> Part:
     rows, numbers = part.rows, headers.numbers[part.rows]
     positions = along_normal(numbers)
+    if is_useless(positions, SAME_POSITION_MM):
+        positions = np.full(len(rows), np.nan)
     if order == "file":
         by = np.array(sorted(range(len(rows)), key=lambda k: (_natural(names[rows[k]]), names[rows[k]])))
     else:
@@ -195,13 +229,26 @@ def _sorted(headers: Headers, names: list[str], part: Part, digests: dict[int, s
     if repeated:
         warnings.append(f"{repeated} slices repeat the SOPInstanceUID of another slice of the series")
     rows, positions = rows[by], positions[by]
+    if order == "position" and (warning := _gaps_in_words(positions, headers.numbers["instance"][rows])):
+        warnings.append(warning)
     return Part(rows, positions, [*warnings, *_lacking(headers.take(rows), positions)])
+
+
+def _gaps_in_words(positions: np.ndarray, instances: np.ndarray) -> str:
+    """Where slices are missing within the series; "" if none are."""
+    found = gaps(positions, instances)
+    if not found:
+        return ""
+    count = sum(gap.count for gap in found)
+    places = ", ".join(f"{gap.start:.4g} and {gap.end:.4g} mm" for gap in found[:_GAPS_SHOWN])
+    more = f" and at {len(found) - _GAPS_SHOWN} more places" if len(found) > _GAPS_SHOWN else ""
+    return f"{counted(count, 'slice')} {'seems' if count == 1 else 'seem'} to be missing: between {places}{more}"
 
 
 def _lacking(headers: Headers, positions: np.ndarray) -> list[str]:
     """What the headers of a series' slices, in order, lack or leave in doubt."""
     spacing = headers.numbers["spacing"]
-    found = []
+    found = remarks(headers.numbers)
     if np.isnan(spacing).any():
         found.append(f"{int(np.isnan(spacing).any(axis=1).sum())} slices have no PixelSpacing")
     elif np.ptp(spacing, axis=0).max() > 1e-3:
@@ -210,6 +257,11 @@ def _lacking(headers: Headers, positions: np.ndarray) -> list[str]:
         found.append(f"{int(np.isnan(positions).sum())} slices have no position")
     if not headers.text("patient_id", 0):
         found.append("no PatientID")
-    if noted := int(headers.numbers["noted"].sum()):
-        found.append(f"pydicom doubts the headers of {noted} files (its words may hold patient data and are withheld)")
+    noted = headers.numbers["noted"]
+    if endless := int(np.count_nonzero(noted & NO_END)):
+        found.append(f"compressed pixel data of {counted(endless, 'file')} end without their mark; they are whole")
+    if doubted := int(np.count_nonzero(noted & NOTED_BY_PYDICOM)):
+        found.append(
+            f"pydicom doubts the headers of {doubted} files (its words may hold patient data and are withheld)"
+        )
     return found

@@ -1,13 +1,15 @@
 """Pixels of one slice: stored values to Hounsfield units."""
 
+import io
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 from pydicom.pixels import get_decoder
 
 from ichseq.ct.archive import FileList
-from ichseq.ct.compressed import missing_decoder
-from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, quiet_pydicom, read_meta
+from ichseq.ct.compressed import check_fragments, missing_decoder
+from ichseq.ct.dicom import NO_END
+from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Refused, quiet_pydicom, read_meta
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.scan import Headers
 from ichseq.ct.streams import Inflated, Window
@@ -146,9 +148,19 @@ def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
+def _whole_items(stream: BinaryIO, name: str, start: int) -> BinaryIO:
+    """The items of compressed pixel data, without what follows them."""
+    try:
+        end, _ = check_fragments(stream, start, stream.seek(0, 2))
+    except Refused as refused:  # the file has changed since its header was read
+        raise SliceError(name, refused.reason) from None
+    stream.seek(start)
+    return io.BytesIO(stream.read(end - start))
+
+
 def _decode(stream: BinaryIO, name: str, image: np.void, syntax: str) -> np.ndarray:
     """Decode compressed pixels by pydicom and its plugins."""
-    if missing := missing_decoder(syntax):
+    if missing := missing_decoder(syntax, int(image["bits_stored"])):
         raise SliceError(name, missing)
     shape = int(image["rows"]), int(image["columns"])
     stream.seek(int(image["pixel_offset"]))
@@ -163,6 +175,8 @@ def _decode(stream: BinaryIO, name: str, image: np.void, syntax: str) -> np.ndar
         "pixel_representation": int(image["signed"]),
         "pixel_keyword": "PixelData",
     }
+    if image["noted"] & NO_END:  # pydicom would take what stands there for an item
+        stream = _whole_items(stream, name, int(image["pixel_offset"]))
     try:
         with quiet_pydicom():
             raw, _ = get_decoder(syntax).as_array(stream, index=0, raw=True, **options)

@@ -2,7 +2,7 @@
 
     files = list_files(source)                                   # once, in the parent
     parts = [scan_headers(piece, first=k) for k, piece in ...]   # in workers: piece = files.take(range(k, k + 1000))
-    headers = Headers.concatenate(parts)                         # in the parent
+    headers = put_together(Headers.concatenate(parts))           # in the parent, ichseq.ct.together
     for group in group_headers(headers): ...                     # rows of one SeriesInstanceUID
         part = headers.take(group)                               # in workers, again:
         series, left_out = make_series(files.take(part.numbers["file"]), part)   # ichseq.ct.series
@@ -127,7 +127,8 @@ def _scan_one(files: FileList, i: int, need_position: bool) -> Header:
 def group_headers(headers: Headers) -> list[np.ndarray]:
     """Row numbers of each series, sorted by patient, study and series UID; independent of the order of the files.
 
-    A SeriesInstanceUID that two patients or studies share makes a series for each.
+    A SeriesInstanceUID that two studies share makes a series for each; `ichseq.ct.together.put_together` sees first
+    to ids that differ within a study or a series.
     """
     if len(headers) == 0:
         return []

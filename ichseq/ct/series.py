@@ -6,9 +6,9 @@ slices in parallel, use the flat layer below it: `list_files`, `scan_headers`, `
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, overload
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from ichseq.ct.archive import FileList, list_files
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.order import Order, arrange
 from ichseq.ct.pixels import read_slice
+from ichseq.ct.reconstruction import Reconstruction
 from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.ct.together import put_together
 from ichseq.errors import ConfigError, ScanError
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Series:
         age_years: by PatientAge; NaN where the header has none.
         contrast: whether the header names a contrast medium.
         phantom: whether the slices are made up.
+        reconstruction: how the series was made.
 
     Example:
         >>> import ichseq
@@ -80,6 +83,7 @@ class Series:
         age = float(numbers["age_years"][0])
         self.age_years, self.contrast = age if age >= 0 else np.nan, bool(numbers["contrast"].any())
         self.phantom = bool(numbers["phantom"].any())
+        self.reconstruction = Reconstruction.of(numbers)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -161,6 +165,14 @@ class Series:
             self._repaired.add(number)
         return hu
 
+    def open_file(self, number: int) -> BinaryIO:
+        """A slice's file, at its beginning, out of its zip if it lies in one; to be closed.
+
+        Raises:
+            ScanError: it can't be opened.
+        """
+        return self._files.open(number)
+
     def without(self, file: str) -> "Series":
         """The series less one slice.
 
@@ -170,6 +182,16 @@ class Series:
         if file not in self.files:
             raise ScanError(file, "not a file of this series; take a name from its files")
         return self._subset([k for k, name in enumerate(self.files) if name != file])
+
+    def only(self, files: Iterable[str]) -> "Series":
+        """The slices of some of the series' files, in order, without pixels in memory.
+
+        Raises:
+            ScanError: none of the files is one of the series.
+        """
+        wanted = set(files)
+        chosen, fresh = [k for k, name in enumerate(self.files) if name in wanted], _fresh(self)
+        return fresh if len(chosen) == len(self) else fresh._subset(chosen)
 
     def _subset(self, numbers: list[int]) -> "Series":
         if not numbers:
@@ -278,7 +300,7 @@ def load_series(
         raise ConfigError(f"order {order!r} is unknown; use position, instance or file")
     files = list_files(source)
     report = None if progress is None else lambda done: progress(done, len(files))
-    headers = scan_headers(files, need_position=order == "position", progress=report)
+    headers = put_together(scan_headers(files, need_position=order == "position", progress=report))
     left_out = [*files.left_out, *headers.left_out]
     series: list[Series] = []
     for group in group_headers(headers):

@@ -200,6 +200,18 @@ class Index:
         first = np.repeat(self.offsets[:-1][series] - (ends - lengths), lengths)
         return first + np.arange(ends[-1] if len(ends) else 0)
 
+    def slice_distance_mm(self, series: np.ndarray) -> tuple[float, float] | None:
+        """Between which distances the slices of nearly all these series lie: the 1st and the 99th percentile.
+
+        None: of no series are the positions of two slices known.
+        """
+        steps = [np.diff(self.positions_mm[self.offsets[i] : self.offsets[i + 1]]) for i in series]
+        usual = [float(np.median(of)) for of in steps if len(of) and np.isfinite(of).all() and np.median(of) > 0]
+        if not usual:
+            return None
+        low, high = np.percentile(usual, (1, 99))
+        return round(float(low), 2), round(float(high), 2)
+
     def prevalence(self, series: np.ndarray | None = None) -> np.ndarray:
         """float64 (6,): share of positive slices among those whose label is known; NaN where none is.
 

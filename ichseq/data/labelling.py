@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ichseq.data.exam_labels import by_slices
 from ichseq.data.index_files import EXAMS_SCHEMA, SLICES_SCHEMA
@@ -16,7 +17,7 @@ from ichseq.data.label_files import (
     refuse_contradictions,
 )
 from ichseq.data.summary import LabelCounts
-from ichseq.errors import DataError
+from ichseq.errors import DataError, counted
 from ichseq.labels import LABELS
 from ichseq.predictions.schema import ExamId
 
@@ -45,6 +46,30 @@ def check_labels(tables: LabelFiles, series: Sequence[ExamId], sop_uids: np.ndar
         refuse_contradictions(exam_labels_of(tables.exams, series), by_slices(values, lengths))
 
 
+def refuse_shared_uids(tables: LabelFiles, sop_uids: pa.Array) -> None:
+    """Refuse labels of slices whose SOPInstanceUID stands at several images, which would all get the one label.
+
+    Args:
+        tables: of labels.
+        sop_uids: of all images, copies of one image once.
+
+    Raises:
+        DataError: there are such labels.
+    """
+    if tables.slices is None:
+        return
+    counts = pc.value_counts(sop_uids)
+    several = pc.filter(counts, pc.greater(counts.field("counts"), 1))
+    labelled = pc.filter(several, pc.is_in(several.field("values"), value_set=tables.slices.sop_uid))
+    if len(labelled):
+        images = int(pc.sum(labelled.field("counts")).as_py())
+        raise DataError(
+            f"{tables.slices.name}: {counted(len(labelled), 'SOPInstanceUID')} of its labels stand at {images:,} "
+            f"images, such as {labelled.field('values')[0].as_py()}, so that it is not known which of them is meant; "
+            "export the scans again with a UID for each image, or leave these labels out"
+        )
+
+
 def label(
     series: pa.Table, slices: pa.Table, tables: LabelFiles, which: ExamSeries
 ) -> tuple[pa.Table, pa.Table | None, LabelCounts]:
@@ -60,10 +85,12 @@ def label(
         The slices with their labels; rows as in EXAMS_SCHEMA, None without a table of exams; and how they fitted.
 
     Raises:
-        DataError: an exam contradicts its slices, or no exam is among the series.
+        DataError: an exam contradicts its slices, no exam is among the series, or a labelled UID stands at several
+            images.
     """
     values, counts = np.full((len(slices), len(LABELS)), np.nan, np.float32), LabelCounts()
     if tables.slices is not None:
+        refuse_shared_uids(tables, slices["sop_uid"].combine_chunks())
         values, without_image = tables.slices.match(slices["sop_uid"].combine_chunks())
         unknown = np.isnan(values)
         none, partly = unknown.all(axis=1), unknown.any(axis=1)

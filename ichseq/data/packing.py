@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ichseq.ct.archive import FileList
 from ichseq.ct.left_out import LeftOut, SliceError
+from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS
 from ichseq.ct.scan import Headers
 from ichseq.ct.series import Series, make_series
 from ichseq.data.owned import is_place, place_of
@@ -25,7 +26,8 @@ from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_who
 from ichseq.errors import DataError, ScanError
 from ichseq.workers import note
 
-_NUMBERS_OF_THE_FILE: Final = ("file", "noted")  # columns of a header that say nothing about the slice
+# Columns of a header that say nothing about the pixels.
+_NOT_OF_THE_PIXELS: Final = ("file", "noted", *(name for name, _ in RECONSTRUCTION_FIELDS))
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def _finish(writing: "list[Future[None]]") -> None:
 
 def _content(headers: Headers) -> str:
     """Hash of what the headers say of the pixels, independent of the files' names and order."""
-    kept = [name for name in headers.numbers.dtype.names or () if name not in _NUMBERS_OF_THE_FILE]
+    kept = [name for name in headers.numbers.dtype.names or () if name not in _NOT_OF_THE_PIXELS]
     rows = sorted(
         headers.sop_uid[k] + b"\0" + b"\0".join(headers.numbers[name][k].tobytes() for name in kept)
         for k in range(len(headers))

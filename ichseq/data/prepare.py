@@ -12,6 +12,7 @@ import io
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ import pyarrow as pa
 from ichseq.ct.archive import FileList, list_files
 from ichseq.ct.left_out import LeftOut
 from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.ct.together import put_together
 from ichseq.data import DEFAULT_FOLDS
 from ichseq.data.exam_labels import completed
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
@@ -29,7 +31,7 @@ from ichseq.data.index import Index
 from ichseq.data.index_files import SERIES_SCHEMA, patients_of, write_index
 from ichseq.data.label_files import ExamSeries, LabelFiles, read_label_files
 from ichseq.data.label_table import read_labels
-from ichseq.data.labelling import check_labels, label
+from ichseq.data.labelling import check_labels, label, refuse_shared_uids
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
 from ichseq.data.owned import LEFT_OUT, Owned, sweep
 from ichseq.data.packing import Packed, pack_groups
@@ -205,7 +207,7 @@ def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
     headers = Headers.concatenate(parts)
     order = np.argsort(headers.numbers["file"], kind="stable")  # the workers end in any order
     kept = headers.take(order)
-    return Headers(**{**kept.__dict__, "left_out": headers.left_out, "dicom_files": headers.dicom_files})
+    return put_together(replace(kept, left_out=headers.left_out, dicom_files=headers.dicom_files))
 
 
 def _scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
@@ -222,8 +224,18 @@ def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, table
     if folds > patients:
         raise too_many_folds(folds, patients)
     if groups:
+        refuse_shared_uids(tables, pa.array(_images(headers, groups)).cast(pa.string()))
         check_labels(tables, found, headers.sop_uid[np.concatenate(groups)], np.array([len(one) for one in groups]))
     return set(found)
+
+
+def _images(headers: Headers, groups: list[np.ndarray]) -> np.ndarray:
+    """SOPInstanceUIDs of the images; copies of one, which the headers don't tell apart, once."""
+    rows = np.concatenate(groups)
+    uids, uid = np.unique(headers.sop_uid[rows], return_inverse=True)
+    series = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
+    place = np.unique(headers.numbers["position"][rows, 2], return_inverse=True)[1]
+    return uids[np.unique(np.stack([uid, series, place], axis=1), axis=0)[:, 0]]
 
 
 def _pack(

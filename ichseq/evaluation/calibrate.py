@@ -13,6 +13,7 @@ from ichseq.evaluation.metrics import patients_of
 from ichseq.predictions.calibration import Calibration, FittedOn, Method
 from ichseq.predictions.check import count_shared_exams
 from ichseq.predictions.read import read_exams, read_table
+from ichseq.predictions.schema import TRUTH
 from ichseq.runs.folders import find_leaves, set_folder
 from ichseq.runs.names import EXAMS, METRICS, MODELS, PREDICTIONS
 from ichseq.runs.records import read_json, read_predictions, read_run
@@ -75,8 +76,10 @@ def _fit(folders: Sequence[Path], slices: Sequence[pd.DataFrame], folds: list[in
                            "them alike")  # fmt: skip
     table = pd.concat(slices, ignore_index=True)
     exams = pd.concat([read_exams(folder / EXAMS) for folder in folders], ignore_index=True)
-    fitted_on = FittedOn(**found[0], folds=folds, slices=len(table), exams=len(exams),
-                         patients=int(patients_of(exams).nunique()))  # fmt: skip
+    labelled = exams[exams[list(TRUTH)].notna().any(axis=1)]
+    slices_labelled = int(table[list(TRUTH)].notna().any(axis=1).sum())
+    fitted_on = FittedOn(**found[0], folds=folds, slices=slices_labelled, exams=len(labelled),
+                         patients=int(patients_of(labelled).nunique()))  # fmt: skip
     return fit_calibration(table, exams, fitted_on, method)
 
 

@@ -202,6 +202,5 @@ def _matched(tables: Sequence[pd.DataFrame], names: Sequence[str], unit: Unit) -
 
 def _read(table: pd.DataFrame, name: str, unit: Unit) -> tuple[Floats, Floats]:
     check_columns(table, KEYS[unit], name)
-    values = check_scorable(table, name, unit=unit)
     refuse_duplicates(table, name, unit)
-    return values
+    return check_scorable(table, name, unit=unit)

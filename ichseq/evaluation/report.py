@@ -10,7 +10,7 @@ import numpy as np
 
 from ichseq.files import write_text
 from ichseq.labels import LABELS
-from ichseq.predictions.calibration import POINTS, Calibration
+from ichseq.predictions.calibration import POINTS, Calibration, none_known
 
 _SUMMARY = (
     ("Weighted log loss", "weighted_log_loss"),
@@ -71,6 +71,9 @@ def calibration_text(calibration: Calibration) -> str:
     """What was fitted for each label, and on what, for a terminal."""
     lines = [f"fitted on {calibration.fitted_on.words()}"]
     for title, labels in (("Exams", calibration.exams), ("Slices", calibration.slices)):
+        if none_known(labels):
+            lines += ["", f"{title}: none has a known label; their scores are left as they are"]
+            continue
         rows = [
             (label, str(of.positives), str(of.negatives), f"{of.slope:.3f}", f"{of.intercept:.3f}",
              *("-" if point.threshold is None else f"{point.threshold:.4g}" for point in map(of.points.get, POINTS)
@@ -92,6 +95,7 @@ def write_results_page(
     montage: str | None,
     curves: str | None,
     next_steps: Sequence[str],
+    report: str | None = None,
 ) -> None:
     """Write `index.html`: the figures, the curves and the montage on one page that needs nothing from outside.
 
@@ -103,11 +107,14 @@ def write_results_page(
         montage: name of the montage's PNG relative to the folder, if there is one.
         curves: name of the training curves' PNG relative to the folder, if there is one.
         next_steps: commands or sentences, one a line.
+        report: the reader's report relative to the folder, if there is one.
     """
     summary, labels, reasons = _rows(metrics)
     body = [f"<h1>{escape(title)}</h1>"]
     if note:
         body.append(f'<p class="note">{escape(note)}</p>')
+    if report:
+        body.append(f'<p><a href="{escape(quote(report))}">Some exams as a reader sees them</a></p>')
     body += ["<h2>Figures</h2>", html_table(("Figure", "Value", "95% interval"), summary)]
     body.append(html_table(_LABEL_HEAD, labels))
     if reasons:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ichseq.inference.predict import Predictions
-from ichseq.predictions.calibration import Calibration, with_calibration
+from ichseq.predictions.calibration import Calibration, none_known, with_calibration
 
 
 def with_calibrated(
@@ -30,7 +30,9 @@ def with_calibrated(
         notes.append(f"the calibration was fitted on predictions with {was}; evaluate and calibrate as you predict")
     for unit, labels in (("exams", calibration.exams), ("slices", calibration.slices)):
         left = [f"{label} ({fitted.unchanged})" for label, fitted in labels.items() if fitted.unchanged]
-        if left:
+        if none_known(labels):
+            notes.append(f"not calibrated for {unit}: none had a known label")
+        elif left:
             notes.append(f"not calibrated for {unit}: {', '.join(left)}")
     return replace(
         outcome,

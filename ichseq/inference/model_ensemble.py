@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from ichseq.config import embedding_settings
+from ichseq.ct.series import Series
 from ichseq.devices import choose_device
 from ichseq.errors import RunError
 from ichseq.geometry import VIEWS, check_views
 from ichseq.model import Model
+from ichseq.model.evidence import own_gradients
+
+_PIECE = 64  # slices of a series that are read and embedded at a time
 
 
 class Answers(NamedTuple):
@@ -38,6 +42,7 @@ class ModelEnsemble:
     Attributes:
         models: in evaluation mode.
         views: that are averaged with the slices as they are.
+        warps: (1, 3, 3) of each view, None first, for the slices as they are.
         device: where the models are; all on one.
     """
 
@@ -55,7 +60,7 @@ class ModelEnsemble:
         self.views = [tta] if isinstance(tta, str) else list(tta)
         check_views(self.views, "--tta")
         self.device = self.models[0].device
-        self._warps = [None, *(VIEWS[name][None] for name in self.views)]
+        self.warps = [None, *(VIEWS[name][None] for name in self.views)]
         # Of each model, the number of the first one with the same embeddings; and these first ones, each once.
         self._embedder_of = [next(k for k, other in enumerate(self.models) if _same_embeddings(model, other))
                              for model in self.models]  # fmt: skip
@@ -89,6 +94,13 @@ class ModelEnsemble:
         """On how many slices to each side an embedding depends, at most."""
         return max(model.reach for model in self.models)
 
+    @property
+    def learned_mm(self) -> tuple[float, float] | None:
+        """From which to which distance of slices some of the models have learned; None: not known of any."""
+        known = [model.trained_on.get("slice_distance_mm") for model in self.models]
+        ranges = [(float(of[0]), float(of[1])) for of in known if isinstance(of, list) and len(of) == 2]
+        return (min(low for low, _ in ranges), max(high for _, high in ranges)) if ranges else None
+
     def empty_bodies(self, shape: Sequence[int]) -> list[Tensor]:
         """Bool (rows, columns) for each backbone: where body was seen, which is nowhere yet; `add_body` marks it."""
         return [torch.zeros(tuple(shape), dtype=torch.bool) for _ in self._embedders]
@@ -119,12 +131,51 @@ class ModelEnsemble:
         found = []
         for place, k in enumerate(self._embedders):
             model = self.models[k]
-            for warp in self._warps:
+            for warp in self.warps:
                 box = None if boxes is None else boxes[place]
                 turned = None if warp is None else warp.expand(len(lengths), 3, 3)
                 with _autocast(model):
                     found.append(model.embed(hu.to(model.device), lengths, boxes=box, warp=turned))
         return found
+
+    def embed_series(self, series: Series, boxes: Sequence[Tensor | None]) -> list[Tensor]:
+        """`embed` for one series, read in pieces; of a long one no more is in memory than of a short one.
+
+        Raises:
+            SliceError: a slice can't be read.
+        """
+        pieces = []
+        for start in range(0, len(series), _PIECE):
+            first = max(0, start - self.reach)
+            hu = torch.from_numpy(series.read(first, start + _PIECE + self.reach))
+            embedded = self.embed(hu, torch.tensor([len(hu)]), boxes)
+            pieces.append([of_one[start - first :][:_PIECE] for of_one in embedded])
+        return [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
+
+    @property
+    def embedders(self) -> list[Model]:
+        """The models whose backbones read the slices, in the order of what `embed` gives."""
+        return [self.models[k] for k in self._embedders]
+
+    def own_gradients(
+        self, embeddings: Sequence[Tensor], positions_mm: Tensor | None, wanted: Sequence[tuple[int, int]]
+    ) -> list[Tensor]:
+        """The gradient of the models' mean logit with respect to what `embed` gave, (K, D) for each backbone and view.
+
+        Args:
+            embeddings: of one series.
+            positions_mm: (S,), for a sequence part that reads positions.
+            wanted: K times slice and number of the label; see `ichseq.model.evidence.own_gradients`.
+        """
+        found: list[Tensor | None] = [None] * len(embeddings)
+        for model, embedder in zip(self.models, self._embedder_of, strict=True):
+            first = self._embedders.index(embedder) * len(self.warps)
+            for place in range(first, first + len(self.warps)):
+                given = embeddings[place].clone()  # what inference mode made has no gradient
+                own = own_gradients(model, given, positions_mm, wanted, in_order=_sequence_was_trained(model))
+                before = found[place]
+                found[place] = own if before is None else before + own
+        return [one / (len(self.models) * len(self.warps)) for one in found if one is not None]
 
     @torch.inference_mode()
     def answers(
@@ -143,8 +194,8 @@ class ModelEnsemble:
         """
         every = list[tuple[Tensor, Tensor]]()
         for model, embedder in zip(self.models, self._embedder_of, strict=True):
-            first = self._embedders.index(embedder) * len(self._warps)
-            for one in embeddings[first : first + len(self._warps)]:
+            first = self._embedders.index(embedder) * len(self.warps)
+            for one in embeddings[first : first + len(self.warps)]:
                 every.append(_probabilities(model, one, lengths, positions_mm))
         slices, exams = (torch.stack(of_all).mean(0).cpu().numpy() for of_all in zip(*every, strict=True))
         if not (np.isfinite(slices).all() and np.isfinite(exams).all()):

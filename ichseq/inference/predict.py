@@ -1,7 +1,7 @@
 """Predictions from DICOM series or from a prepared set, by one model or the mean of several."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,36 +20,12 @@ from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.inference.sources import load_sources
+from ichseq.inference.notes import phantom_note
+from ichseq.inference.sources import Asked, asked_of, load_sources
 from ichseq.model import Model
 from ichseq.predictions.schema import ExamId, exam_rows, slice_rows
 
-PHANTOM_NOTE = (
-    "these weights were trained on made-up scans (phantoms), wholly or at first, and have no model card: what their "
-    "answers are worth on real scans is not known"
-)
-
-_PIECE = 64  # slices of a series that are read and embedded at a time
 _SHOWN = 5  # different warnings on the terminal, the most frequent ones
-
-
-def phantom_note(models: Iterable[Model]) -> str | None:
-    """What a person should know of every prediction of these models: that some were trained on phantoms, if so.
-
-    Of a network that ships, its name, and where its model card is; of others `PHANTOM_NOTE`.
-    """
-    trained = [model.trained_on for model in models]
-    notes = [_note(of.get("network")) for of in trained if of.get("phantom")]
-    return "; ".join(dict.fromkeys(notes)) or None
-
-
-def _note(network: str | None) -> str:
-    if network is None:
-        return PHANTOM_NOTE
-    return (
-        f"network {network} has seen made-up bleeding only; what it was measured on and where it fails: "
-        f"`ichseq models {network}` prints its card"
-    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +58,7 @@ _Read = tuple[Series | None, list[Tensor | None], list[str], list[LeftOut]]
 
 def _readable(ensemble: ModelEnsemble, series: Series) -> _Read:
     """The series less what can't be read, its crop boxes, what it does not look like, and what was left out."""
-    bodies, looks = ensemble.empty_bodies(series.shape[1:]), Plausibility(series)
+    bodies, looks = ensemble.empty_bodies(series.shape[1:]), Plausibility(series, ensemble.learned_mm)
 
     def look(hu: np.ndarray) -> None:
         ensemble.add_body(bodies, hu)
@@ -119,14 +95,7 @@ def _table(
     ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """A series' rows, and what the network answers for the exam."""
-    pieces = []
-    for start in range(0, len(whole), _PIECE):
-        first = max(0, start - ensemble.reach)
-        hu = torch.from_numpy(whole.read(first, start + _PIECE + ensemble.reach))
-        embedded = ensemble.embed(hu, torch.tensor([len(hu)]), boxes)
-        pieces.append([of_one[start - first :][:_PIECE] for of_one in embedded])
-    embeddings = [torch.cat(of_one) for of_one in zip(*pieces, strict=True)]
-    positions = torch.tensor(whole.positions_mm)
+    embeddings, positions = ensemble.embed_series(whole, boxes), torch.tensor(whole.positions_mm)
     answers = ensemble.answers(embeddings, torch.tensor([len(whole)]), positions, of=whole.files[0])
     exam = ExamId(whole.patient_id, whole.study_uid, whole.series_uid)
     rows = slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers.slices)
@@ -174,21 +143,29 @@ class Predictions:
 
     Attributes:
         slices: the prediction table.
-        exams: the table of exams, with the columns of `EXAM_COLUMNS`.
+        exams: the table of exams, with the columns of `EXAM_COLUMNS` and, of sources, `chosen`: why that series.
         left_out: files without a prediction, with reasons.
         failed: those of them that should have had one, and sources that gave nothing.
+        not_asked: the first file of each series that was passed over for a better one of its study, with the reason.
         series_warnings: what a person should know of each series, in the order of the exams.
         note: what a person should know of all these predictions, if anything.
         calibration_notes: what the calibrated columns stand on; none without such columns.
+        series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
+        report_remarks: what could not be shown in a report.
+        dicom_remarks: first files of exams without DICOM results, with reasons; as expected ones, what results lack.
     """
 
     slices: pd.DataFrame
     exams: pd.DataFrame
     left_out: list[LeftOut] = field(default_factory=list)
     failed: list[LeftOut] = field(default_factory=list)
+    not_asked: list[LeftOut] = field(default_factory=list)
     series_warnings: list[list[str]] = field(default_factory=list)
     note: str | None = None
     calibration_notes: list[str] = field(default_factory=list)
+    series: list[Series] = field(default_factory=list)
+    report_remarks: list[str] = field(default_factory=list)
+    dicom_remarks: list[LeftOut] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
@@ -202,7 +179,13 @@ class Predictions:
             lines += [f"    {number} series: {text}" for text, number in often]
         expected = [item for item in self.left_out if item.expected]
         lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
-        return lines + [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
+        examples = {item.reason.partition(":")[0]: item.file for item in reversed(self.not_asked)}
+        for reason, n in count_reasons(self.not_asked).items():
+            example = examples[reason.partition(":")[0].removesuffix(" (details differ)")]
+            lines.append(f"not asked: {n} series, such as that of {example}: {reason}; --all-series asks all")
+        lines += [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
+        lines += [f"report: {line}" for line in self.report_remarks]
+        return lines + [f"dicom: {item.file}: {item.reason}" for item in self.dicom_remarks]
 
 
 Predictor = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
@@ -231,9 +214,14 @@ def predict_sources(
     note: str | None = None,
     weights: str = "",
     order: Order = "position",
+    all_series: bool = False,
+    learned_mm: tuple[float, float] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Predictions:
-    """Predict every series of the sources taken together, going on past what can't be read.
+    """Predict the series of the sources taken together, going on past what can't be read.
+
+    Of each study, those that `ichseq.ct.choice.choose` takes; if none of a series' slices can be read, those that it
+    stood for.
 
     Args:
         predictor: models, or a `ModelEnsemble`, or a `Predictor`.
@@ -241,6 +229,8 @@ def predict_sources(
         note: what a person should know of all predictions; with models, `phantom_note` is asked.
         weights: which weights answer, as `ModelEnsemble.weights` says, which is asked with models.
         order: of the slices, as for `load_series`.
+        all_series: every series of every study.
+        learned_mm: distances of slices that the models have learned on; with models, they are asked.
         progress: called with (series done, series in all).
 
     Raises:
@@ -249,18 +239,19 @@ def predict_sources(
     """
     if not callable(predictor):
         ensemble = predictor if isinstance(predictor, ModelEnsemble) else ModelEnsemble(predictor)
-        note, weights = note or phantom_note(ensemble.models), weights or ensemble.weights
-        predictor = predict_local(ensemble)
+        note, learned_mm = note or phantom_note(ensemble.models), learned_mm or ensemble.learned_mm
+        weights, predictor = weights or ensemble.weights, predict_local(ensemble)
     found, failed = load_sources(sources, order=order)
     failed += [item for item in found.left_out if not item.expected]
+    asked = asked_of(found, learned_mm, all_series=all_series)
     return predict_found(
-        predictor, found, note=note, weights=weights, left_out=found.left_out, failed=failed, progress=progress
+        predictor, asked, note=note, weights=weights, left_out=found.left_out, failed=failed, progress=progress
     )
 
 
 def predict_found(
     predictor: Predictor,
-    found: Sequence[Series],
+    found: Sequence[Series] | Asked,
     *,
     note: str | None = None,
     weights: str = "",
@@ -272,7 +263,7 @@ def predict_found(
 
     Args:
         predictor: as for `predict_sources`.
-        found: the series.
+        found: the series, or those that were chosen.
         note: what a person should know of all predictions.
         weights: which weights answer, as `ModelEnsemble.weights` says.
         left_out: files that were left out already, with reasons.
@@ -284,19 +275,31 @@ def predict_found(
         RunError: an answer is no finite number.
     """
     tables, series_warnings, scores = [], [], list[np.ndarray | None]()
-    unread: list[LeftOut] = []
-    for done, outcome in enumerate(predictor(found), 1):
-        unread += outcome.unread
-        if outcome.table is not None:
-            tables.append(outcome.table)
-            series_warnings.append(outcome.warnings)
-            scores.append(outcome.exam)
-        if progress is not None:
-            progress(done, len(found))
+    unread, not_asked, why = list[LeftOut](), list[LeftOut](), list[str]()
+    answered: list[Series] = []
+    asked = found if isinstance(found, Asked) else asked_of(found, all_series=True)
+    while asked.series:
+        lost = set[int]()
+        for k, (series, outcome) in enumerate(zip(asked.series, predictor(asked.series), strict=True)):
+            unread += outcome.unread
+            if outcome.table is None:
+                lost.add(k)
+            else:
+                tables.append(outcome.table)
+                series_warnings.append(outcome.warnings)
+                scores.append(outcome.exam)
+                answered.append(series.only(outcome.table["file"]))
+                why.append(asked.why[k])
+            if progress is not None:
+                progress(k + 1, len(asked.series))
+        not_asked += asked.not_asked(lost)
+        asked = asked.instead_of(lost)
     failed = [*failed, *(item for item in unread if not item.expected)]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
         raise ScanError("", f"no series could be predicted: {first}")
     slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores, weights=weights)
-    return Predictions(slices, exams, every, failed, series_warnings, note)
+    if isinstance(found, Asked):
+        exams["chosen"] = why
+    return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered)

@@ -1,13 +1,60 @@
 """What predicting starts from: the series of all sources together, and the sources that gave none."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from ichseq.ct.choice import USUAL_MM, PassedOver, choose
 from ichseq.ct.left_out import LeftOut
 from ichseq.ct.order import Order
-from ichseq.ct.series import SeriesCollection, load_series
+from ichseq.ct.series import Series, SeriesCollection, load_series
 from ichseq.errors import ScanError
+
+
+class Asked(NamedTuple):
+    """The series that are predicted.
+
+    Attributes:
+        series: in the order in which they are predicted.
+        why: the reason for each of them, in words.
+        others: the series that are not.
+        passed_over: why each of `others` is not; its `by` counts `series`, its `number` counts `others`.
+        learned_mm: what the choice went by.
+    """
+
+    series: Sequence[Series]
+    why: list[str]
+    others: Sequence[Series]
+    passed_over: list[PassedOver]
+    learned_mm: tuple[float, float]
+
+    def not_asked(self, unreadable: Collection[int] = ()) -> list[LeftOut]:
+        """The first file of each series that is not predicted, with the reason, but those of `instead_of`."""
+        kept = [one for one in self.passed_over if one.by not in unreadable]
+        return [LeftOut(self.others[one.number].files[0], one.reason, expected=True) for one in kept]
+
+    def instead_of(self, unreadable: Collection[int]) -> "Asked":
+        """What to predict where some of `series` can't be read: of those that they stood for, again the best."""
+        left = [self.others[one.number] for one in self.passed_over if one.by in unreadable]
+        again = asked_of(left, self.learned_mm)
+        return again._replace(why=[f"a better series can't be read; {why}" for why in again.why])
+
+
+def asked_of(
+    found: Sequence[Series], learned_mm: tuple[float, float] | None = None, *, all_series: bool = False
+) -> Asked:
+    """Which of the series of some sources are predicted: of each study those that `choose` takes, or all."""
+    learned_mm = learned_mm or USUAL_MM
+    if all_series:
+        words = ["all series of its study were asked for"] * len(found)
+        return Asked(found, words, [], [], learned_mm)
+    choice = choose(found, learned_mm)
+    place = {number: k for k, number in enumerate(choice.asked)}
+    others = [one.number for one in choice.passed_over]
+    passed = [PassedOver(k, place[one.by], one.reason) for k, one in enumerate(choice.passed_over)]
+    taken, left = (SeriesCollection([found[k] for k in numbers], ()) for numbers in (choice.asked, others))
+    return Asked(taken, choice.why, left, passed, learned_mm)
 
 
 def load_sources(

@@ -115,7 +115,7 @@ class Chunks:
         with (
             torch.random.fork_rng(devices=[]),
             torch.autograd.graph.saved_tensors_hooks(note, lambda t: t),
-            _as_series(backbone, [slices]),
+            as_series(backbone, [slices]),
         ):
             kept = backbone(images)
         del kept
@@ -140,13 +140,13 @@ def _embed_chunk(backbone: nn.Module, read: Read, chunk: list[Span], spans: list
     seen = with_neighbours(chunk, spans, reach(backbone))
     with torch.autocast(device_of(backbone).type, enabled=False), torch.no_grad():
         images = read(seen)
-    with _as_series(backbone, slices_of_series(seen)):
+    with as_series(backbone, slices_of_series(seen)):
         embeddings = backbone(images).float()
     skipped = chunk[0].first - seen[0].first
     return embeddings[skipped : skipped + chunk[-1].stop - chunk[0].first]
 
 
-def _as_series(backbone: nn.Module, counts: Sequence[int]) -> AbstractContextManager[object]:
+def as_series(backbone: nn.Module, counts: Sequence[int]) -> AbstractContextManager[object]:
     """Within it, convolutions across slices take what the backbone reads for series with so many slices each."""
     cross_slice = getattr(backbone, "cross_slice", None)
     return cross_slice.series(counts) if isinstance(cross_slice, CrossSlice) else nullcontext()

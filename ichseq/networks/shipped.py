@@ -9,6 +9,7 @@ experiments/shipped/pack.py makes such a folder of a run.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -111,7 +112,7 @@ def described(name: str) -> str:
     check(folder)
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     lines = {
-        "network": _network_in_words(description["config"]),
+        "network": network_in_words(description["config"]),
         "size": f"{(folder / WEIGHTS).stat().st_size / 1e6:.1f} MB",
         "trained on": description["trained_on"]["scans"],
         "card": f"{folder / CARD}; `ichseq models {name}` prints it",
@@ -120,7 +121,8 @@ def described(name: str) -> str:
     return "\n".join([f"{name}{default}", *(f"    {key:<12}{value}" for key, value in lines.items())])
 
 
-def _network_in_words(config: dict[str, Any]) -> str:
+def network_in_words(config: Mapping[str, Any]) -> str:
+    """Backbone, image size and sequence part of a model's configuration."""
     side, sequence = config["image_size"], config["sequence"]
     then = "each slice by itself" if sequence == "none" else f"then {sequence} over the series"
     return f"{config['backbone']} on slices of {side} x {side} pixels, {then}"

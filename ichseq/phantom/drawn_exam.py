@@ -205,4 +205,4 @@ def write_drawn_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int
         writer.write(folder / f"stage_2_{part}" / f"{sop}.dcm", sop, exam.stack.origins[index], hu)
         picture = Picture(hu, whole, [bleed.share[index] for bleed in exam.bleeds])
         labels.append((sop, counter.add(index, picture)))
-    return Truth(labels, counter.rows(names[0], names[2], part))
+    return counter.truth(names, part, labels)

@@ -108,7 +108,7 @@ def write_exam(rng: np.random.Generator, folder: Path, who: tuple[int, int, int]
         found = np.maximum(counter.add(index, picture), exam.labels[index])
         labels.append((sop, tuple(int(value) for value in found)))
     assert all(len(values) == len(LABELS) for _, values in labels)
-    return Truth(labels, counter.rows(names[0], names[2], part))
+    return counter.truth(names, part, labels)
 
 
 def _from_middle(exam: Exam, index: int) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""What is known of made-up exams: labels of slices, and the table of every bleed's place and extent."""
+"""What is known of made-up exams: labels of slices, every bleed's place and extent, and its pixels in each slice."""
 
 import csv
 import hashlib
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ichseq.labels import LABELS
+from ichseq.phantom.places import PLACE_COLUMNS, to_runs
 from ichseq.phantom.scanner import Picture, Stack
 
 SEEN_SHARE, SEEN_AREA = 1 / 3, 50.0
@@ -42,10 +43,17 @@ class AnyBleed(Protocol):
 
 @dataclass(frozen=True)
 class Truth:
-    """What one patient adds to the tables: (SOPInstanceUID, six labels) a slice, and a row a bleed."""
+    """What one patient adds to the tables.
+
+    Attributes:
+        slices: SOPInstanceUID and six labels of each slice.
+        bleeds: a row a bleed.
+        places: a row for each bleed and slice.
+    """
 
     slices: list[tuple[str, tuple[int, ...]]]
     bleeds: list[tuple[Any, ...]]
+    places: list[tuple[Any, ...]]
 
 
 def exam_names(seed: int, part: int, number: int) -> list[str]:
@@ -71,6 +79,7 @@ class BleedTable:
         self.bleeds, self.stack, self.small = bleeds, stack, small
         self.mass = np.zeros((len(bleeds), 4))
         self.extents: list[list[tuple[int, ...]]] = [[] for _ in bleeds]
+        self.places: list[tuple[int, int, float, str]] = []  # slice, bleed, mm2, runs
 
     def add(self, index: int, picture: Picture) -> tuple[int, ...]:
         """Count the slice in; returns its labels in the order of `labels.LABELS`."""
@@ -86,8 +95,12 @@ class BleedTable:
             row = (rows * np.arange(len(rows))).sum() / rows.sum() + top
             column = (columns * np.arange(len(columns))).sum() / columns.sum() + left
             self.mass[number] += ml * np.array([1, index, row, column])
+            seen = share >= SEEN_SHARE
+            if seen.any():
+                whole = np.zeros((self.stack.size, self.stack.size), bool)
+                whole[picture.box] = seen
+                self.places.append((index, number, float(seen.sum() * area), to_runs(whole)))
             if self._seen(share):
-                seen = share >= SEEN_SHARE
                 down, across = np.flatnonzero(seen.any(axis=1)) + top, np.flatnonzero(seen.any(axis=0)) + left
                 self.extents[number].append((index, int(down[0]), int(down[-1]), int(across[0]), int(across[-1])))
         found = [int(self._seen(kinds[k])) if k in kinds else 0 for k in LABELS[:5]]
@@ -99,6 +112,14 @@ class BleedTable:
         if (share >= SEEN_SHARE).sum() * area >= SEEN_AREA:
             return True
         return self.small and bool((share >= SURE_SHARE).sum() * area >= SURE_AREA)
+
+    def truth(self, names: Sequence[str], part: str, slices: list[tuple[str, tuple[int, ...]]]) -> Truth:
+        """All that is known once every slice was counted in; `names` as `exam_names` gives them."""
+        places = [
+            (slices[index][0], self.bleeds[number].kind, number, f"{area:.1f}", runs)
+            for index, number, area, runs in self.places
+        ]
+        return Truth(slices, self.rows(names[0], names[2], part), places)
 
     def rows(self, patient: str, series: str, part: str) -> list[tuple[Any, ...]]:
         """A row a bleed in the order of `BLEED_COLUMNS`; the extent is empty where no slice shows enough of it."""
@@ -121,14 +142,19 @@ class BleedTable:
 
 
 def write_tables(folder: Path, train: list[Truth], test: list[Truth]) -> None:
-    """Write the label tables of both parts and the table of bleeds into the folder of a set."""
+    """Write the label tables of both parts, the table of bleeds and that of their places into the folder of a set."""
     _write_labels(folder / "stage_2_train.csv", train)
     _write_labels(folder / "truth" / "stage_2_test.csv", test)
     _write_labels(folder / "stage_2_sample_submission.csv", test, answer="0.5")
-    with open(folder / "truth" / "bleeds.csv", "w", newline="", encoding="utf-8") as file:
+    _write_rows(folder / "truth" / "bleeds.csv", BLEED_COLUMNS, [row for one in train + test for row in one.bleeds])
+    _write_rows(folder / "truth" / "places.csv", PLACE_COLUMNS, [row for one in train + test for row in one.places])
+
+
+def _write_rows(path: Path, columns: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(BLEED_COLUMNS)
-        table.writerows(row for truth in train + test for row in truth.bleeds)
+        table.writerow(columns)
+        table.writerows(rows)
 
 
 def _write_labels(path: Path, truths: list[Truth], answer: str | None = None) -> None:

@@ -62,7 +62,7 @@ def write_phantoms(
 
     Args:
         out: folder to make; may exist if empty. Gets stage_2_train/, stage_2_test/, stage_2_train.csv,
-            stage_2_sample_submission.csv, truth/stage_2_test.csv and truth/bleeds.csv.
+            stage_2_sample_submission.csv, truth/stage_2_test.csv, truth/bleeds.csv and truth/places.csv.
         patients: number of patients in the training part, one series each.
         test_patients: number of patients in the test part.
         size: rows and columns of an image; the field of view stays at 232 to 252 mm, so a larger pixel has
@@ -182,4 +182,4 @@ def write_patient(folder: Path, seed: int, part: int, number: int, size: int) ->
         sop = slice_name(seed, part, number, index)
         writer.write(folder / f"stage_2_{PARTS[part]}" / f"{sop}.dcm", sop, stack.origins[index], hu)
         labels.append((sop, counter.add(index, picture)))
-    return Truth(labels, counter.rows(names[0], names[2], PARTS[part]))
+    return counter.truth(names, PARTS[part], labels)

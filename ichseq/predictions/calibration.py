@@ -96,9 +96,9 @@ class FittedOn(_Strict):
         data_key: of the prepared set.
         phantom: whether any series of it is made up.
         folds: whose validation parts they were; empty: the whole of a set that the run never saw.
-        slices: how many.
-        exams: how many.
-        patients: how many.
+        slices: how many with a known label.
+        exams: how many with a known label.
+        patients: whose exams these are.
         bag: of the predictions, as `ichseq evaluate` was asked.
         tta: of the predictions.
     """
@@ -141,6 +141,11 @@ class Calibration(_Strict):
         if set(self.slices) != set(LABELS) or set(self.exams) != set(LABELS):
             raise ValueError(f"the labels of slices and of exams are {', '.join(LABELS)}")
         return self
+
+
+def none_known(labels: dict[str, LabelCalibration]) -> bool:
+    """Whether no case had a known label, of slices or of exams."""
+    return not any(of.positives or of.negatives for of in labels.values())
 
 
 def with_calibration(table: pd.DataFrame, labels: dict[str, LabelCalibration], point: str) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ichseq.errors import DataError, counted
 from ichseq.labels import LABELS
+from ichseq.predictions.calibration import CALIBRATED, FLAGGED
 from ichseq.predictions.schema import EXAM_KEY, SLICE_KEY, TRUTH, Floats, Integers
 
 Unit = Literal["slice", "exam"]
@@ -65,6 +66,21 @@ def checked_truth(table: pd.DataFrame, name: str) -> Floats:
     return np.stack(columns, axis=1)
 
 
+def check_calibrated(table: pd.DataFrame, name: str) -> None:
+    """See that calibrated probabilities lie between 0 and 1, and that flags are 0, 1 or empty.
+
+    Raises:
+        DataError: one is not.
+    """
+    for column in CALIBRATED:
+        values = numbers_of(table, column, name)
+        _refuse_empty(values, column, name, "every row needs one")
+        _refuse(values, ~((values >= 0) & (values <= 1)), column, name, ", outside 0 to 1")
+    for column in FLAGGED:
+        values = numbers_of(table, column, name)
+        _refuse(values, ~np.isnan(values) & (values != 0) & (values != 1), column, name, "; a flag is 0, 1 or empty")
+
+
 def check_slice_index(table: pd.DataFrame, name: str) -> None:
     """See that slices are numbered by whole numbers.
 
@@ -112,13 +128,31 @@ def check_scorable(
         labels_needed: whether a table without any known label is refused.
 
     Raises:
-        DataError: a column is missing, a value is wrong, or no label is known.
+        DataError: a column is missing, a value is wrong, no label is known, or a labelled UID stands at several images.
     """
     check_columns(table, (*EXAM_KEY, *LABELS, *TRUTH), name)
     probability, truth = checked_probabilities(table, name), checked_truth(table, name)
+    if unit == "slice" and SLICE_KEY[-1] in table:
+        _refuse_shared_uids(table, ~np.isnan(truth).all(axis=1), name)
     if labels_needed and np.isnan(truth).all():
         raise DataError(f"{name}: no {unit} has a known label (all true_ columns are empty); evaluate with labels")
     return probability, truth
+
+
+def _refuse_shared_uids(table: pd.DataFrame, known: np.ndarray, name: str) -> None:
+    """Refuse labels of slices whose SOPInstanceUID stands in several rows: they were found by it, and it is not known
+    which of them is meant.
+
+    Raises:
+        DataError: there are such rows.
+    """
+    uids = table.loc[known, SLICE_KEY[-1]]
+    shared = uids[uids.duplicated(keep=False) & (uids != "")]
+    if len(shared):
+        raise DataError(
+            f"{name}: {counted(shared.nunique(), 'SOPInstanceUID')} of labelled slices stand at {len(shared):,} "
+            f"images, such as {shared.iloc[0]}; keep one row for each, or leave their labels empty"
+        )
 
 
 def refuse_duplicates(table: pd.DataFrame, name: str, unit: Unit = "slice") -> None:

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from ichseq.errors import DataError
+from ichseq.predictions.calibration import CALIBRATED, FLAGGED
 from ichseq.predictions.cells import from_cells
 from ichseq.predictions.check import (
+    check_calibrated,
     check_columns,
     check_n_slices,
     check_slice_index,
@@ -26,9 +29,15 @@ from ichseq.predictions.schema import (
     SLICE_TEXT,
 )
 
+_CALIBRATED: Final = (*CALIBRATED, *FLAGGED)
 
-def read_table(path: Path) -> pd.DataFrame:
+
+def read_table(path: Path, *, calibrated: bool = False) -> pd.DataFrame:
     """Read a prediction table, Parquet (.parquet) or CSV (anything else), and check it.
+
+    Args:
+        path: the file.
+        calibrated: take the columns of `CALIBRATED` and `FLAGGED` too where they are.
 
     Returns:
         The columns of `PREDICTION_COLUMNS` and no others; identifiers are text, as they stand in the file.
@@ -37,15 +46,20 @@ def read_table(path: Path) -> pd.DataFrame:
         DataError: the file is missing, empty or no such table, a probability is empty or outside 0..1, a truth is not
             0, 1 or empty, or a slice stands in two rows.
     """
-    table = _read(path, "prediction table", PREDICTION_COLUMNS, SLICE_TEXT, SLICE_NUMBERS)
+    more = _CALIBRATED if calibrated else ()
+    table = _read(path, "prediction table", PREDICTION_COLUMNS, SLICE_TEXT, SLICE_NUMBERS, more)
     check_slice_index(table, str(path))
     table["slice_index"] = table["slice_index"].astype(np.int64)
     refuse_duplicates(table, str(path))
     return table
 
 
-def read_exams(path: Path) -> pd.DataFrame:
+def read_exams(path: Path, *, calibrated: bool = False) -> pd.DataFrame:
     """Read a table of exams, Parquet (.parquet) or CSV (anything else), and check it.
+
+    Args:
+        path: the file.
+        calibrated: as for `read_table`.
 
     Returns:
         The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file. The parts of a
@@ -55,18 +69,20 @@ def read_exams(path: Path) -> pd.DataFrame:
         DataError: the file is missing, empty or no such table, a score is empty or outside 0..1, or a truth is not 0,
             1 or empty.
     """
-    table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS)
+    table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS, _CALIBRATED if calibrated else ())
     check_n_slices(table, str(path))
     table["n_slices"] = table["n_slices"].astype(np.int64)
     return table
 
 
-def _read(path: Path, kind: str, columns: Sequence[str], text: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-    """The columns asked for, as text and numbers, with probabilities and truth checked."""
+def _read(
+    path: Path, kind: str, columns: Sequence[str], text: Sequence[str], numbers: Sequence[str], more: Sequence[str]
+) -> pd.DataFrame:
+    """The columns asked for, as text and numbers, with probabilities and truth checked; `more` where all are there."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a table that `ichseq predict` or `ichseq evaluate` wrote")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, text, numbers)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, text, (*numbers, *more))
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: can't be read as a {kind} ({first}); write it again") from None
@@ -74,13 +90,16 @@ def _read(path: Path, kind: str, columns: Sequence[str], text: Sequence[str], nu
     check_columns(table, columns, name)
     if table.empty:
         raise DataError(f"{path}: no rows; predict at least one scan")
-    table = table[list(columns)].copy()
+    numbers = [*numbers, *more] if set(more) <= set(table.columns) else list(numbers)
+    table = table[[*columns, *(column for column in more if column in numbers)]].copy()
     for column in text:
         table[column] = table[column].astype(object).where(table[column].notna(), "").astype("str")
     for column in numbers:
         table[column] = numbers_of(table, column, name)
     checked_probabilities(table, name)
     checked_truth(table, name)
+    if set(more) & set(table.columns):
+        check_calibrated(table, name)
     return table
 
 

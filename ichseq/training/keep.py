@@ -59,9 +59,9 @@ def start_answers(setup: Setup, reader: Reader[Any], request: StopRequest, *, be
 def given_exams(answers: Tensor, index: Index) -> Tensor:
     """What the answers for slices become when their exams' labels are known: probabilities (n_slices, 6).
 
-    A slice of an exam without a label has none. Of an exam with it, at least one slice has: by Bayes' rule, slices taken
-    as independent, p becomes p / (1 - product of all 1 - p). Training on that is a step of expectation-maximisation, as
-    in diverse density learning (Zhang and Goldman, "EM-DD", 2001), with all slices instead of the likeliest alone.
+    A slice of an exam without a label has none. Of an exam with it, at least one slice has: by Bayes' rule, slices
+    taken as independent, p becomes p / (1 - product of all 1 - p). Training on that is a step of expectation-
+    maximisation, as in Zhang and Goldman, "EM-DD" (2001), with all slices instead of the likeliest alone.
 
     Args:
         answers: probabilities (n_slices, 6), NaN where not asked.

@@ -52,6 +52,7 @@ def build_model(
 
 def _origin(config: Config, stage: str, index: Index, fold: int, weights: Path | None) -> dict[str, Any]:
     """What travels with a model: what it is trained on, the file of weights that it starts from included."""
+    distance = index.slice_distance_mm(index.training_series(fold))
     return {
         "phantom": index.phantom or _of_phantoms(weights),
         "data_key": index.key,
@@ -60,6 +61,7 @@ def _origin(config: Config, stage: str, index: Index, fold: int, weights: Path |
         "answers_with": STAGE_CLASSES[stage].answers_with,
         "ichseq": ichseq.__version__,
         "precision": choose_precision(config.train.precision),
+        **({"slice_distance_mm": list(distance)} if distance else {}),
     }
 
 
