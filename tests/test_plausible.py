@@ -107,7 +107,21 @@ def test_a_small_head_is_seen_where_its_widest_slice_is(head: tuple[np.ndarray, 
         0.7 * max(looked_at(written(tmp_path / "whole", *head)).skulls_mm), rel=0.05
     )
     widest = int(np.argmax(looks.skulls_mm))
-    assert looked_at(written(tmp_path / "vertex", hu[widest + 1 :], 0.7 * pixel_mm)).warnings() == []
+    of_vertex = looked_at(written(tmp_path / "vertex", hu[widest + 1 :], 0.7 * pixel_mm)).warnings()
+    assert [text for text in of_vertex if not text.startswith("the bottom of the head seems to be missing")] == []
+
+
+@pytest.mark.parametrize("end", ["bottom", "top"])
+def test_a_head_that_is_cut_off_is_seen(head: tuple[np.ndarray, float], tmp_path: Path, end: str) -> None:
+    hu, pixel_mm = head
+    areas = [area for area, _ in looked_at(written(tmp_path / "whole", hu, pixel_mm)).inside_mm2]
+    wide = np.flatnonzero(np.array(areas) > 0.7 * max(areas))
+    left = slice(wide[1], None) if end == "bottom" else slice(None, wide[-1])
+    assert len(hu[left]) >= 10
+    (warning,) = looked_at(written(tmp_path / "cut", hu[left], pixel_mm)).warnings()
+    assert warning.startswith(f"the {end} of the head seems to be missing")
+    few = looked_at(written(tmp_path / "few", hu[left][-9:], pixel_mm)).warnings()  # some slices of a head
+    assert not any("missing" in text for text in few)
 
 
 def test_the_circumference_is_that_of_the_outer_table(tmp_path: Path) -> None:

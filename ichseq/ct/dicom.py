@@ -138,6 +138,7 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
     series_uid = text_of(dataset, "SeriesInstanceUID")
     if not sop_uid or not series_uid:
         refuse(f"no {'SeriesInstanceUID' if sop_uid else 'SOPInstanceUID'} in the header")
+    patient_id = text_of(dataset, "PatientID")
     numbers = (
         *image,
         syntax == BIG_ENDIAN,
@@ -154,9 +155,9 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
         _names_contrast(text_of(dataset, "ContrastBolusAgent")),
         text_of(meta, "ImplementationVersionName") == PHANTOM_MARK,
         (NOTED_BY_PYDICOM if note.seen else 0) + (0 if ended else NO_END),
-        *reconstruction_of(dataset),
+        *reconstruction_of(dataset, patient_id),
     )
-    uids = (text_of(dataset, "PatientID"), text_of(dataset, "StudyInstanceUID"), series_uid, sop_uid)
+    uids = (patient_id, text_of(dataset, "StudyInstanceUID"), series_uid, sop_uid)
     return Header(numbers, *uids, text_of(dataset, "ConvolutionKernel"), syntax)
 
 
@@ -165,7 +166,7 @@ def _check_kind(dataset: Dataset, meta: Dataset) -> None:
     sop_class = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
     modality = text_of(dataset, "Modality").upper()
     image_type = text_of(dataset, "ImageType").upper().split("\\")
-    if other := what_else(sop_class, has_rows=bool(short_of(dataset, "Rows"))):
+    if sop_class != CT_IMAGE and (other := what_else(sop_class, has_rows=bool(short_of(dataset, "Rows")))):
         refuse(other, expected=True)
     if modality == "SR":
         refuse("a dose report or another structured report, not an image", expected=True)

@@ -3,6 +3,7 @@
 Kernel and description are read into marks and not kept: a description is free text, in which a name may stand.
 """
 
+import functools
 import hashlib
 import math
 import re
@@ -25,6 +26,7 @@ MAP: Final = 8
 ENHANCED: Final = 16
 """An angiography, or called one with contrast medium."""
 
+_AS_BEFORE: Final = 8  # values of headers that are worked out once, since the next slice's are mostly the same
 _NO_SERIES_NUMBER: Final = -(2**31)
 RECONSTRUCTION_FIELDS: Final = (
     ("thickness", "f4"),  # mm; 0 where absent
@@ -89,21 +91,25 @@ class Reconstruction(NamedTuple):
         )
 
 
-def reconstruction_of(dataset: Dataset) -> tuple[Any, ...]:
+def reconstruction_of(dataset: Dataset, patient_id: str) -> tuple[Any, ...]:
     """The values of `RECONSTRUCTION_FIELDS`. Nothing that stands here, or does not, is a reason to refuse a slice."""
     kernel = _upper(dataset, "ConvolutionKernel").partition("\\")[0].strip()
-    description = _upper(dataset, "SeriesDescription")
-    kinds = _upper(dataset, "ImageType").split("\\")
+    kinds = _upper(dataset, "ImageType")
     return (
         _thickness(_upper(dataset, "SliceThickness")),
         _number(_upper(dataset, "SeriesNumber")),
         _stand_in(_upper(dataset, "FrameOfReferenceUID")),
-        marks_of(kernel, description, kinds),
-        _stand_in("\\".join(kinds)),
-        _stand_in(_upper(dataset, "PatientID")),
+        _marks(kernel, _upper(dataset, "SeriesDescription"), kinds),
+        _stand_in(kinds),
+        _stand_in(patient_id),
         _seconds(_upper(dataset, "AcquisitionTime")),
         _seconds(_upper(dataset, "ContentTime")),
     )
+
+
+@functools.lru_cache(maxsize=_AS_BEFORE)
+def _marks(kernel: str, description: str, kinds: str) -> int:
+    return marks_of(kernel, description, kinds.split("\\"))
 
 
 def marks_of(kernel: str, description: str, kinds: list[str]) -> int:
@@ -143,6 +149,8 @@ def _upper(dataset: Dataset, name: str) -> str:
 
 
 def _thickness(text: str) -> float:
+    if not text:
+        return 0.0
     try:
         value = float(text)
     except ValueError:
@@ -150,6 +158,7 @@ def _thickness(text: str) -> float:
     return value if 0 < value < math.inf else 0.0
 
 
+@functools.lru_cache(maxsize=4 * _AS_BEFORE)
 def _stand_in(text: str) -> int:
     """A number that is the same for the same text, and for other texts another one, but for one case in 4e9."""
     digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
@@ -158,12 +167,16 @@ def _stand_in(text: str) -> int:
 
 def _seconds(text: str) -> float:
     """A time (PS3.5 6.2: HHMMSS.FFFFFF, or less of it) in seconds of the day; -1 where it is none."""
+    if not text:
+        return -1.0
     found = re.fullmatch(r"(\d\d)(?:(\d\d)(?:(\d\d(?:\.\d{1,6})?))?)?", text.replace(":", ""))
     return int(found[1]) * 3600 + int(found[2] or 0) * 60 + float(found[3] or 0) if found else -1.0
 
 
 def _number(text: str) -> int:
     """An integer string, which holds 32 bits (PS3.5 6.2)."""
+    if not text:
+        return _NO_SERIES_NUMBER
     value = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else _NO_SERIES_NUMBER
     return value if abs(value) < -_NO_SERIES_NUMBER else _NO_SERIES_NUMBER
 
