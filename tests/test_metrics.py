@@ -172,7 +172,9 @@ def test_intervals_contain_the_value_and_repeat_with_the_seed():
 
 def test_identical_patients_leave_no_width():
     one = make_table(patients=2).query("patient_id == 'P1'")
-    copies = [one.assign(patient_id=f"P{i}", series_uid=f"1.2.{i}") for i in range(8)]
+    copies = [
+        one.assign(patient_id=f"P{i}", series_uid=f"1.2.{i}", sop_uid=one["sop_uid"] + f".{i}") for i in range(8)
+    ]
     result = evaluate_table(pd.concat(copies, ignore_index=True), PRIOR, draws=50)
     for name, interval in result["intervals"].items():
         if interval is not None:
@@ -197,6 +199,7 @@ def test_a_draw_is_worth_the_table_with_patients_repeated():
     auc = bootstrap.PatientRanks(probability[:, 5], truth[:, 5], patient).values(counts)
     for i, often in enumerate(counts):
         repeated = table.loc[np.repeat(table.index, often[patient])]
+        repeated = repeated.assign(sop_uid=[f"1.4.{k}" for k in range(len(repeated))])
         expected = evaluate_table(repeated, PRIOR, draws=1)
         for name in ("weighted_log_loss", "prior_weighted_log_loss", "ratio_to_prior"):
             assert sums[name][i] == pytest.approx(expected[name])

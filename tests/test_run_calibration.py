@@ -77,6 +77,6 @@ def test_a_damaged_file_is_refused(run_copy: Path, calibration: Calibration) -> 
 def test_the_calibration_of_another_stage_is_not_taken(run_copy: Path, calibration: Calibration) -> None:
     shutil.copytree(run_copy / "joint", run_copy / "frozen")
     for file in (run_copy / "frozen" / "fold0" / "run.json",):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"stage": "frozen"}))
+        edit(file, stage="frozen")
     write_calibration(run_copy / "frozen" / "fold0", calibration)
     assert find_calibration(run_copy) is None

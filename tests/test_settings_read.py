@@ -18,7 +18,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     | {"sequence_inputs": ["position"], "exam": "attention"},
     "train": {"backbone_lr": 0.3, "cross_slice_lr": 0.3, "patients_per_batch": 3, "slices_per_batch": 5, "mixup": 0.7}
     | {"window": 4, "freeze_epochs": 1, "aux_weight": 0.9, "embeddings": "float16"}
-    | {"slice_weight": 0.3, "exam_weight": 0.3, "keep_weight": 5, "fit_share": True}
+    | {"slice_weight": 0.3, "exam_weight": 0.3, "keep_weight": 5, "keep": "posterior", "fit_share": True}
     | {"backbone_blocks": 1, "layer_decay": 0.5}
     | {"checkpointing": "on", "checkpoint_every": 1, "workers": 0},
     "augment": {"flip": 0.9, "transpose": 0.9, "affine": 0.9, "shift": 0.2, "scale": 0.2, "rotate": 50, "per": "slice"}

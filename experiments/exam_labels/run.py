@@ -26,7 +26,7 @@ from ichseq.labels import LABEL_WEIGHTS, LABELS
 from ichseq.phantom import write_phantoms
 
 HERE = Path(__file__).parent
-PLAN = yaml.safe_load((HERE / "ways.yaml").read_text(encoding="utf-8"))
+PLAN = yaml.safe_load((HERE / "ways.yml").read_text(encoding="utf-8"))
 EXAMS = (25, 50, 100, 200)  # of the curve; the last is the training part of fold 0
 SEEDS = {"final": (0, 1, 2), "curve": (0,)}
 

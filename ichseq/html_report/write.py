@@ -21,6 +21,7 @@ from ichseq.html_report.view import ExamView, view_of
 from ichseq.inference.answered import Answered
 from ichseq.predictions.findings import DEFAULT_RULE, by_urgency, findings_of
 from ichseq.predictions.names import PSEUDONYM_NOTE, score_text
+from ichseq.predictions.schema import CHOSEN
 
 FORMAT = 1
 _ASSETS = ("report.css", "theme.js", "list.js", "exam.js")
@@ -54,7 +55,7 @@ def write_report(
     of = answered.predictions
     ordered = by_urgency(findings_of(of.slices, of.exams))
     scans = of.series if series is None else series
-    chosen = of.exams["chosen"].tolist() if "chosen" in of.exams.columns else [""] * len(of.exams)
+    chosen = of.exams[CHOSEN].tolist() if CHOSEN in of.exams.columns else [""] * len(of.exams)
     views = [
         view_of(place, one, scans[one.number], _warnings(answered, one.number), chosen=chosen[one.number],
                 show_id=show_id)

@@ -23,7 +23,7 @@ from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import phantom_note
 from ichseq.inference.sources import Asked, asked_of, load_sources
 from ichseq.model import Model
-from ichseq.predictions.schema import ExamId, exam_rows, slice_rows
+from ichseq.predictions.schema import CHOSEN, ExamId, exam_rows, slice_rows
 
 _SHOWN = 5  # different warnings on the terminal, the most frequent ones
 
@@ -301,5 +301,5 @@ def predict_found(
     slices, every = pd.concat(tables, ignore_index=True), [*left_out, *unread]
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores, weights=weights)
     if isinstance(found, Asked):
-        exams["chosen"] = why
+        exams[CHOSEN] = why
     return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered)

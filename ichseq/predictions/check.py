@@ -133,7 +133,7 @@ def check_scorable(
     check_columns(table, (*EXAM_KEY, *LABELS, *TRUTH), name)
     probability, truth = checked_probabilities(table, name), checked_truth(table, name)
     if unit == "slice" and SLICE_KEY[-1] in table:
-        _refuse_shared_uids(table, ~np.isnan(truth).all(axis=1), name)
+        _refuse_shared_uids(table, np.logical_not(np.isnan(truth).all(axis=1)), name)
     if labels_needed and np.isnan(truth).all():
         raise DataError(f"{name}: no {unit} has a known label (all true_ columns are empty); evaluate with labels")
     return probability, truth

@@ -21,6 +21,7 @@ from ichseq.predictions.check import (
     refuse_duplicates,
 )
 from ichseq.predictions.schema import (
+    CHOSEN,
     EXAM_COLUMNS,
     EXAM_NUMBERS,
     EXAM_TEXT,
@@ -59,7 +60,7 @@ def read_exams(path: Path, *, calibrated: bool = False) -> pd.DataFrame:
 
     Args:
         path: the file.
-        calibrated: as for `read_table`.
+        calibrated: as for `read_table`; and the column `CHOSEN`, if it is there.
 
     Returns:
         The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file. The parts of a
@@ -69,20 +70,30 @@ def read_exams(path: Path, *, calibrated: bool = False) -> pd.DataFrame:
         DataError: the file is missing, empty or no such table, a score is empty or outside 0..1, or a truth is not 0,
             1 or empty.
     """
-    table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS, _CALIBRATED if calibrated else ())
+    more = _CALIBRATED if calibrated else ()
+    table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS, more, (CHOSEN,) if calibrated else ())
     check_n_slices(table, str(path))
     table["n_slices"] = table["n_slices"].astype(np.int64)
     return table
 
 
 def _read(
-    path: Path, kind: str, columns: Sequence[str], text: Sequence[str], numbers: Sequence[str], more: Sequence[str]
+    path: Path,
+    kind: str,
+    columns: Sequence[str],
+    text: Sequence[str],
+    numbers: Sequence[str],
+    more: Sequence[str],
+    more_text: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """The columns asked for, as text and numbers, with probabilities and truth checked; `more` where all are there."""
+    """The columns asked for, as text and numbers, with probabilities and truth checked.
+
+    `more` numbers are taken where all are there, `more_text` where it is there.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a table that `ichseq predict` or `ichseq evaluate` wrote")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, text, (*numbers, *more))
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, (*text, *more_text), (*numbers, *more))
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: can't be read as a {kind} ({first}); write it again") from None
@@ -91,7 +102,8 @@ def _read(
     if table.empty:
         raise DataError(f"{path}: no rows; predict at least one scan")
     numbers = [*numbers, *more] if set(more) <= set(table.columns) else list(numbers)
-    table = table[[*columns, *(column for column in more if column in numbers)]].copy()
+    text = [*text, *(column for column in more_text if column in table.columns)]
+    table = table[[*dict.fromkeys([*columns, *text]), *(column for column in more if column in numbers)]].copy()
     for column in text:
         table[column] = table[column].astype(object).where(table[column].notna(), "").astype("str")
     for column in numbers:

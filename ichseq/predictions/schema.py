@@ -49,6 +49,9 @@ EXAM_COLUMNS: Final = (*EXAM_KEY, *LABELS, *TRUTH, "n_slices", "warnings", "weig
 """Columns of the table of exams, a row a series, in this order; a label's column holds the exam's score, the truth
 is that of the exam, and weights tells which weights answered: the first digits of the SHA-256 of each model's file."""
 
+CHOSEN: Final = "chosen"
+"""Column of a table of exams whose scans were given as files: why that series of its study was asked."""
+
 EXAM_TEXT: Final = (*EXAM_KEY, "warnings", "weights")
 EXAM_NUMBERS: Final = (*LABELS, *TRUTH, "n_slices")
 
