@@ -150,7 +150,7 @@ def test_other_frames_of_reference_patients_and_studies_are_other_scans(tmp_path
     assert asked(tmp_path) == ["a", "b"]
     stack(tmp_path, "c", 5, 10, **THIN)  # without one, it is taken to be in the same
     assert asked(tmp_path) == ["a", "b"]
-    stack(tmp_path, "d", 5, 10, PatientID="P2", **THIN)
+    stack(tmp_path, "d", 5, 10, PatientID="P2", StudyInstanceUID="1.2.6", **THIN)
     stack(tmp_path, "e", 5, 10, StudyInstanceUID="1.2.5", **THIN)
     stack(tmp_path, "f", 5, 10, StudyInstanceUID=None, **THIN)
     stack(tmp_path, "g", 5, 10, StudyInstanceUID=None, **THIN)
@@ -161,9 +161,7 @@ def test_a_series_uid_for_each_slice_loses_no_slice(tmp_path: Path) -> None:
     """Put together where slices lie evenly, and else each asked."""
     for k in range(6):
         stack(tmp_path / "even", f"{k}", 5, 1, 5 * k, **THICK)
-        stack(
-            tmp_path / "uneven", f"{k}", 5, 1, 5 * k + k % 2, **THICK | {"ImagePositionPatient": [0, 0, 5 * (k // 2)]}
-        )
+        stack(tmp_path / "uneven", f"{k}", 5, 1, [0, 4, 11, 13, 22, 24][k], **THICK)
     (series,) = load_series(tmp_path / "even")
     assert [Path(file).parent.name for file in series.files] == list("012345")
     assert asked(tmp_path / "uneven") == list("012345")
