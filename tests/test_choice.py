@@ -144,29 +144,27 @@ def test_an_angiography_from_the_arch_up_stands_behind_the_head(tmp_path: Path) 
     assert asked(tmp_path) == ["head"]
 
 
-def test_other_frames_of_reference_and_studies_are_other_scans(tmp_path: Path) -> None:
+def test_other_frames_of_reference_patients_and_studies_are_other_scans(tmp_path: Path) -> None:
     stack(tmp_path, "a", 5, 10, FrameOfReferenceUID="1.2.3.7", **THICK)
     stack(tmp_path, "b", 5, 10, FrameOfReferenceUID="1.2.3.8", **THIN)
     assert asked(tmp_path) == ["a", "b"]
     stack(tmp_path, "c", 5, 10, **THIN)  # without one, it is taken to be in the same
     assert asked(tmp_path) == ["a", "b"]
-    stack(tmp_path, "d", 5, 10, PatientID="P2", **THIN)  # a study is one exam, whoever it is said to be of
+    stack(tmp_path, "d", 5, 10, PatientID="P2", StudyInstanceUID="1.2.6", **THIN)
     stack(tmp_path, "e", 5, 10, StudyInstanceUID="1.2.5", **THIN)
     stack(tmp_path, "f", 5, 10, StudyInstanceUID=None, **THIN)
     stack(tmp_path, "g", 5, 10, StudyInstanceUID=None, **THIN)
-    assert asked(tmp_path) == ["a", "b", "e", "f", "g"]
+    assert asked(tmp_path) == ["a", "b", "d", "e", "f", "g"]
 
 
-def test_a_series_uid_for_each_slice_loses_no_place(tmp_path: Path) -> None:
-    """Put together where slices lie evenly, and else one asked for each place."""
+def test_a_series_uid_for_each_slice_loses_no_slice(tmp_path: Path) -> None:
+    """Put together where slices lie evenly, and else each asked."""
     for k in range(6):
         stack(tmp_path / "even", f"{k}", 5, 1, 5 * k, **THICK)
-        stack(
-            tmp_path / "uneven", f"{k}", 5, 1, 5 * k + k % 2, **THICK | {"ImagePositionPatient": [0, 0, 5 * (k // 2)]}
-        )
+        stack(tmp_path / "uneven", f"{k}", 5, 1, [0, 4, 11, 13, 22, 24][k], **THICK)
     (series,) = load_series(tmp_path / "even")
     assert [Path(file).parent.name for file in series.files] == list("012345")
-    assert {int(name) // 2 for name in asked(tmp_path / "uneven")} == {0, 1, 2}
+    assert asked(tmp_path / "uneven") == list("012345")
 
 
 def test_without_positions_nothing_is_known_to_show_the_same(tmp_path: Path) -> None:

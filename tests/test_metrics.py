@@ -172,9 +172,7 @@ def test_intervals_contain_the_value_and_repeat_with_the_seed():
 
 def test_identical_patients_leave_no_width():
     one = make_table(patients=2).query("patient_id == 'P1'")
-    copies = [
-        one.assign(patient_id=f"P{i}", series_uid=f"1.2.{i}", sop_uid=one["sop_uid"] + f".{i}") for i in range(8)
-    ]
+    copies = [one.assign(patient_id=f"P{i}", series_uid=f"1.2.{i}", sop_uid=one["sop_uid"] + f".{i}") for i in range(8)]
     result = evaluate_table(pd.concat(copies, ignore_index=True), PRIOR, draws=50)
     for name, interval in result["intervals"].items():
         if interval is not None:

@@ -1,6 +1,5 @@
 """calibration.json is found where it belongs, read strictly, and what is wrong with it is named."""
 
-import json
 import shutil
 from pathlib import Path
 

@@ -19,7 +19,7 @@ def tilted(places: np.ndarray) -> np.ndarray:
 def test_what_is_taken_out_is_found(step: float, missing: list[int]) -> None:
     places = np.delete(step * np.arange(40), missing)
     found = gaps(places, WITHOUT[: len(places)])
-    assert sum(gap.slices for gap in found) == len(missing)
+    assert sum(gap.missing for gap in found) == len(missing)
     for gap in found:
         assert np.isin(np.round(np.arange(gap.start + step, gap.end - step / 2, step) / step), missing).all()
 
@@ -29,7 +29,7 @@ def test_of_many_that_are_missing_all_are_counted() -> None:
     left = np.sort(rng.choice(60, 30, replace=False))
     assert 1 in np.diff(left)
     found = gaps(5.0 * left, WITHOUT[:30])
-    assert sum(gap.slices for gap in found) == np.ptp(left) + 1 - 30
+    assert sum(gap.missing for gap in found) == np.ptp(left) + 1 - 30
     assert in_turn(5.0 * left) is None
 
 

@@ -239,7 +239,7 @@ def _gaps_in_words(positions: np.ndarray, instances: np.ndarray) -> str:
     found = gaps(positions, instances)
     if not found:
         return ""
-    count = sum(gap.slices for gap in found)
+    count = sum(gap.missing for gap in found)
     places = ", ".join(f"{gap.start:.4g} and {gap.end:.4g} mm" for gap in found[:_GAPS_SHOWN])
     more = f" and at {len(found) - _GAPS_SHOWN} more places" if len(found) > _GAPS_SHOWN else ""
     return f"{counted(count, 'slice')} {'seems' if count == 1 else 'seem'} to be missing: between {places}{more}"

@@ -38,9 +38,9 @@ USELESS: Final = 0.8
 
 
 class Gap(NamedTuple):
-    """Where slices are missing: `slices` of them between two positions in mm."""
+    """Where slices are missing: how many, between two positions in mm."""
 
-    slices: int
+    missing: int
     start: float
     end: float
 

@@ -133,20 +133,20 @@ def check_scorable(
     check_columns(table, (*EXAM_KEY, *LABELS, *TRUTH), name)
     probability, truth = checked_probabilities(table, name), checked_truth(table, name)
     if unit == "slice" and SLICE_KEY[-1] in table:
-        _refuse_shared_uids(table, np.logical_not(np.isnan(truth).all(axis=1)), name)
+        _refuse_shared_uids(table, truth, name)
     if labels_needed and np.isnan(truth).all():
         raise DataError(f"{name}: no {unit} has a known label (all true_ columns are empty); evaluate with labels")
     return probability, truth
 
 
-def _refuse_shared_uids(table: pd.DataFrame, known: np.ndarray, name: str) -> None:
+def _refuse_shared_uids(table: pd.DataFrame, truth: Floats, name: str) -> None:
     """Refuse labels of slices whose SOPInstanceUID stands in several rows: they were found by it, and it is not known
     which of them is meant.
 
     Raises:
         DataError: there are such rows.
     """
-    uids = table.loc[known, SLICE_KEY[-1]]
+    uids = table.loc[np.asarray(~np.isnan(truth).all(axis=1)), SLICE_KEY[-1]]
     shared = uids[uids.duplicated(keep=False) & (uids != "")]
     if len(shared):
         raise DataError(

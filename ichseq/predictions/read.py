@@ -93,7 +93,11 @@ def _read(
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a table that `ichseq predict` or `ichseq evaluate` wrote")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path, (*text, *more_text), (*numbers, *more))
+        table = (
+            pd.read_parquet(path)
+            if path.suffix == ".parquet"
+            else _read_csv(path, (*text, *more_text), (*numbers, *more))
+        )
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: can't be read as a {kind} ({first}); write it again") from None
