@@ -50,16 +50,8 @@ def main() -> None:
             taken, busy = time.perf_counter() - begun, time.process_time() - busy
             files = [path for path in out.rglob("*") if path.is_file()]
             size = sum(path.stat().st_size for path in files) / 1e6
-            rows.append(
-                [
-                    name,
-                    f"{taken:.1f}",
-                    f"{busy:.1f}",
-                    f"{size:.2f}",
-                    str(len(files)),
-                    first_slice(out / "exams" / "0001.html"),
-                ]
-            )
+            opened = first_slice(out / "exams" / "0001.html")
+            rows.append([name, f"{taken:.1f}", f"{busy:.1f}", f"{size:.2f}", str(len(files)), opened])
     report("report", f"The reader's report, answered by {DEFAULT}", rows, [
         f"Slices are flagged from {DEFAULT_THRESHOLD} on; the long scan and the large work list repeat the phantoms' "
         "slices and exams. Heat maps compute a forward pass of the exam, and one backward for each flagged kind.",

@@ -66,8 +66,8 @@ def test_every_example_runs(phantoms: Path, tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tiny_sections()))
     dataset = importlib.import_module("ichseq.data.dataset").SeriesDataset
     places = [ichseq.prepare, dataset, ichseq.load_series, ichseq.Series, ichseq.Series.plot]
-    places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.calibrate, ichseq.predict, ichseq.heatmap]
-    places += [ichseq.report]
+    places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.calibrate, ichseq.predict]
+    places += [ichseq.heatmap, ichseq.report]
     assert {place.__name__ for place in places} >= set(NAMES)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for place in places:
