@@ -67,8 +67,11 @@ def test_of_four_series_the_thick_one_for_the_brain_is_asked(tmp_path: Path) -> 
 def test_the_reason_stands_in_the_tables_and_on_the_terminal(run: Path, tmp_path: Path) -> None:
     source = four_series(tmp_path / "study")
     arguments = ["predict", str(source), "--run", str(run), "-o", str(tmp_path / "p.csv")]
-    done = CliRunner().invoke(main, arguments)
+    done = CliRunner().invoke(main, [*arguments, "--report", str(tmp_path / "report")])
     assert done.exit_code == 0, done.output
+    assert re.search(
+        r"<li>not asked: 1 series: sharp kernel \(bone\)", (tmp_path / "report" / "index.html").read_text()
+    )
     exams = pd.read_csv(tmp_path / "exams.csv")
     assert exams["n_slices"].tolist() == [30]
     assert exams["chosen"][0].startswith("chosen of 2 axial series of its study: soft kernel, 5 mm thick")

@@ -1,4 +1,4 @@
-"""What is no CT image is told by its SOP class, and is nothing that is missing."""
+"""What is no CT image is known by its SOP class, and is nothing that is missing."""
 
 from pathlib import Path
 from typing import Any

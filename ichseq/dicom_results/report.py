@@ -91,7 +91,7 @@ def structured_report(
 def _group(
     one: LabelFinding, findings: ExamFindings, series: Series, slices: Mapping[int, Dataset], answerer: Answerer
 ) -> MeasurementsAndQualitativeEvaluations:
-    """What is said of one label."""
+    """The finding of one label."""
     answer = {True: codes.SCT.Yes, False: codes.SCT.No}
     also = [number for number, labels in findings.key_slices.items() if one.flagged and one.label in labels]
     key = dict.fromkeys([one.key_slice, *also])

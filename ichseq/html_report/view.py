@@ -35,7 +35,7 @@ class LabelView:
     """A row of an exam's findings.
 
     Attributes:
-        finding: what is said.
+        finding: the answer.
         score: of the exam, as text.
         area: outline of the slices' scores, a step a slice, y from 0 at the top to 1 (SVG's path).
         flagged_runs: (first, length) of the flagged slices that follow each other.

@@ -121,7 +121,10 @@ def _shared(answered: Answered, views: Sequence[ExamView], *, show_id: bool) -> 
         "networks": networks_of(answered.ensemble),
         "unknown_network": UNKNOWN,
         "notes": [*([of.note] if of.note else []), *notes, *([] if show_id else [PSEUDONYM_NOTE])],
-        "left_out": _left_out([one for one in of.left_out if one not in of.failed], show_id=show_id),
+        "left_out": [
+            *_left_out([one for one in of.left_out if one not in of.failed], show_id=show_id),
+            *(f"not asked: {line}" for line in _left_out(of.not_asked, show_id=show_id, plural="series")),
+        ],
         "failed": _left_out(of.failed, show_id=show_id),
         "show_id": show_id,
         "calibrated": first.calibrated,
@@ -130,12 +133,13 @@ def _shared(answered: Answered, views: Sequence[ExamView], *, show_id: bool) -> 
     }
 
 
-def _left_out(items: Sequence[LeftOut], *, show_id: bool) -> list[str]:
-    """How many files for which reason; names of files may be those of patients, and stand there only if asked for."""
+def _left_out(items: Sequence[LeftOut], *, show_id: bool, plural: str = "files") -> list[str]:
+    """How many for which reason; names of files may be those of patients, and stand there only if asked for."""
     if show_id:
         return [f"{item.file}: {item.reason}" for item in items]
     kinds = [LeftOut("", item.reason.partition(":")[0]) for item in items]
-    return [f"{counted(number, 'file')}: {reason}" for reason, number in count_reasons(kinds).items()]
+    singular = plural if plural == "series" else plural.removesuffix("s")
+    return [f"{n} {singular if n == 1 else plural}: {reason}" for reason, n in count_reasons(kinds).items()]
 
 
 def _write_frame(folder: Path) -> None:

@@ -26,7 +26,7 @@ DEFAULT_RULE: Final = f"flagged from a raw score of {DEFAULT_THRESHOLD} on; no o
 
 @dataclass(frozen=True)
 class LabelFinding:
-    """What is said of one label in one exam.
+    """The answer for one label in one exam.
 
     Attributes:
         label: one of `LABELS`.
@@ -56,7 +56,7 @@ class LabelFinding:
 
 @dataclass(frozen=True)
 class ExamFindings:
-    """What is said of one exam.
+    """The answers for one exam.
 
     Attributes:
         number: its row in the table of exams.
