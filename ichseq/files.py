@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PART: Final = ".part"
 """Ends the name of what is being written; a process that is killed may leave it behind."""
@@ -117,3 +120,17 @@ def locked(path: Path, give_up: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def read_parquet(content: bytes) -> "pa.Table":
+    """The table in the bytes of a Parquet file, read without Arrow's threads.
+
+    A process that ends while one of those is at work is aborted (apache/arrow issue 34314).
+
+    Raises:
+        OSError, pyarrow.ArrowException: these are not the bytes of a Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)

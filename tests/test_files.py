@@ -11,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from ichseq.files import locked, replacing, write_text
@@ -158,3 +159,19 @@ def test_a_lock_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError), locked(tmp_path / "file" / ".lock", lambda: True):
         pass
+
+
+def test_a_parquet_file_is_read_without_threads(tmp_path: Path) -> None:
+    pd.DataFrame({"number": range(1000), "text": ["x"] * 1000}).to_parquet(tmp_path / "table.parquet")
+    code = """
+import os, sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet
+pa.array([1]).sum()  # Arrow's memory pool has a thread of its own, which waits
+from ichseq.files import read_parquet
+before = len(os.listdir("/proc/self/task"))
+table = read_parquet(Path(sys.argv[1]).read_bytes())
+print(table.num_rows, len(os.listdir("/proc/self/task")) - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "table.parquet")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == ["1000", "0"]

@@ -90,7 +90,8 @@ def read_exam_table(path: Path, columns: Sequence[str]) -> ExamTable:
     try:
         options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=wanted, null_values=[""])
         parsing = pyarrow.csv.ParseOptions(newlines_in_values=True)  # a column may hold a report
-        content = pyarrow.csv.read_csv(path, convert_options=options, parse_options=parsing)
+        reading = pyarrow.csv.ReadOptions(use_threads=False)
+        content = pyarrow.csv.read_csv(path, reading, parsing, options)
     except (OSError, pa.ArrowException) as error:
         detail = re.sub(r"(, got \d+): .*", r"\1", " ".join(str(error).split()))  # less the row
         raise DataError(f"{name}: not a readable label file ({detail}); labels are 0, 1 or empty") from error

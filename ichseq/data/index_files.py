@@ -25,6 +25,7 @@ from ichseq.data.owned import EXAMS, INDEX, SERIES, SLICES
 from ichseq.data.store import CODEC, write_whole
 from ichseq.documents import read_document, sealed, unsealed
 from ichseq.errors import DataError
+from ichseq.files import read_parquet
 from ichseq.labels import LABELS
 from ichseq.windows import HU_RANGE
 
@@ -196,7 +197,7 @@ def read_table(path: Path, schema: pa.Schema, settings: dict[str, Any]) -> pa.Ta
     data = _bytes_of(path, PREPARE_AGAIN)
     try:
         whole = hashlib.sha256(data).hexdigest() == settings["tables"][path.name]
-        table = pq.read_table(pa.BufferReader(data))
+        table = read_parquet(data)
         found = (table.schema.metadata or {}).get(_KEY, b"").decode()
         table = table.select(schema.names).cast(schema)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -220,7 +221,7 @@ def read_series_there(folder: Path) -> pa.Table:
     remedy = "the folds stand in it; restore it from a copy, or prepare into another folder"
     data = _bytes_of(path, remedy)
     try:
-        table = pq.read_table(pa.BufferReader(data))
+        table = read_parquet(data)
         content = (table.schema.metadata or {})[_CONTENT].decode()
         table = table.select(SERIES_SCHEMA.names).cast(SERIES_SCHEMA)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:

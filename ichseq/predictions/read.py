@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ichseq.errors import DataError
+from ichseq.files import read_parquet
 from ichseq.predictions.calibration import CALIBRATED, FLAGGED
 from ichseq.predictions.cells import from_cells
 from ichseq.predictions.check import (
@@ -94,11 +95,11 @@ def _read(
         raise DataError(f"{path}: no such file; name a table that `ichseq predict` or `ichseq evaluate` wrote")
     try:
         table = (
-            pd.read_parquet(path)
+            read_parquet(path.read_bytes()).to_pandas(use_threads=False)
             if path.suffix == ".parquet"
             else _read_csv(path, (*text, *more_text), (*numbers, *more))
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:  # of pandas and Arrow
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: can't be read as a {kind} ({first}); write it again") from None
     name = str(path)
