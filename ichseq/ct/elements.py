@@ -158,12 +158,8 @@ def read_meta(stream: BinaryIO, size: int) -> tuple[Dataset, str]:
 
 def _skip_to_meta(stream: BinaryIO, start: bytes) -> None:
     """Go to where the meta begins, if that is not far; refuses what is no DICOM file, by what it is."""
-    packed, may_hold_slices = packed_as(start, stream)
-    if packed == "zip":
-        raise Refused("a zip inside the source; name it as a source of its own", is_dicom=False)
-    if packed:
-        content = "slices may be in it; unpack it first" if may_hold_slices else "of something else than DICOM files"
-        raise Refused(f"packed as {packed}: {content}", expected=not may_hold_slices, is_dicom=False)
+    if packed := packed_as(start, stream):
+        raise Refused(packed, is_dicom=False)
     stream.seek(0)
     place = meta_place(stream.read(_META_WITHIN))
     if place < 0:

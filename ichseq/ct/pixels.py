@@ -8,11 +8,11 @@ from pydicom.pixels import get_decoder
 
 from ichseq.ct.archive import FileList
 from ichseq.ct.compressed import check_fragments, missing_decoder
-from ichseq.ct.dicom import NO_END
+from ichseq.ct.dicom import NO_END, PACKED
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Refused, quiet_pydicom, read_meta
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.scan import Headers
-from ichseq.ct.streams import Inflated, Window
+from ichseq.ct.streams import Inflated, Window, unpacked
 from ichseq.errors import ScanError
 from ichseq.windows import AIR_HU
 
@@ -37,15 +37,17 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
     Raises:
         SliceError: the pixels are truncated, damaged, or need a decoder that is not installed.
     """
-    member = getattr(stream, "raw", None)
     try:
+        if image["noted"] & PACKED:
+            stream = unpacked(stream, name)
+        member = getattr(stream, "raw", None)
         if syntax == DEFLATED:
             stream = _inflate(stream, name, image)
         if syntax in (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN):
             raw = _read_native(stream, name, image)
         else:
             raw = _decode(stream, name, image, syntax)
-        if isinstance(member, Window | Inflated):  # of an archive, which knows its checksum
+        if isinstance(member, Window | Inflated):  # of an archive, or packed: with a checksum
             member.check()
         return to_hu(raw, image)
     except SliceError:
