@@ -32,7 +32,7 @@ from ichseq.ct.elements import (
 from ichseq.ct.kinds import CT_IMAGE, MULTI_FRAME, what_else
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS, reconstruction_of
-from ichseq.ct.streams import MAX_IMAGE_BYTES, Inflated, unpacked
+from ichseq.ct.streams import MAX_IMAGE_BYTES, Inflated, size_of, unpacked
 from ichseq.errors import ScanError
 
 MAX_PIXELS: Final = 4096 * 4096
@@ -93,7 +93,7 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
     """Read and check one file's header; its pixels are not read.
 
     Args:
-        stream: the file; it may be packed by gzip, bzip2 or xz.
+        stream: the file, at its beginning; it may be packed by gzip, bzip2 or xz.
         name: the file's name, for messages.
         size: its length in bytes; None: found from the stream.
         need_position: whether position and orientation are required (they are not, if the user orders by number).
@@ -105,11 +105,11 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
         file, stream = stream, unpacked(stream, name)
         if stream is not file:
             size = None if stream.read(1) else 0
+            stream.seek(0)
         elif size is None:
-            size = stream.seek(0, os.SEEK_END)
+            size = size_of(stream)
         if size == 0:  # what a broken copy leaves: no file is meant to be so
             raise Refused("is empty; get the file again", is_dicom=False)
-        stream.seek(0)
         return _read(stream, name, size, need_position)
     except Refused as refused:
         raise SliceError(name, refused.reason, expected=refused.expected, is_dicom=refused.is_dicom) from None

@@ -39,6 +39,7 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
     """
     try:
         if image["noted"] & PACKED:
+            stream.seek(0)
             stream = unpacked(stream, name)
         member = getattr(stream, "raw", None)
         if syntax == DEFLATED:

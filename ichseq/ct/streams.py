@@ -3,6 +3,7 @@
 import bz2
 import io
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final
@@ -217,6 +218,17 @@ class Inflated(io.RawIOBase):
         super().close()
 
 
+def size_of(stream: BinaryIO) -> int:
+    """Bytes of a file; the stream stays where it stands, and what it has read ahead stays with it, if it is on disk."""
+    try:
+        return os.fstat(stream.fileno()).st_size
+    except io.UnsupportedOperation:
+        place = stream.tell()
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(place)
+        return size
+
+
 def packing_of(start: bytes) -> str | None:
     """The key of `PACKINGS` that a file's first bytes begin as; None: none, or a DICOM file whose preamble does."""
     if start[128:132] == b"DICM":
@@ -225,16 +237,15 @@ def packing_of(start: bytes) -> str | None:
 
 
 def unpacked(stream: BinaryIO, name: str) -> BinaryIO:
-    """A file at its beginning, or what it holds, if it is packed by gzip, bzip2 or xz: no more than an image can be.
+    """A file, or what it holds, if it is packed by gzip, bzip2 or xz: no more than an image can be.
 
     Args:
-        stream: the file; if it is packed, it closes with the stream returned.
+        stream: the file, at its beginning; if it is packed, it closes with the stream returned.
         name: for messages.
 
     Returns:
         The same stream if the file is not packed, else one whose `raw` is `Inflated`.
     """
-    stream.seek(0)
     kind = packing_of(stream.read(132))
     stream.seek(0)
     return stream if kind is None else io.BufferedReader(unpacking(stream, name, kind, MAX_IMAGE_BYTES))
