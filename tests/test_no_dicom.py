@@ -118,19 +118,36 @@ def test_a_slice_whose_preamble_begins_as_a_packed_file_does_is_read_as_it_is(tm
     assert series.hu.shape[0] == 4
 
 
-@pytest.mark.parametrize("before", [b"", bytes(16), b"x" * 700], ids=len)
+@pytest.mark.parametrize("mark", [b"DICM", b""])
+@pytest.mark.parametrize("before", [b"", bytes(16), b"x" * 700, bytes(132), b"x" * 5000], ids=len)
 @pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.1.99"])
-def test_a_file_whose_preamble_is_of_another_length_is_read(before: bytes, syntax: str, tmp_path: Path) -> None:
+def test_a_file_whose_preamble_is_of_another_length_or_without_its_mark_is_read(
+    mark: bytes, before: bytes, syntax: str, tmp_path: Path
+) -> None:
     pixels = np.arange(192, dtype=np.int16).reshape(16, 12)
     whole = dicom_bytes(ct_dataset(pixels), syntax=syntax)
-    (tmp_path / "file").write_bytes(before + whole[128:])
+    (tmp_path / "file").write_bytes(before + mark + whole[132:])
     (series,) = load_series(tmp_path)
     assert np.array_equal(series.hu[0], pixels - 1024)
 
 
-def test_a_big_endian_file_without_meta_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [b"DICM", b"x" * 50 + b"DICM", bytes(128) + b"DICM", bytes(128)], ids=len)
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"])
+def test_a_file_without_meta_is_read_behind_its_mark_or_preamble(before: bytes, syntax: str, tmp_path: Path) -> None:
+    pixels = np.arange(192, dtype=np.int16).reshape(16, 12)
+    (tmp_path / "file").write_bytes(before + dicom_bytes(ct_dataset(pixels), syntax=syntax, preamble=False))
+    (series,) = load_series(tmp_path)
+    assert np.array_equal(series.hu[0], pixels - 1024)
+
+
+def test_a_big_endian_file_without_meta_is_read_or_named(tmp_path: Path) -> None:
     pixels = np.arange(192, dtype=np.int16).reshape(16, 12)
     dataset = ct_dataset(pixels, PixelData=pixels.byteswap().tobytes())
     (tmp_path / "file").write_bytes(dicom_bytes(dataset, syntax=BIG_ENDIAN, preamble=False))
-    (series,) = load_series(tmp_path)
-    assert np.array_equal(series.hu[0], pixels - 1024)
+    without_vr = b"\0\x08\0\0\0\0\0\x04\0\0\0\x0e" + b"\0\x08\0\x60\0\0\0\2CT" + bytes(400)
+    (tmp_path / "other").write_bytes(without_vr)
+    found = load_series(tmp_path)
+    assert np.array_equal(found[0].hu[0], pixels - 1024)
+    (item,) = found.left_out
+    assert "ACR-NEMA" in item.reason
+    assert not item.expected

@@ -1,6 +1,6 @@
 """What a file is that does not begin as a DICOM file does: packed slices among others would be lost without a word."""
 
-import struct
+import re
 from collections.abc import Container
 from typing import BinaryIO, Final
 
@@ -13,8 +13,8 @@ _PACKED: Final = {  # how a file begins that holds others, or another one, and i
     b"\x28\xb5\x2f\xfd": "zstd",
     b"\x1f\x9d": "compress",
 }
-META_MARK: Final = b"DICM\x02\x00"
-"""What a file's meta begins with, and its first element's group; 128 bytes of preamble should stand before it."""
+_META: Final = re.compile(rb"DICM(?=[\x02\x08]\x00)|(?=\x02\x00\x00\x00UL\x04\x00)")
+"""The mark before a file's meta (PS3.10 7.1) with the group of an element behind it, or the meta's first element."""
 
 
 def packed_as(start: bytes, stream: BinaryIO) -> str:
@@ -34,15 +34,18 @@ def packed_as(start: bytes, stream: BinaryIO) -> str:
     return f"packed as {name}: slices may be in it; unpack it first" if name else ""
 
 
-def meta_place(start: bytes) -> int:
-    """Where the file's meta begins if not after 128 bytes of preamble; -1: nowhere."""
-    place = start.find(META_MARK)
-    return place + 4 if place >= 0 else -1
+def meta_place(head: bytes) -> int:
+    """Where the file's meta begins if not after 128 bytes of preamble and its mark; -1: nowhere."""
+    found = _META.search(head)
+    return found.end() if found else -1
 
 
 def is_big_endian(start: bytes, vrs: Container[str]) -> bool:
     """Whether a file without preamble and meta begins with an element of group 8, high byte first, with a known VR."""
-    if len(start) < 8:
-        return False
-    group, _, vr = struct.unpack(">HH2s", start[:6])
-    return group == 8 and vr.decode("latin-1") in vrs
+    return start.startswith(b"\0\x08") and start[4:6].decode("latin-1") in vrs
+
+
+def is_acr_nema(head: bytes) -> bool:
+    """Whether a file begins with two elements of group 8, high byte first and without VR, as files before DICOM may."""
+    second = 8 + int.from_bytes(head[4:8], "big")
+    return head.startswith(b"\0\x08") and head[second : second + 2] == b"\0\x08"
