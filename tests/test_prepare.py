@@ -1,5 +1,6 @@
 """Prepare: the same set whatever the files' names, the workers and the interruptions; bad input named, nothing lost."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -122,7 +124,7 @@ def test_names_and_messages_hold_no_patient(raw: Path, tmp_path: Path, capfd: py
     assert str(tmp_path) not in (tmp_path / "out" / "index.json").read_text()
 
 
-def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tmp_path: Path) -> None:
+def test_names_and_order_of_files_archive_or_folder_make_no_difference(raw: Path, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "a", workers=1)
     shuffled = tmp_path / "shuffled"
     paths = sorted((raw / "stage_2_train").iterdir())
@@ -139,9 +141,14 @@ def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tm
     zipped = prepare(archive, tmp_path / "c", workers=1)
     assert zipped.ignored == 3  # the two tables and the test slice
     assert zipped.index.files(0)[0].startswith(f"{archive}/rsna-intracranial-hemorrhage-detection/stage_2_train/ID_")
+    with tarfile.open(tmp_path / "rsna.tgz", "w:gz") as packed:
+        packed.add(raw, "rsna")
+    assert prepare(tmp_path / "rsna.tgz", tmp_path / "d", workers=2).ignored == 3
+    for copy in (shuffled / "1").iterdir():
+        copy.write_bytes(gzip.compress(copy.read_bytes()))
+    assert prepare(shuffled, tmp_path / "e", labels=raw / "stage_2_train.csv", workers=1).left_out == []
     expected = pixels_and_labels(tmp_path / "a")
-    assert pixels_and_labels(tmp_path / "b") == expected
-    assert pixels_and_labels(tmp_path / "c") == expected
+    assert all(pixels_and_labels(tmp_path / name) == expected for name in "bcde")
 
 
 def test_a_file_that_is_named_twice_is_one_slice(raw: Path, tmp_path: Path) -> None:

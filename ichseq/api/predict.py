@@ -43,8 +43,8 @@ def predict(
         model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it, an experiment's result, the name of a
             network that ships (a folder of that name wins), or several of these, whose probabilities are averaged;
             None: the network "phantom-1", which ships. A `Model` computes where it is, and is in evaluation mode after.
-        scans: a folder, a zip, a DICOM file or a list of these, taken together; or a `Series`, or what `load_series`
-            gives.
+        scans: a folder, a zip, a tar, a DICOM file or a list of these, taken together; or a `Series`, or what
+            `load_series` gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
             positions.
         all_series: of files, every series of a study; else the one of each part of the body that a network is asked on

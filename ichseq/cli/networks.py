@@ -186,7 +186,7 @@ def predict(
     show_id: bool,
     dicom: Path | None,
 ) -> None:
-    """Predict every slice of folders, zips or DICOM files.
+    """Predict every slice of folders, zips, tars or DICOM files.
 
     Of a study with several series of the same head, the one that the network answers best on.
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.

@@ -225,7 +225,7 @@ def predict_sources(
 
     Args:
         predictor: models, or a `ModelEnsemble`, or a `Predictor`.
-        sources: folders, zips, files, or lists of them; a series may lie in several of them.
+        sources: folders, archives, files, or lists of them; a series may lie in several of them.
         note: what a person should know of all predictions; with models, `phantom_note` is asked.
         weights: which weights answer, as `ModelEnsemble.weights` says, which is asked with models.
         order: of the slices, as for `load_series`.

@@ -63,7 +63,7 @@ def load_sources(
     """Load all sources as one, so that a series may lie in several of them, and in a file for each slice.
 
     Args:
-        sources: folders, zips, files, or lists of them.
+        sources: folders, archives, files, or lists of them.
         order: of the slices, as for `load_series`.
 
     Returns:
