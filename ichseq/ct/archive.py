@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ichseq.ct.left_out import LeftOut
-from ichseq.ct.members import DEFLATED, LOCAL_HEADER, MEMBERS, TAR, Entry, is_zip, shown
+from ichseq.ct.members import DEFLATED, LOCAL_HEADER, MEMBERS, TAR, ZIP_MARK, Entry, shown
 from ichseq.ct.streams import Inflated, Window
 from ichseq.ct.tar import begins_as_tar, open_tar
 from ichseq.errors import ScanError
@@ -129,7 +129,7 @@ class FileList:
         try:
             base.seek(start)
             header = base.read(LOCAL_HEADER.size)
-            if len(header) < LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
+            if len(header) < LOCAL_HEADER.size or not header.startswith(ZIP_MARK):
                 raise ScanError(name, "damaged archive (no member at its offset); download it again")
             _, name_length, extra_length = LOCAL_HEADER.unpack(header)
             start += LOCAL_HEADER.size + name_length + extra_length
@@ -244,6 +244,9 @@ def _kind(path: str) -> str:
     if path.lower().endswith((".zip", ".tar")):
         return path.lower()[-3:]
     try:
-        return "zip" if is_zip(path) else "tar" if begins_as_tar(path) else ""
+        with open(path, "rb") as file:
+            if file.peek(len(ZIP_MARK)).startswith(ZIP_MARK):
+                return "zip"
+            return "tar" if begins_as_tar(file, path) else ""
     except (OSError, ScanError):
         return ""  # reading it again names the reason

@@ -19,6 +19,7 @@ ON_DISK, STORED, DEFLATED, TAR = range(4)
 LOCAL_HEADER: Final = struct.Struct("<4s22xHH")
 """Of a zip's member: signature, then lengths of name and extra field (APPNOTE 4.3.7)."""
 
+ZIP_MARK: Final = b"PK\x03\x04"
 _TWICE: Final = "named twice in the archive; the later one is read"
 
 
@@ -38,16 +39,6 @@ def shown(name: str) -> str:
     """A name as one line of valid Unicode."""
     name = os.fsencode(name).decode("utf-8", "backslashreplace")
     return name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-
-
-def is_zip(path: str) -> bool:
-    """Whether a file begins as a zip does.
-
-    Raises:
-        OSError: it can't be read.
-    """
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
 
 
 def _of_zip(path: str, number: int, left_out: list[LeftOut]) -> list[Entry]:

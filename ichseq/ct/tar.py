@@ -57,20 +57,21 @@ def is_tar(block: bytes) -> bool:
         return False
     counted = block[:148] + b" " * 8 + block[156:]
     total = sum(counted)
-    return wanted in (total, total - 256 * sum(byte > 127 for byte in counted))  # some writers summed signed bytes
+    if wanted == total:
+        return True
+    return wanted == total - 256 * sum(byte > 127 for byte in counted)  # some writers summed signed bytes
 
 
-def begins_as_tar(path: str) -> bool:
-    """Whether a file is a tar, packed or not, by its first bytes.
+def begins_as_tar(file: BinaryIO, name: str) -> bool:
+    """Whether a file is a tar, packed or not, by its first bytes; it may be closed then.
 
     Raises:
-        OSError, ScanError: it can't be read, or is packed and damaged.
+        ScanError: it is packed and damaged.
     """
-    with open(path, "rb") as file:
-        start = file.read(BLOCK)
-        if kind := packing_of(start):
-            file.seek(0)
-            start = unpacking(file, path, kind, MAX_UNPACKED_TAR).read(BLOCK)
+    start = file.read(BLOCK)
+    if kind := packing_of(start):
+        file.seek(0)
+        start = unpacking(file, name, kind, MAX_UNPACKED_TAR).read(BLOCK)
     return is_tar(start)
 
 
