@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import numpy as np
 from pydicom.dataset import Dataset
 
-from ichseq.ct.compressed import check_fragments, missing_decoder
+from ichseq.ct.compressed import find_fragments, missing_decoder
 from ichseq.ct.elements import (
     BIG_ENDIAN,
     DEFLATED,
@@ -234,7 +234,7 @@ def _check_pixels(
         refuse(missing)
     if length != UNDEFINED:
         refuse("damaged: pixel data are not encapsulated, though the transfer syntax is a compressed one")
-    return offset, size is None or check_fragments(stream, offset, size)[1]
+    return offset, size is None or find_fragments(stream, offset, size).ended
 
 
 def _rescale(dataset: Dataset) -> tuple[float, float]:
