@@ -5,7 +5,7 @@ other pixels.
 """
 
 import struct
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 from pydicom.uid import JPEG2000TransferSyntaxes, JPEGLSTransferSyntaxes, RLELossless
 
@@ -38,6 +38,7 @@ _CUT: Final = "truncated: its compressed pixel data end early; get the file agai
 _START_OF_FRAME: Final = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # C4, C8 and CC are other segments
 _ALONE: Final = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _END_OF_IMAGE: Final = b"\xff\xd9"
+_TILE: Final = 0xFF90  # start of a tile-part
 _SCAN_OR_END: Final = (0xDA, 0xD9)
 
 
@@ -64,19 +65,19 @@ def check_frame(frame: bytes, layout: Layout) -> None:
     else:
         stated = _jpeg(frame, {0xC3} if layout.syntax in _LOSSLESS else {0xC0, 0xC1, 0xC2})
     if (stated.rows, stated.columns) != (layout.rows, layout.columns):
-        _contradict(f"{layout.rows} x {layout.columns} pixels", f"{stated.rows} x {stated.columns}")
+        _contradict(f"{stated.rows} x {stated.columns} pixels", f"{layout.rows} x {layout.columns}")
     if stated.components != 1:
-        _contradict("1 value a pixel", f"{stated.components}")
+        _contradict(f"{stated.components} values a pixel", 1)
     is_jpeg = layout.syntax not in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
     room = 8 if stated.bits <= 8 else 16  # what JPEG's decoders make of a pixel, whatever BitsAllocated is
     if not 1 <= stated.bits <= layout.bits_allocated or (is_jpeg and room != layout.bits_allocated):
-        _contradict(f"{layout.bits_allocated} bits allocated to a pixel", f"{stated.bits} bits")
+        _contradict(f"{stated.bits} bits a pixel", f"{layout.bits_allocated} allocated")
     if is_jpeg and layout.signed and stated.bits < layout.bits_stored:
-        _contradict(f"signed values of {layout.bits_stored} bits", f"{stated.bits} bits")
+        _contradict(f"{stated.bits} bits a pixel", f"{layout.bits_stored} with the sign")
 
 
-def _contradict(header: str, frame: str) -> None:
-    refuse(f"its header says {header}, its compressed pixel data say {frame}; get the file again")
+def _contradict(frame: str, header: str | int) -> NoReturn:
+    refuse(f"its compressed pixel data contradict its header: {frame}, where it says {header}; get the file again")
 
 
 def _jpeg(frame: bytes, kinds: set[int]) -> Stated:
@@ -111,19 +112,21 @@ def _jpeg2000(frame: bytes) -> Stated:
 
 def _check_tiles(frame: bytes, place: int) -> None:
     """Refuse a codestream without all the bytes that its tile-parts say they have (T.800 A.4.2)."""
-    while place + 12 <= len(frame):
+    tiles = 0
+    while frame[place : place + 2] != _END_OF_IMAGE:
+        if tiles and 0 <= len(frame) - place < 2:  # all is there but the mark of the end
+            return
+        if place + 12 > len(frame):
+            refuse(_CUT)
         marker, length = struct.unpack_from(">HH", frame, place)
-        if marker == 0xFF90:  # start of a tile-part; a length of 0: as far as the end
-            length = struct.unpack_from(">L", frame, place + 6)[0] or frame.rfind(_END_OF_IMAGE) - place
-            place += max(length, 12)
+        if marker == _TILE:
+            (length,) = struct.unpack_from(">L", frame, place + 6)  # 0: as far as the end
+            place = max(place + length if length else frame.rfind(_END_OF_IMAGE), place + 12)
+            tiles += 1
         elif marker < 0xFF00:
             refuse(_NO_CODESTREAM)
-        elif marker == 0xFFD9:
-            return
         else:
             place += 2 + length
-    if place > len(frame):
-        refuse(_CUT)
 
 
 def _codestream(frame: bytes) -> int:
@@ -144,7 +147,7 @@ def _check_segments(frame: bytes, layout: Layout) -> None:
         refuse(_NO_CODESTREAM)
     count, *offsets = struct.unpack_from("<16L", frame)
     if count != wanted:
-        _contradict(f"{wanted} bytes a pixel", f"{count}")
+        _contradict(f"{count} bytes a pixel", wanted)
     ends = [*offsets[1:count], len(frame)]
     if offsets[0] != 64 or any(start > end for start, end in zip(offsets[:count], ends, strict=True)):
         refuse(_NO_CODESTREAM)
@@ -152,7 +155,7 @@ def _check_segments(frame: bytes, layout: Layout) -> None:
         there = _pixels_of_segment(frame[start:end])
         # Some writers pad a segment so that it unpacks to a few bytes more; a row or a column more is no padding.
         if there < pixels or there - pixels >= min(layout.rows, layout.columns):
-            _contradict(f"{layout.rows} x {layout.columns} pixels", f"{there} in all")
+            _contradict(f"{there} pixels", f"{layout.rows} x {layout.columns}")
 
 
 def _pixels_of_segment(segment: bytes) -> int:
