@@ -1,17 +1,23 @@
 """Frames of every codec that is read, made by the encoders that come with the decoders.
 
-frame_of(syntax)     a frame of 48 x 36 pixels (or of those given), the pixels, and what the header says of them
+frame_of(syntax)         a frame of 48 x 36 pixels, the pixels, and what the header says of them
+file_of(frame, ...)      a data set as the bytes of a file, with the frame, or several pieces of it, as its pixels
+crashing()               a frame of JPEG Lossless that ends the process of the decoder (gdcm 3.2), or that it refuses
 """
 
 import io
+import tempfile
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from dicom_files import ct_dataset, dicom_bytes
 from PIL import Image
-from pydicom.encaps import get_frame
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import UID
 
 from ichseq.ct.codestream import Layout
 
@@ -44,11 +50,27 @@ def frame_of(syntax: str, side: int = 0, *, signed: bool = False) -> tuple[bytes
     return frame, pixels, Layout(syntax, *shape, 8 * pixels.itemsize, bits, signed)
 
 
+def crashing() -> bytes:
+    """The frame less the mark of its Huffman table."""
+    frame, _, _ = frame_of(LOSSLESS)
+    place = frame.index(b"\xff\xc4")
+    return frame[:place] + bytes(2) + frame[place + 2 :]
+
+
+def file_of(frame: bytes, dataset: Dataset, syntax: str, *, pieces: int = 1, table: bool = True) -> bytes:
+    """The bytes of a file with this frame in `pieces` fragments, with or without a table of offsets."""
+    file = pydicom.dcmread(io.BytesIO(dicom_bytes(dataset)))
+    file.PixelData = encapsulate([frame], fragments_per_frame=pieces, has_bot=table)
+    file["PixelData"].VR = "OB"
+    file["PixelData"].is_undefined_length = True
+    file.file_meta.TransferSyntaxUID = UID(syntax)
+    out = io.BytesIO()
+    file.save_as(out)
+    return out.getvalue()
+
+
 def _by_gdcm(data: bytes) -> bytes:
     gdcm = pytest.importorskip("gdcm")
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
         path.write_bytes(data)
