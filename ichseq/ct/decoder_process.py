@@ -68,7 +68,7 @@ def decode(frame: bytes, layout: Layout, plugin: str) -> bytes | bytearray:
         return _process.decode(frame, layout, plugin)
     try:
         with quiet_pydicom():
-            return _decoded(frame, layout, plugin)
+            return decode_here(frame, layout, plugin)
     except Exception as error:  # damaged data raise anything
         refuse(_RAISED.format(type(error).__name__))
 
@@ -219,7 +219,8 @@ def _receive(stream: RawIOBase, size: int) -> bytearray | None:
 # What runs in the process.
 
 
-def _decoded(frame: bytes, layout: Layout, plugin: str) -> bytes:
+def decode_here(frame: bytes, layout: Layout, plugin: str) -> bytes:
+    """Decode a frame in this process, whatever the plugin does to it; raises anything."""
     options: dict[str, Any] = {
         "rows": layout.rows,
         "columns": layout.columns,
@@ -254,7 +255,7 @@ def _serve() -> None:
         faulthandler.dump_traceback_later(request["seconds"], exit=True)
         try:
             with quiet_pydicom():
-                data = b"ok\n" + _decoded(frame, Layout(*request["layout"]), request["plugin"])
+                data = b"ok\n" + decode_here(frame, Layout(*request["layout"]), request["plugin"])
         except Exception as error:
             data = f"{type(error).__name__}\n".encode()
         faulthandler.cancel_dump_traceback_later()
