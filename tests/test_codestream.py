@@ -33,7 +33,7 @@ def test_other_rows_or_columns_are_a_contradiction_that_names_both(
     sound: tuple[bytes, Layout], rows: int, columns: int
 ) -> None:
     frame, layout = sound
-    there = "1728 pixels" if layout.syntax == RLE else "48 x 36 pixels"
+    there = r"(1728 pixels|3\d+ bytes)" if layout.syntax == RLE else "48 x 36 pixels"
     with pytest.raises(Refused, match=f"contradict its header: {there}, where it says {rows} x {columns}; get"):
         check_frame(frame, layout._replace(rows=rows, columns=columns))
 
@@ -57,10 +57,13 @@ def test_more_bits_than_the_header_has_room_for_are_a_contradiction() -> None:
             check_frame(frame, layout._replace(bits_stored=bits))
 
 
-def test_decoders_of_jpeg_make_16_bits_and_32_are_a_contradiction() -> None:
+def test_jpeg_of_fewer_bits_than_its_decoders_can_make_is_a_contradiction() -> None:
     frame, _, layout = frame_of(LOSSLESS)
     with pytest.raises(Refused, match="16 bits a pixel, where it says 32 allocated"):
         check_frame(frame, layout._replace(bits_allocated=32, bits_stored=16))
+    frame_of_8, _, layout_of_8 = frame_of(BASELINE)
+    with pytest.raises(Refused, match="8 bits a pixel, where it says 16 allocated"):
+        check_frame(frame_of_8, layout_of_8._replace(bits_allocated=16))
     place = frame.index(b"\xff\xc3") + 4
     short = frame[:place] + b"\x0c" + frame[place + 1 :]
     check_frame(short, layout._replace(bits_stored=16))
@@ -91,6 +94,18 @@ def test_a_cut_frame_is_refused_wherever_it_is_cut(sound: tuple[bytes, Layout]) 
     for length in range(whole):
         with pytest.raises(Refused):
             check_frame(frame[:length], layout)
+
+
+def test_what_is_endless_is_refused_before_it_is_walked() -> None:
+    for syntax, start, endless in (
+        (LOSSLESS, 2, b"\xff"),
+        (LOSSLESS, 2, b"\xff\xd0"),
+        (JPEG2000, 51, b"\xff\x64\0\0"),
+        (RLE, 64, b"\x80"),
+    ):
+        frame, _, layout = frame_of(syntax)
+        with pytest.raises(Refused, match=r"not what the transfer syntax says|33\d+ bytes, where it says 48 x 36"):
+            check_frame(frame[:start] + endless * (1 << 25), layout)
 
 
 def test_changed_bytes_pass_or_are_refused_and_nothing_else(sound: tuple[bytes, Layout]) -> None:

@@ -39,6 +39,7 @@ _START_OF_FRAME: Final = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # C4, 
 _ALONE: Final = {0x01, *range(0xD0, 0xD9)}  # markers without a segment
 _END_OF_IMAGE: Final = b"\xff\xd9"
 _TILE: Final = 0xFF90  # start of a tile-part
+_MOST_PARTS: Final = 1 << 17  # segments and tile-parts that are walked
 _SCAN_OR_END: Final = (0xDA, 0xD9)
 
 
@@ -69,8 +70,9 @@ def check_frame(frame: bytes, layout: Layout) -> None:
     if stated.components != 1:
         _contradict(f"{stated.components} values a pixel", 1)
     is_jpeg = layout.syntax not in (*JPEG2000TransferSyntaxes, *JPEGLSTransferSyntaxes)
-    room = 8 if stated.bits <= 8 else 16  # what JPEG's decoders make of a pixel, whatever BitsAllocated is
-    if not 1 <= stated.bits <= layout.bits_allocated or (is_jpeg and room != layout.bits_allocated):
+    # Decoders of JPEG make 16 bits at most of a pixel, those of 8 bits with loss 8, and end where more are asked for.
+    room = 32 if not is_jpeg else 16 if stated.bits > 8 or layout.syntax in _LOSSLESS else 8
+    if not 1 <= stated.bits <= layout.bits_allocated <= room:
         _contradict(f"{stated.bits} bits a pixel", f"{layout.bits_allocated} allocated")
     if is_jpeg and layout.signed and stated.bits < layout.bits_stored:
         _contradict(f"{stated.bits} bits a pixel", f"{layout.bits_stored} with the sign")
@@ -83,7 +85,9 @@ def _contradict(frame: str, header: str | int) -> NoReturn:
 def _jpeg(frame: bytes, kinds: set[int]) -> Stated:
     """What the start of frame says, if it is one of these kinds."""
     place = 2
-    while frame.startswith(b"\xff\xd8") and place + 4 <= len(frame) and frame[place] == 0xFF:
+    for _ in range(_MOST_PARTS):
+        if not frame.startswith(b"\xff\xd8") or place + 4 > len(frame) or frame[place] != 0xFF:
+            break
         marker, (length,) = frame[place + 1], struct.unpack_from(">H", frame, place + 2)
         if marker in _START_OF_FRAME:
             if marker not in kinds or place + 10 > len(frame):
@@ -113,8 +117,9 @@ def _jpeg2000(frame: bytes) -> Stated:
 def _check_tiles(frame: bytes, place: int) -> None:
     """Refuse a codestream without all the bytes that its tile-parts say they have (T.800 A.4.2)."""
     tiles = 0
-    while frame[place : place + 2] != _END_OF_IMAGE:
-        if tiles and 0 <= len(frame) - place < 2:  # all is there but the mark of the end
+    for _ in range(_MOST_PARTS):
+        without_mark = tiles > 0 and 0 <= len(frame) - place < 2
+        if without_mark or frame[place : place + 2] == _END_OF_IMAGE:
             return
         if place + 12 > len(frame):
             refuse(_CUT)
@@ -124,9 +129,10 @@ def _check_tiles(frame: bytes, place: int) -> None:
             place = max(place + length if length else frame.rfind(_END_OF_IMAGE), place + 12)
             tiles += 1
         elif marker < 0xFF00:
-            refuse(_NO_CODESTREAM)
+            break
         else:
             place += 2 + length
+    refuse(_NO_CODESTREAM)
 
 
 def _codestream(frame: bytes) -> int:
@@ -145,6 +151,8 @@ def _check_segments(frame: bytes, layout: Layout) -> None:
     wanted, pixels = layout.bits_allocated // 8, layout.rows * layout.columns
     if len(frame) < 64:
         refuse(_NO_CODESTREAM)
+    if len(frame) > 2 * (wanted * pixels + 64):  # what can't be packed takes 1 % more than its pixels
+        _contradict(f"{len(frame)} bytes", f"{layout.rows} x {layout.columns} pixels")
     count, *offsets = struct.unpack_from("<16L", frame)
     if count != wanted:
         _contradict(f"{count} bytes a pixel", wanted)

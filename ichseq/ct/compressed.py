@@ -19,7 +19,7 @@ _MOST_BITS: Final = {("1.2.840.10008.1.2.4.51", "pillow"): 8, ("1.2.840.10008.1.
 """Bits that a plugin of pydicom reads at most of a transfer syntax, where another one would read more."""
 
 _PREFERRED: Final = ("pydicom", "pyjpegls", "pylibjpeg", "pillow", "gdcm")
-"""Plugins, those that raise on what is damaged before those that crash or hang. Measured on 1,200 damaged frames, with
+"""Plugins, those that raise on what is damaged before those that crash or hang. Measured on 1,600 damaged frames, with
 pydicom 3.0.2: gdcm 3.2 crashes on some of JPEG Lossless and, where header and frame differ, of JPEG-LS and JPEG 2000;
 pyjpegls 1.5 waits for ever for the end of a cut frame (which `check_frame` refuses); pylibjpeg and pillow raise."""
 
