@@ -33,7 +33,7 @@ def test_other_rows_or_columns_are_a_contradiction_that_names_both(
     sound: tuple[bytes, Layout], rows: int, columns: int
 ) -> None:
     frame, layout = sound
-    there = r"(1728 pixels|3\d+ bytes)" if layout.syntax == RLE else "48 x 36 pixels"
+    there = "(1728|more) pixels" if layout.syntax == RLE else "48 x 36 pixels"
     with pytest.raises(Refused, match=f"contradict its header: {there}, where it says {rows} x {columns}; get"):
         check_frame(frame, layout._replace(rows=rows, columns=columns))
 
@@ -104,7 +104,7 @@ def test_what_is_endless_is_refused_before_it_is_walked() -> None:
         (RLE, 64, b"\x80"),
     ):
         frame, _, layout = frame_of(syntax)
-        with pytest.raises(Refused, match=r"not what the transfer syntax says|33\d+ bytes, where it says 48 x 36"):
+        with pytest.raises(Refused, match=r"not what the transfer syntax says|: more pixels, where it says 48 x 36"):
             check_frame(frame[:start] + endless * (1 << 25), layout)
 
 

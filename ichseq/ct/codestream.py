@@ -151,11 +151,11 @@ def _check_segments(frame: bytes, layout: Layout) -> None:
     wanted, pixels = layout.bits_allocated // 8, layout.rows * layout.columns
     if len(frame) < 64:
         refuse(_NO_CODESTREAM)
-    if len(frame) > 2 * (wanted * pixels + 64):  # what can't be packed takes 1 % more than its pixels
-        _contradict(f"{len(frame)} bytes", f"{layout.rows} x {layout.columns} pixels")
     count, *offsets = struct.unpack_from("<16L", frame)
     if count != wanted:
         _contradict(f"{count} bytes a pixel", wanted)
+    if len(frame) > 2 * (wanted * pixels + 64):  # what can't be packed takes 1 % more than its pixels
+        _contradict("more pixels", f"{layout.rows} x {layout.columns}")
     ends = [*offsets[1:count], len(frame)]
     if offsets[0] != 64 or any(start > end for start, end in zip(offsets[:count], ends, strict=True)):
         refuse(_NO_CODESTREAM)
