@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
-from ichseq.ct.compressed import check_fragments, missing_decoder
+from ichseq.ct.compressed import find_fragments, missing_decoder
 from ichseq.ct.elements import (
     BIG_ENDIAN,
     DEFLATED,
@@ -238,7 +238,7 @@ def _check_pixels(
         refuse(missing)
     if length != UNDEFINED:
         refuse("damaged: pixel data are not encapsulated, though the transfer syntax is a compressed one")
-    return offset, check_fragments(stream, offset, stream.seek(0, os.SEEK_END) if size is None else size)[1]
+    return offset, find_fragments(stream, offset, stream.seek(0, os.SEEK_END) if size is None else size).ended
 
 
 def _rescale(dataset: Elements) -> tuple[float, float]:
