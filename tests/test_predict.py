@@ -15,10 +15,10 @@ from dicom_files import ct_dataset
 import ichseq
 from ichseq.data.index import Index
 from ichseq.errors import ScanError
-from ichseq.inference import predict
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import PHANTOM_NOTE
-from ichseq.inference.predict import SeriesPrediction, predict_prepared, predict_sources
+from ichseq.inference.one_series import SeriesPrediction, SeriesRead, predict_read, read_series
+from ichseq.inference.predict import predict_prepared, predict_sources
 from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.predictions.schema import PREDICTION_COLUMNS
@@ -258,12 +258,12 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     (series,) = ichseq.load_series(source)
     lost = [series.files[k] for k in (3, 4, 20)]
 
-    def lose(looked: tuple, files: list[str]) -> SeriesPrediction:
+    def lose(read: SeriesRead, files: list[str]) -> SeriesPrediction:
         for file in files:
             Path(file).unlink()
-        return predict._answer(ModelEnsemble(model), *looked)
+        return predict_read(ModelEnsemble(model), read, any_series=False)
 
-    outcome = lose(predict._readable(ModelEnsemble(model), series), lost)
+    outcome = lose(read_series(ModelEnsemble(model), series, any_series=False), lost)
     assert outcome.table is not None
     assert [item.file for item in outcome.unread] == lost
     assert "cannot be opened" in outcome.unread[0].reason
@@ -272,7 +272,7 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     assert np.abs(logits(outcome.table) - logits(left)).max() < 1e-5
     assert "1 slice could be read once only: left out" in outcome.warnings
     (series,) = ichseq.load_series(source)
-    outcome = lose(predict._readable(ModelEnsemble(model), series), series.files)
+    outcome = lose(read_series(ModelEnsemble(model), series, any_series=False), series.files)
     assert (outcome.table, len(outcome.unread)) == (None, len(left))
 
 

@@ -156,6 +156,7 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     help="Of the slices; instance (InstanceNumber) and file (name) are for scans without positions.",
 )
 @click.option("--all-series", is_flag=True, help="Of a study every series; else the one that answers best.")
+@click.option("--any-series", is_flag=True, help="Also what is surely no plain head CT: a chest, a map, empty images.")
 @_bag(api.predict)
 @_tta(api.predict)
 @click.option("--calibrated", is_flag=True, help="Add calibrated and flagged columns, as `calibrate` fitted them.")
@@ -177,6 +178,7 @@ def predict(
     out: Path,
     order: "Order",
     all_series: bool,
+    any_series: bool,
     bag: int,
     tta: Sequence[str],
     calibrated: bool,
@@ -200,6 +202,7 @@ def predict(
         out=out,
         order=order,
         all_series=all_series,
+        any_series=any_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,
