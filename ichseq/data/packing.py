@@ -46,7 +46,7 @@ class Packed:
 
 
 def pack_groups(
-    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path
+    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path, key: str = ""
 ) -> tuple[list[Packed], list[LeftOut], int]:
     """Put the series of some groups of headers (`group_headers`) into the store below a folder.
 
@@ -57,6 +57,7 @@ def pack_groups(
         groups: files and headers of each.
         folder: the prepared folder.
         notes: where the slice is noted that is being read (`ichseq.workers.note`).
+        key: enters the files' names, so that without it headers can't be tried on them; "": none.
 
     Returns:
         The series, what was left out of them, and how many of them were read now.
@@ -74,7 +75,7 @@ def pack_groups(
             left_out += out
             content, newest = _content(headers), _newest(files)
             for series in found:
-                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
+                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}{key}".encode()).hexdigest()[:40]
                 place, stored = _still_good(folder, name, series, newest)
                 if stored is None:
                     data, stored = _pack(series, notes)

@@ -35,12 +35,14 @@ from ichseq.data.labelling import check_labels, label, refuse_shared_uids
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
 from ichseq.data.owned import LEFT_OUT, Owned, sweep
 from ichseq.data.packing import Packed, pack_groups
+from ichseq.data.pseudonymise import left_out_without_ids, names_of_set, settings_without_ids, without_ids
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
 from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
+from ichseq.pseudonyms import Pseudonyms, kept_salt
 from ichseq.seeds import DEFAULT_SEED
 from ichseq.workers import deaths_explained, end_with
 
@@ -62,6 +64,8 @@ def prepare(
     folds: int = DEFAULT_FOLDS,
     seed: int = DEFAULT_SEED,
     workers: int | None = None,
+    pseudonymise: bool = False,
+    salt_file: Path | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Prepare the CT series of a source for training, or add what is new in it to a set prepared before.
@@ -79,12 +83,16 @@ def prepare(
         folds: how many; patients that have a fold keep it.
         seed: of the folds' draw.
         workers: processes; None: as many as there are cores, or whatever an enclosing `joblib.parallel_config` says.
+        pseudonymise: put pseudonyms in the place of ids and names of files; their salt lies in the set.
+        salt_file: or lies in this file, which is made if it is not there; pseudonymises then anyway.
         progress: called with (done, total); a file counts once for its header and once for its pixels.
 
     Raises:
         ScanError: the source does not exist, or has no usable CT slice.
-        DataError: bad labels; an output that cannot be written, holds something else, or was made by another version.
-        ConfigError: more folds than patients; other folds or another seed than the set was drawn with.
+        DataError: bad labels; an output that cannot be written, holds something else, or was made by another version; a
+            salt that is missing or another one.
+        ConfigError: more folds than patients; other folds or another seed than the set was drawn with; pseudonyms where
+            the set has none, or none where it has them.
     """
     out = Path(out)
     sources = [Path(source)] if isinstance(source, str | Path) else [Path(item) for item in source]
@@ -93,8 +101,10 @@ def prepare(
     every_file = list_files(source)
     files, tables = _choose(every_file, sources, labels)
     has = {"labelled": tables.name is not None, "exams_labelled": bool(tables.exams)}
-    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, **has)
+    pseudonymise = pseudonymise or salt_file is not None
+    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, pseudonymise=pseudonymise, **has)
     check()
+    given = None if salt_file is None else kept_salt(salt_file)
     parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
     work = _Progress(progress, 2 * len(files))
 
@@ -113,23 +123,27 @@ def prepare(
     }
     with alone(out):
         there, exists = check()  # again: another run may have finished a set here while the headers were read
-        check_same_source(out, there, identities)
+        if not exists:
+            begin(out)
+        names = names_of_set(out, given) if pseudonymise else None
+        check_same_source(out, there, identities if names is None else {names.exam(*one) for one in identities})
         sweep(out)
         owned = Owned(out)
         if exists:
             owned.add(places_there(out))
-        else:
-            begin(out, **settings)
-        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned)
+        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned, names)
         if not packed:
             discard(out, owned)
             raise nothing_usable(files, headers.dicom_files, left_out)
         series, slices = _tables(packed)
         slices, exams, counts = label(series, slices, tables, exam_series)
         kept = dict(there.values())
+        left_out = listed = sorted(left_out)
+        if names is not None:
+            series, slices = without_ids(series, slices, names)
+            listed, settings = left_out_without_ids(left_out, names), settings_without_ids(settings, names)
         series = _with_folds(series, slices, exams, folds=folds, seed=seed, kept=kept)
-        left_out = sorted(left_out)
-        write_whole(out / LEFT_OUT, _csv(left_out))
+        write_whole(out / LEFT_OUT, _csv(listed))
         write_index(out, series, slices, exams, **settings)
         owned.keep_only(set(series["store"].to_pylist()))
     work.done()
@@ -247,14 +261,16 @@ def _pack(
     work: _Progress,
     left_out: list[LeftOut],
     owned: Owned,
+    names: Pseudonyms | None,
 ) -> tuple[list[Packed], int]:
     work.add(len(files) - len(headers))
     packed: list[Packed] = []
     read = 0
     folder = out.resolve()  # workers may stand elsewhere
+    key = "" if names is None else names.key_for("store")
     with deaths_explained(_AGAIN) as notes:
         tasks = (
-            joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes)
+            joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes, key)
             for batch in _batches(groups)
         )
         for found, missing, count, done in parallel(tasks):
@@ -263,7 +279,12 @@ def _pack(
             left_out += missing
             read += count
             work.add(done)
-    return sorted(packed, key=lambda item: item.order), read
+    return sorted(packed, key=functools.partial(_place, names)), read
+
+
+def _place(names: Pseudonyms | None, item: Packed) -> tuple[Any, ...]:
+    """Sorts series; by their pseudonyms, where they have some: the order of ids would tell which is whose."""
+    return item.order if names is None else (*names.exam(*item.order[:3]), *item.order[3:])
 
 
 def _pieces(files: FileList, headers: Headers, groups: list[np.ndarray]) -> list[tuple[FileList, Headers]]:
@@ -281,10 +302,10 @@ def _batches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
 
 
 def _pack_batch(
-    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path
+    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path, key: str
 ) -> tuple[list[Packed], list[LeftOut], int, int]:
     end_with(parent)
-    packed, left_out, read = pack_groups(pieces, folder, notes)
+    packed, left_out, read = pack_groups(pieces, folder, notes, key)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
