@@ -25,8 +25,8 @@ def names_of_set(out: Path, given: Pseudonyms | None) -> Pseudonyms:
     settings = read_settings(out)
     known = settings.get("pseudonyms") if settings["finished"] else None
     if given is None and known is not None and not (out / SALT).exists():
-        raise DataError(f"{out / SALT}: is missing, so the set's pseudonyms can't be made again; restore it, or name it "
-                        "with --salt-file")  # fmt: skip
+        raise DataError(f"{out / SALT}: is missing, so the set's pseudonyms can't be made again; restore it, or name "
+                        "it with --salt-file")  # fmt: skip
     names = given or kept_salt(out / SALT)
     if known not in (None, names.salt_id):
         raise DataError(f"{out / INDEX}: the set's pseudonyms were made with another salt; name that one with "
