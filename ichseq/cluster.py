@@ -18,7 +18,7 @@ def dask_cluster(scheduler: str | None) -> Iterator[None]:
     The workers have to see the source and the output under the same paths, and to have ichseq.
 
     Args:
-        scheduler: its address, such as tcp://node1:8786; or tls://node1:8786, with certificates that Dask's settings name.
+        scheduler: its address, such as tcp://node1:8786; or tls://node1:8786 with certificates of Dask's settings.
 
     Raises:
         ConfigError: Dask is not installed, there is no scheduler or no worker, or no certificate for one.
