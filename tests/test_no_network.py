@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dicom_files import write_series
 
 WATCH = """
 import os, sys
@@ -55,7 +56,8 @@ def test_the_watch_notes_and_refuses_what_is_not_local(watched: dict[str, str], 
 
 
 def test_the_road_needs_no_network(run_copy: Path, phantoms: Path, watched: dict[str, str], tmp_path: Path) -> None:
-    scans = phantoms / "stage_2_test"
+    scans = tmp_path / "scans"
+    write_series(scans)  # with valid UIDs, which DICOM results want
     commands: list[list[object]] = [
         ["prepare", phantoms, "-o", "set", "--workers", 2],
         ["evaluate", "--run", run_copy, "--fold", 0, "--data", "set"],

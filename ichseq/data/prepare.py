@@ -29,16 +29,16 @@ from ichseq.data.exam_labels import completed
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
 from ichseq.data.index import Index
 from ichseq.data.index_files import SERIES_SCHEMA, patients_of, write_index
-from ichseq.data.label_files import ExamSeries, LabelFiles, read_label_files
-from ichseq.data.label_table import read_labels
+from ichseq.data.label_files import ExamSeries, LabelFiles
 from ichseq.data.labelling import check_labels, label, refuse_shared_uids
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
 from ichseq.data.owned import LEFT_OUT, Owned, sweep
 from ichseq.data.packing import Packed, pack_batch, scan_piece
 from ichseq.data.pseudonymise import left_out_without_ids, names_of_set, settings_without_ids, without_ids
+from ichseq.data.rsna_layout import choose_files
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
-from ichseq.errors import ConfigError, DataError
+from ichseq.errors import ConfigError
 from ichseq.labels import LABELS
 from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
@@ -47,8 +47,6 @@ from ichseq.seeds import DEFAULT_SEED
 from ichseq.workers import deaths_explained
 
 Progress = Callable[[int, int], None]
-TRAIN_CSV: Final = "stage_2_train.csv"
-"""The label file of the RSNA 2019 layout; the slices that it labels lie beside it, in stage_2_train/."""
 
 _HEADERS_AT_ONCE: Final = 1000
 _SLICES_AT_ONCE: Final = 300
@@ -99,7 +97,7 @@ def prepare(
     if folds < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"folds {folds}, workers {workers}: at least 1 of each is needed")
     every_file = list_files(source)
-    files, tables = _choose(every_file, sources, labels)
+    files, tables = choose_files(every_file, sources, labels)
     has = {"labelled": tables.name is not None, "exams_labelled": bool(tables.exams)}
     pseudonymise = pseudonymise or salt_file is not None
     check = functools.partial(check_output, out, sources, folds=folds, seed=seed, pseudonymise=pseudonymise, **has)
@@ -171,40 +169,6 @@ def _jobs(workers: int | None) -> int | None:
         return workers
     configured = joblib.parallel.get_active_backend()[1]  # what parallel_config asks for; 1 where it was not used
     return None if configured not in (None, 1) else -1
-
-
-def _choose(
-    files: FileList, sources: Sequence[Path], labels: str | Path | Sequence[str | Path] | None
-) -> tuple[FileList, LabelFiles]:
-    """The files to prepare, and their labels; of the RSNA 2019 layout the training part."""
-    found = files.find(TRAIN_CSV)
-    chosen = files
-    if len(found) == 1 and (inside := _beside(files, found[0])).any():
-        chosen = files.take(np.flatnonzero(inside))
-    if labels is not None:
-        given = [labels] if isinstance(labels, str | Path) else labels
-        return chosen, read_label_files([Path(one) for one in given])
-    if len(found) > 1:
-        raise DataError(f"{files.name(found[0])} and {files.name(found[1])}: two label files; name one with --labels")
-    if found:
-        with files.open(found[0]) as stream:
-            return chosen, LabelFiles(read_labels(stream, files.name(found[0])))
-    for source in sources:  # stage_2_train/ was named itself, and its labels lie beside it
-        path = source.resolve().parent / TRAIN_CSV
-        if source.resolve().name == TRAIN_CSV.removesuffix(".csv") and path.is_file():
-            return chosen, LabelFiles(read_labels(path, str(source.parent / TRAIN_CSV)))
-    return chosen, LabelFiles()
-
-
-def _beside(files: FileList, csv_number: int) -> np.ndarray:
-    """Bool (n,): which files lie in stage_2_train/ beside the label file; compared as bytes, a letter at a time."""
-    starts = np.concatenate([[0], files.ends[:-1]])
-    name = files.names[starts[csv_number] : files.ends[csv_number]].tobytes()
-    prefix = name.removesuffix(b".csv") + b"/"
-    inside = (files.archive == files.archive[csv_number]) & (files.ends - starts > len(prefix))
-    for k, letter in enumerate(prefix):
-        inside[inside] = files.names[starts[inside] + k] == letter
-    return inside
 
 
 def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
