@@ -55,21 +55,34 @@ def test_the_watch_notes_and_refuses_what_is_not_local(watched: dict[str, str], 
     assert "192.0.2.1" in attempts
 
 
-def test_the_road_needs_no_network(run_copy: Path, phantoms: Path, watched: dict[str, str], tmp_path: Path) -> None:
-    scans = tmp_path / "scans"
-    write_series(scans)  # with valid UIDs, which DICOM results want
-    commands: list[list[object]] = [
-        ["prepare", phantoms, "-o", "set", "--workers", 2],
-        ["evaluate", "--run", run_copy, "--fold", 0, "--data", "set"],
-        ["calibrate", "--run", run_copy, "--fold", 0],
-        ["predict", scans, "--report", "report", "--dicom", "results"],
-        ["report", "predictions.csv", "--scans", scans, "-o", "again"],
-        ["models"],
-        ["settings"],
-    ]
+def refuse_any_attempt(environment: dict[str, str], folder: Path, *commands: list[object]) -> None:
     for command in commands:
-        code, output, attempts = run(watched, tmp_path, "-m", "ichseq", *command)
+        code, output, attempts = run(environment, folder, "-m", "ichseq", *command)
         assert (code, attempts) == (0, ""), f"{command[0]}: {output}"
+
+
+def test_preparing_and_judging_need_no_network(
+    run_copy: Path, phantoms: Path, watched: dict[str, str], tmp_path: Path
+) -> None:
+    of_run = ["--run", run_copy, "--fold", 0]
+    refuse_any_attempt(
+        watched,
+        tmp_path,
+        ["prepare", phantoms, "-o", "set", "--workers", 2],
+        ["evaluate", *of_run, "--data", "set"],
+        ["calibrate", *of_run],
+    )
+
+
+def test_asking_a_network_needs_no_other(watched: dict[str, str], tmp_path: Path) -> None:
+    write_series(tmp_path / "scans")  # with valid UIDs, which DICOM results want
+    refuse_any_attempt(
+        watched,
+        tmp_path,
+        ["predict", "scans", "--report", "report", "--dicom", "results"],
+        ["report", "predictions.csv", "--scans", "scans", "-o", "again"],
+        ["models"],
+    )
 
 
 def test_training_asks_for_weights_alone_and_not_when_told_to_stay_offline(
