@@ -1,5 +1,6 @@
 """Pseudonyms are stable, valid, and another salt's are others; a salt is its owner's alone."""
 
+import doctest
 import re
 import stat
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom.uid import UID
 
+import ichseq.pseudonyms
 from ichseq.errors import DataError
 from ichseq.pseudonyms import Pseudonyms, is_pseudonym, kept_salt, read_salts, write_salts
 
@@ -23,6 +25,11 @@ def test_one_salt_gives_one_pseudonym_and_another_salt_another() -> None:
         assert not set(made) & others
     assert one.salt_id == same.salt_id != other.salt_id
     assert one.patient("A")[2:] != one.file("A")[2:]
+
+
+def test_pseudonyms_stay_what_they_were() -> None:
+    done = doctest.testmod(ichseq.pseudonyms)
+    assert (done.failed, done.attempted > 0) == (0, True)
 
 
 def test_uids_stay_valid_and_patients_are_known_as_pseudonyms() -> None:
