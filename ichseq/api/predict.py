@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ichseq.inference.predict import Predictions, Predictor
     from ichseq.model import Model
     from ichseq.predictions.calibration import Calibration
+    from ichseq.pseudonyms import Pseudonyms
 
     Models = Model | str | Path | Sequence[Model | str | Path] | None
     Scans = str | Path | Series | Iterable[str | Path] | Iterable[Series]
@@ -36,6 +37,7 @@ def predict(
     point: str = "sensitivity-0.95",
     scheduler: str | None = None,
     device: str = "auto",
+    salt_file: str | Path | None = None,
     progress: bool | Bar = True,
 ) -> pd.DataFrame:
     """Probabilities for every slice of some scans, or an error: no slice is missing from the table without a word.
@@ -59,6 +61,7 @@ def predict(
         point: "sensitivity-0.95", "sensitivity-0.9", "specificity-0.9" or "youden".
         scheduler: address of a Dask cluster's scheduler that does the work; the models are then runs.
         device: where the models of runs compute, on a cluster each worker's; "auto": a GPU if there is one.
+        salt_file: ids and names of files become pseudonyms by the salt in this file, which is made if it is not there.
         progress: whether a bar is shown on standard error.
 
     Returns:
@@ -91,6 +94,7 @@ def predict(
         point=point,
         scheduler=scheduler,
         device=device,
+        salt_file=salt_file,
         progress=progress,
     )
     if outcome.failed:
@@ -121,6 +125,8 @@ def predict_scans(
     report: str | Path | None = None,
     show_id: bool = False,
     dicom: str | Path | None = None,
+    pseudonymise: bool = False,
+    salt_file: str | Path | None = None,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
@@ -142,6 +148,10 @@ def predict_scans(
         show_id: of the report: show PatientID, UIDs and names of files.
         dicom: folder for DICOM results, a folder an exam: a structured report, key slices as pictures, a key object
             selection, with patient and study of the exam; made here, on a cluster too. Wants the extra `dicom`.
+        pseudonymise: pseudonyms in the place of ids and names of files, in the tables and in the report; DICOM results
+            keep those of their exam, and the files that failed are named as they are. The salt lies beside `out`, in
+            the file `salt`.
+        salt_file: or it lies in this file; either is made if it is not there. Pseudonymises then anyway.
 
     Returns:
         The tables of slices and of exams, what was left out and why, and what failed.
@@ -160,6 +170,7 @@ def predict_scans(
     from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.notes import phantom_note
     from ichseq.inference.predict import predict_found, predict_sources
+    from ichseq.inference.pseudonymised import pseudonymised
     from ichseq.predictions.write import exams_beside, write_tables
 
     exams = None if out is None else exams_beside(Path(out))
@@ -167,6 +178,7 @@ def predict_scans(
         check_folder(Path(report), out)
     if dicom is not None:
         check_results_folder(Path(dicom))
+    names = _names(out, show_id=show_id, salt_file=salt_file) if pseudonymise or salt_file is not None else None
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
     views = [tta] if isinstance(tta, str) else list(tta)
@@ -189,17 +201,29 @@ def predict_scans(
             outcome = predict_found(predictor, series, note=note, weights=weights, progress=move)
     if applied is not None:
         outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
+    given = outcome if names is None else pseudonymised(outcome, names)
     if out is not None and exams is not None:
-        write_tables({Path(out): outcome.slices, exams: outcome.exams})
+        write_tables({Path(out): given.slices, exams: given.exams})
     answered = Answered(outcome, ensemble)
     if report is not None:
         with bar_of(progress)("report", "exams") as move:
-            lines = write_report(answered, Path(report), show_id=show_id, progress=move)
-        outcome = replace(outcome, report_remarks=lines)
+            lines = write_report(answered, Path(report), show_id=show_id, names=names, progress=move)
+        given = replace(given, report_remarks=lines)
     if dicom is not None:
         with bar_of(progress)("dicom", "exams") as move:
-            outcome = replace(outcome, dicom_remarks=write_results(answered, Path(dicom), progress=move))
-    return outcome
+            given = replace(given, dicom_remarks=write_results(answered, Path(dicom), progress=move))
+    return given
+
+
+def _names(out: str | Path | None, *, show_id: bool, salt_file: str | Path | None) -> Pseudonyms:
+    """The pseudonyms that are asked for."""
+    from ichseq.pseudonyms import SALT, kept_salt
+
+    if show_id:
+        raise ConfigError("show_id shows ids in the report, and pseudonymise keeps them out of it; ask for one of them")
+    if salt_file is None and out is None:
+        raise ConfigError("pseudonymise keeps a salt beside the tables, and none are written; name a salt_file")
+    return kept_salt(Path(salt_file) if salt_file is not None else Path(str(out)).with_name(SALT))
 
 
 def _asked(model: Models) -> list[Any]:
