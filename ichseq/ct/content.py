@@ -81,8 +81,6 @@ def shown_in(hu: NDArray[np.int16], grid: NDArray[np.float32], mm: float, *, kno
         mm: width of a block.
         known: whether that is known; if not, how large something is tells nothing.
     """
-    if np.ptp(grid) == 0:
-        return "nothing"
     if min(hu.shape) < SMALLEST:
         return "something"
     if _is_noise(hu):
@@ -93,7 +91,7 @@ def shown_in(hu: NDArray[np.int16], grid: NDArray[np.float32], mm: float, *, kno
     if (grid < AIR_HU - LOST_HU).mean() >= 0.05 and find_skull(grid + LOST_HU, mm):
         return "too low"
     cell_cm2 = mm * mm / 100
-    if ndimage.binary_opening(grid > AIR_HU, _SQUARE).sum() * cell_cm2 < EMPTY_CM2:
+    if np.ptp(grid) == 0 or ndimage.binary_opening(grid > AIR_HU, _SQUARE).sum() * cell_cm2 < EMPTY_CM2:
         return "nothing"
     if known and _shows_lungs(grid, cell_cm2):
         return "lungs"

@@ -22,7 +22,7 @@ class SeriesPrediction:
     """What came of one series.
 
     Attributes:
-        table: its slices' rows; None if no slice can be read.
+        table: its slices' rows; None if no slice can be read, or it is no picture of a head.
         warnings: what a person should know of it.
         unread: slices that can't be read.
         no_head: why it is not predicted though its slices can be read: it is surely no plain picture of a head.
