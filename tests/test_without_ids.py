@@ -45,3 +45,11 @@ def test_with_the_salt_the_ids_of_known_scans_come_back_and_others_stay_hidden()
         first = with_ids(made, scans[:1], NAMES)
         assert set(first["patient_id"]) == {"SMITH^A", NAMES.patient("1.77.2")}
         pd.testing.assert_frame_equal(with_ids(made, scans, Pseudonyms.draw()), made)
+
+
+def test_a_table_of_studies_has_pseudonyms_for_all_of_its_series() -> None:
+    study = {"patient_id": "SMITH^A", "study_uid": "1.77.1", "taken_series_uid": "1.77.1.1; 1.77.1.2"}
+    made = without_ids(pd.DataFrame([{**study, "series_found": 3, "taken": "2: SMITH HEAD"}]), NAMES).iloc[0]
+    assert made["patient_id"] == NAMES.patient("SMITH^A")
+    assert made["taken_series_uid"] == f"{NAMES.uid('1.77.1.1')}; {NAMES.uid('1.77.1.2')}"
+    assert (made["series_found"], made["taken"]) == (3, "")

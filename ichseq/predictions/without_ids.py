@@ -1,6 +1,6 @@
 """Tables with pseudonyms in the place of ids and names of files, and back where the scans are at hand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import pandas as pd
@@ -13,18 +13,28 @@ _WITHOUT_IDS: Final = ("warnings", "weights", CHOSEN)
 
 
 def without_ids(table: pd.DataFrame, names: Pseudonyms) -> pd.DataFrame:
-    """A table of slices or of exams with pseudonyms; the same rows in the same order."""
-    columns = {name: table[name].tolist() for name in (*EXAM_KEY, "sop_uid", "file") if name in table.columns}
-    exams = dict.fromkeys(zip(*(columns[name] for name in EXAM_KEY), strict=True))
-    made = {exam: names.exam(*exam) for exam in exams}
-    rows = [made[exam] for exam in zip(*(columns[name] for name in EXAM_KEY), strict=True)]
-    new: dict[str, list[str]] = {name: [row[k] for row in rows] for k, name in enumerate(EXAM_KEY)}
-    for name, make in (("sop_uid", names.uid), ("file", names.file)):
-        if name in columns:
-            new[name] = [make(text) for text in columns[name]]
+    """A table of slices, of exams or of studies with pseudonyms; the same rows in the same order.
+
+    A column whose name ends with series_uid may hold several UIDs, as "1.2; 1.3".
+    """
+    patients = [patient or study for patient, study in zip(table["patient_id"], table["study_uid"], strict=True)]
+    new = {"patient_id": _each(patients, names.patient)}
+    for name in map(str, table.columns):
+        if name == "file":
+            new[name] = _each(table[name], names.file)
+        elif name in ("study_uid", "sop_uid"):
+            new[name] = _each(table[name], names.uid)
+        elif name.endswith("series_uid"):
+            new[name] = _each(table[name], lambda text: "; ".join(map(names.uid, text.split("; "))))
     texts = {str(name) for name, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)}
     new |= {name: [""] * len(table) for name in sorted(texts - new.keys() - set(_WITHOUT_IDS))}
     return table.assign(**new)
+
+
+def _each(texts: Iterable[str], make: Callable[[str], str]) -> list[str]:
+    texts = list(texts)
+    made = {text: make(text) for text in set(texts)}
+    return [made[text] for text in texts]
 
 
 def with_ids(table: pd.DataFrame, scans: Iterable[tuple[ExamId, Sequence[str]]], names: Pseudonyms) -> pd.DataFrame:
