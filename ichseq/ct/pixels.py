@@ -11,7 +11,7 @@ from ichseq.ct.compressed import check_fragments, missing_decoder
 from ichseq.ct.dicom import NO_END
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Refused, quiet_pydicom, read_meta
 from ichseq.ct.left_out import SliceError
-from ichseq.ct.scan import Headers
+from ichseq.ct.scan import CHANGED, Headers, check_unchanged, open_unchanged
 from ichseq.ct.streams import Inflated, Window
 from ichseq.errors import ScanError
 from ichseq.windows import AIR_HU
@@ -35,12 +35,14 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
         repaired.
 
     Raises:
-        SliceError: the pixels are truncated, damaged, or need a decoder that is not installed.
+        SliceError: the pixels are truncated, damaged, elsewhere than the header said, or need a decoder that is not
+            installed.
     """
     member = getattr(stream, "raw", None)
     try:
         if syntax == DEFLATED:
             stream = _inflate(stream, name, image)
+        _check_place(stream, name, image, syntax)
         if syntax in (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN):
             raw = _read_native(stream, name, image)
         else:
@@ -66,8 +68,10 @@ def read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray,
     """
     name = files.name(row)
     try:
-        with files.open(row) as stream:
-            return read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+        with open_unchanged(files, headers, row) as stream:
+            found = read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+            check_unchanged(stream, name, headers.numbers[row])  # nor while its pixels were read
+            return found
     except SliceError:
         raise
     except ScanError as error:  # it could not be opened any more
@@ -135,7 +139,15 @@ def _inflate(stream: BinaryIO, name: str, image: np.void) -> BinaryIO:
     stream.seek(0)
     with quiet_pydicom():
         read_meta(stream, 1 << 20)  # leaves the stream at the first deflated byte
-    return Inflated(stream, name, limit=end + (16 << 20))  # type: ignore[return-value]
+    return Inflated(stream, name, limit=end + (16 << 20), closes=False)  # type: ignore[return-value]
+
+
+def _check_place(stream: BinaryIO, name: str, image: np.void, syntax: str) -> None:
+    """See that an element of pixels still stands where the header has it: a file may change and keep size and time."""
+    before = 8 if syntax == IMPLICIT else 12  # tag and length, with the VR between them
+    stream.seek(max(0, int(image["pixel_offset"]) - before))
+    if stream.read(2) != (b"\x7f\xe0" if image["big_endian"] else b"\xe0\x7f"):
+        raise SliceError(name, CHANGED)
 
 
 def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:

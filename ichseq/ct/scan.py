@@ -10,10 +10,13 @@
 Everything handed over is a few numpy arrays, whatever the number of files.
 """
 
+import os
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 
@@ -22,8 +25,12 @@ from ichseq.ct.dicom import IMAGE_DTYPE, Header, read_header
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.errors import ScanError, counted
 
-ROW_DTYPE: Final = np.dtype([("file", "i8"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())])
-"""IMAGE_DTYPE and, first, the file's number in the list that was scanned."""
+ROW_DTYPE: Final = np.dtype(
+    [("file", "i4"), ("stamp", "u4"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())]
+)
+"""IMAGE_DTYPE and, first, the file's number in the list that was scanned, and its `stamp_of`."""
+
+CHANGED: Final = "changed since its header was read; run again, and leave the files as they are meanwhile"
 
 TEXTS: Final = ("patient_id", "study_uid", "series_uid", "sop_uid", "kernel", "syntax")
 
@@ -99,8 +106,8 @@ def scan_headers(
     for i in range(len(files) if files is not None else 0):
         assert files is not None
         try:
-            header = _scan_one(files, i, need_position)
-            rows.append((first + i, *header.numbers))
+            stamp, header = _scan_one(files, i, need_position)
+            rows.append((first + i, stamp, *header.numbers))
             texts.append(tuple(getattr(header, name).encode("utf-8") for name in TEXTS))
             dicom_files += 1
         except SliceError as error:
@@ -112,16 +119,72 @@ def scan_headers(
     return _table(np.array(rows, ROW_DTYPE), columns, left_out, dicom_files)
 
 
-def _scan_one(files: FileList, i: int, need_position: bool) -> Header:
+def _scan_one(files: FileList, i: int, need_position: bool) -> tuple[int, Header]:
     name = files.name(i)
     try:
         with files.open(i) as stream:
             size = int(files.size[i]) if files.archive[i] >= 0 else None
-            return read_header(stream, name, size=size, need_position=need_position)
+            stamp = stamp_of(stream)  # before the header: what changes while it is read is noticed later
+            return stamp, read_header(stream, name, size=size, need_position=need_position)
     except SliceError:
         raise
     except ScanError as error:  # it could not even be opened
         raise SliceError(name, error.reason, is_dicom=False) from error
+
+
+def stamp_of(stream: BinaryIO) -> int:
+    """Stands for the size of a file and the time when its content was changed; of a member, those of its archive.
+
+    Args:
+        stream: that `FileList.open` gives.
+    """
+    return _stamp(os.fstat(stream.fileno()))
+
+
+def _stamp(status: os.stat_result) -> int:
+    return zlib.crc32(struct.pack("<qq", status.st_size, status.st_mtime_ns))
+
+
+def open_unchanged(files: FileList, headers: Headers, row: int) -> BinaryIO:
+    """Open a file again whose header was read, as `FileList.open`.
+
+    Args:
+        files: entry k is the file of row k of `headers`.
+        headers: the slices.
+        row: which one.
+
+    Raises:
+        ScanError: it can't be opened, or `check_unchanged`.
+    """
+    name = files.name(row)
+    try:
+        stream = files.open(row)
+    except ScanError:
+        archive = files.archive_paths()[files.archive[row]] if files.archive[row] >= 0 else ""
+        if os.path.exists(archive) and _stamp(os.stat(archive)) != headers.numbers["stamp"][row]:
+            raise SliceError(name, CHANGED) from None  # its members lie elsewhere now
+        raise
+    try:
+        check_unchanged(stream, name, headers.numbers[row])
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def check_unchanged(stream: BinaryIO, name: str, row: np.void) -> None:
+    """See that a file is the one whose header was read: what the header says of its pixels holds for no other.
+
+    Args:
+        stream: that `FileList.open` gives, by now.
+        name: the file's name, for messages.
+        row: of `Headers.numbers`.
+
+    Raises:
+        SliceError: it is not.
+    """
+    if stamp_of(stream) != row["stamp"]:
+        raise SliceError(name, CHANGED)
 
 
 def group_headers(headers: Headers) -> list[np.ndarray]:

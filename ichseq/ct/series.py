@@ -17,7 +17,7 @@ from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.order import Order, arrange
 from ichseq.ct.pixels import read_slice
 from ichseq.ct.reconstruction import Reconstruction
-from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.ct.scan import Headers, group_headers, nothing_usable, open_unchanged, scan_headers
 from ichseq.ct.together import put_together
 from ichseq.errors import ConfigError, ScanError
 
@@ -169,9 +169,9 @@ class Series:
         """A slice's file, at its beginning, out of its zip if it lies in one; to be closed.
 
         Raises:
-            ScanError: it can't be opened.
+            ScanError: it can't be opened, or has changed since its header was read.
         """
-        return self._files.open(number)
+        return open_unchanged(self._files, self._headers, number)
 
     def without(self, file: str) -> "Series":
         """The series less one slice.

@@ -48,6 +48,9 @@ class Window(io.RawIOBase):
         self._position += len(data)
         return len(data)
 
+    def fileno(self) -> int:
+        return self._base.fileno()
+
     def check(self) -> None:
         """Hold all bytes against the checksum; where the stream stands is not changed.
 
@@ -74,12 +77,13 @@ class Inflated(io.RawIOBase):
     """Deflated bytes as a stream, unpacked only as far as it is read and never beyond a bound.
 
     Args:
-        base: stream that stands at the first deflated byte; closed together with this one.
+        base: stream that stands at the first deflated byte; closed together with this one, if `closes`.
         name: for messages.
         packed: number of deflated bytes; None: to the end of `base`.
         size: number of unpacked bytes that is promised (zip); None: not known (DICOM's deflated transfer syntax).
         crc: checksum to hold the bytes against, if known.
         limit: more unpacked bytes than this are refused.
+        closes: whether `base` is.
     """
 
     def __init__(
@@ -91,8 +95,9 @@ class Inflated(io.RawIOBase):
         size: int | None = None,
         crc: int | None = None,
         limit: int = MAX_MEMBER_BYTES,
+        closes: bool = True,
     ) -> None:
-        self._base, self._name, self._left, self._crc = base, name, packed, crc
+        self._base, self._name, self._left, self._crc, self._closes = base, name, packed, crc, closes
         self._size, self._limit = size, limit if size is None else min(size, limit)
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         self._data, self._position, self._done = bytearray(), 0, False
@@ -141,6 +146,9 @@ class Inflated(io.RawIOBase):
             if self._done:
                 self._check()
 
+    def fileno(self) -> int:
+        return self._base.fileno()
+
     def check(self) -> None:
         """Unpack to the end, where length and checksum are compared; what was not read before is not kept.
 
@@ -155,5 +163,6 @@ class Inflated(io.RawIOBase):
             raise _differs(self._name)
 
     def close(self) -> None:
-        self._base.close()
+        if self._closes:
+            self._base.close()
         super().close()

@@ -35,6 +35,7 @@ from ichseq.data.labelling import check_labels, label, refuse_shared_uids
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
 from ichseq.data.owned import LEFT_OUT, Owned, sweep
 from ichseq.data.packing import Packed, pack_groups
+from ichseq.data.source_states import keep_states
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError, DataError
@@ -131,7 +132,9 @@ def prepare(
         left_out = sorted(left_out)
         write_whole(out / LEFT_OUT, _csv(left_out))
         write_index(out, series, slices, exams, **settings)
-        owned.keep_only(set(series["store"].to_pylist()))
+        used = set(series["store"].to_pylist())
+        owned.keep_only(used)
+        keep_states(out, used)
     work.done()
     index = Index.load(out)
     return Summary(index, left_out, counts, read, len(every_file) - len(files), index.n_patients - len(set(kept)))
