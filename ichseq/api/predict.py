@@ -117,15 +117,17 @@ def predict_scans(
     report: str | Path | None = None,
     show_id: bool = False,
     dicom: str | Path | None = None,
+    dates: bool = False,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
     Args:
         model: as for `predict`.
         scans: as for `predict`.
-        out: where the table of slices is written, Parquet or CSV, with exams.csv beside it; None: nowhere.
+        out: where the table of slices is written, Parquet or CSV, with those of exams and studies beside it
+            (`ichseq.predictions.write`: exams.csv and studies.csv beside predictions.csv); None: nowhere.
         order: as for `predict`.
-        all_series: as for `predict`; what is not asked is listed, and exams.csv has the reasons in its column `chosen`.
+        all_series: as for `predict`; what is not asked is listed, and the exams' table has the reasons in `chosen`.
         bag: as for `predict`.
         tta: as for `predict`.
         calibrated: as for `predict`; the table of exams gets such columns too.
@@ -137,9 +139,10 @@ def predict_scans(
         show_id: of the report: show PatientID, UIDs and names of files.
         dicom: folder for DICOM results, a folder an exam: a structured report, key slices as pictures, a key object
             selection, with patient and study of the exam; made here, on a cluster too. Wants the extra `dicom`.
+        dates: whether the tables of exams and of studies have the date and time of acquisition.
 
     Returns:
-        The tables of slices and of exams, what was left out and why, and what failed.
+        The tables of slices, exams and studies, what was left out and why, and what failed.
 
     Raises:
         ScanError: not one series could be predicted.
@@ -155,9 +158,11 @@ def predict_scans(
     from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.notes import phantom_note
     from ichseq.inference.predict import predict_found, predict_sources
-    from ichseq.predictions.write import exams_beside, write_tables
+    from ichseq.inference.studies import with_scans
+    from ichseq.predictions.write import check_outputs, exams_beside, studies_beside, write_tables
 
-    exams = None if out is None else exams_beside(Path(out))
+    if out is not None:
+        check_outputs(Path(out))
     if report is not None:
         check_folder(Path(report), out)
     if dicom is not None:
@@ -181,10 +186,12 @@ def predict_scans(
             )
         else:
             outcome = predict_found(predictor, series, note=note, weights=weights, progress=move)
+    outcome = with_scans(outcome, dates=dates)
     if applied is not None:
         outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
-    if out is not None and exams is not None:
-        write_tables({Path(out): outcome.slices, exams: outcome.exams})
+    if out is not None and outcome.studies is not None:
+        path = Path(out)
+        write_tables({path: outcome.slices, exams_beside(path): outcome.exams, studies_beside(path): outcome.studies})
     answered = Answered(outcome, ensemble)
     if report is not None:
         with bar_of(progress)("report", "exams") as move:

@@ -31,9 +31,12 @@ from ichseq.ct.no_dicom import is_big_endian, meta_place, packed_as
 
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
 TAGS: Final = {
+    "SpecificCharacterSet": 0x00080005,
     "ImageType": 0x00080008,
     "SOPClassUID": 0x00080016,
     "SOPInstanceUID": 0x00080018,
+    "AcquisitionDate": 0x00080022,
+    "AcquisitionDateTime": 0x0008002A,
     "AcquisitionTime": 0x00080032,
     "ContentTime": 0x00080033,
     "Modality": 0x00080060,
