@@ -56,7 +56,7 @@ def _text(header: Elements, name: str) -> str:
         charset = text_of(header, "SpecificCharacterSet")
         element = header.get(TAGS[name])
         text = text_of(header, name)  # refuses what is too long
-        if not charset or element is None or not isinstance(element.value, bytes) or text.isascii():
+        if not charset or element is None or not isinstance(element.value, bytes):
             return text
         return decode_bytes(element.value, convert_encodings(charset.split("\\")), set(b"\r\n\t\f")).strip(" \0")
     except (Refused, LookupError, UnicodeError):

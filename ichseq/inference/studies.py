@@ -54,7 +54,8 @@ class _Scan(NamedTuple):
         thickness = self.series.reconstruction.thickness_mm
         made = [self.described.kernel, "" if math.isnan(thickness) else f"{thickness:g} mm"]
         name = ": ".join(filter(None, ["" if self.number is None else str(self.number), self.described.description]))
-        return f"{name} ({', '.join(filter(None, [*made, counted(len(self.series), 'slice')]))})".strip()
+        how = ", ".join(filter(None, [*made, counted(len(self.series), "slice")]))
+        return f"{name} ({how})" if name else how
 
 
 def _acquired(scans: Sequence[_Scan]) -> dict[str, list[str]]:

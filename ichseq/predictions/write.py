@@ -9,8 +9,9 @@ from typing import Final
 import pandas as pd
 
 from ichseq.errors import DataError
-from ichseq.files import flush, replacing
+from ichseq.files import flush, read_parquet, replacing
 from ichseq.predictions.cells import as_cells
+from ichseq.predictions.schema import EXAM_COLUMNS, STUDY_COLUMNS
 
 EXAMS: Final = "exams"
 STUDIES: Final = "studies"
@@ -61,13 +62,27 @@ def check_outputs(path: Path) -> None:
     """Find out before the work whether a table of slices and those beside it can be written.
 
     Raises:
-        DataError: one of them can't, or the name is one that a table beside another one has.
+        DataError: one of them can't, the name is one that a table beside another one has, or something else stands
+            where one of those beside it goes.
     """
     if path.stem.lower().rpartition("-")[2] in (EXAMS, STUDIES):
         raise DataError(f"{path}: tables of exams and of studies have such names; name another file for the slices "
                         "with -o")  # fmt: skip
-    for one in (path, exams_beside(path), studies_beside(path)):
+    check_writable(path)
+    for one, columns in ((exams_beside(path), EXAM_COLUMNS), (studies_beside(path), STUDY_COLUMNS)):
         check_writable(one)
+        if one.is_file() and not set(columns) <= set(_columns_of(one)):  # a label table, say, that nothing has named
+            raise DataError(f"{one}: is no table of ichseq's, and would be written over; move it, or name another file "
+                            "for the slices with -o")  # fmt: skip
+
+
+def _columns_of(path: Path) -> list[str]:
+    try:
+        if path.suffix == ".parquet":
+            return list(read_parquet(path.read_bytes()).schema.names)
+        return list(pd.read_csv(path, nrows=0).columns)
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
