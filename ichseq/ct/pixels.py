@@ -19,6 +19,7 @@ from ichseq.windows import AIR_HU
 _INT16: Final = np.iinfo(np.int16)
 _WRAPPED_FROM: Final = 3096  # air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU
 _AIR_FROM: Final = 3000
+_BEFORE: Final = 12  # bytes of an element with explicit VR before its value: tag, VR, length
 
 
 def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[np.ndarray, bool]:
@@ -42,10 +43,11 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
     try:
         if syntax == DEFLATED:
             stream = _inflate(stream, name, image)
-        _check_place(stream, name, image, syntax)
         if syntax in (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN):
-            raw = _read_native(stream, name, image)
+            raw = _read_native(stream, name, image, 8 if syntax == IMPLICIT else _BEFORE)
         else:
+            stream.seek(int(image["pixel_offset"]) - _BEFORE)
+            _check_place(stream.read(2), name, image)
             raw = _decode(stream, name, image, syntax)
         if isinstance(member, Window | Inflated):  # of an archive, which knows its checksum
             member.check()
@@ -155,22 +157,22 @@ def _inflate(stream: BinaryIO, name: str, image: np.void) -> BinaryIO:
     return Inflated(stream, name, limit=end + (16 << 20), closes=False)  # type: ignore[return-value]
 
 
-def _check_place(stream: BinaryIO, name: str, image: np.void, syntax: str) -> None:
-    """See that an element of pixels still stands where the header has it: a file may change and keep size and time."""
-    before = 8 if syntax == IMPLICIT else 12  # tag and length, with the VR between them
-    stream.seek(max(0, int(image["pixel_offset"]) - before))
-    if stream.read(2) != (b"\x7f\xe0" if image["big_endian"] else b"\xe0\x7f"):
+def _check_place(element: bytes, name: str, image: np.void) -> None:
+    """See that an element of pixels still begins where it did: a file may change and keep its size and time."""
+    if not element.startswith(b"\x7f\xe0" if image["big_endian"] else b"\xe0\x7f"):  # the group of its tag
         raise SliceError(name, CHANGED)
 
 
-def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:
+def _read_native(stream: BinaryIO, name: str, image: np.void, before: int) -> np.ndarray:
+    """Stored values; `before` bytes of the element, tag and length, stand before them."""
     shape, dtype = (int(image["rows"]), int(image["columns"])), _dtype(image)
-    stream.seek(int(image["pixel_offset"]))
+    stream.seek(int(image["pixel_offset"]) - before)
     size = shape[0] * shape[1] * dtype.itemsize
-    data = stream.read(size)
-    if len(data) < size:
-        raise SliceError(name, f"truncated: {len(data)} of {size} bytes of pixel data; get the file again")
-    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    data = stream.read(before + size)
+    _check_place(data, name, image)
+    if len(data) < before + size:
+        raise SliceError(name, f"truncated: {len(data) - before} of {size} bytes of pixel data; get the file again")
+    return np.frombuffer(data, dtype, offset=before).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
 def _whole_items(stream: BinaryIO, name: str, start: int) -> BinaryIO:
