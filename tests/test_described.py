@@ -1,5 +1,6 @@
 """How a series is called in its header: read in the file's character set, and never an error."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def test_what_the_header_says_in_any_syntax(tmp_path: Path, syntax: str) -> None
     tags = {"SeriesDescription": "Head 5.0 ", "ConvolutionKernel": ["J40s", "3"], "AcquisitionDate": "20190301"}
     found = described(series(tmp_path, syntax=syntax, **tags, AcquisitionTime="123456.789"))
     assert found == Described("Head 5.0", "J40s\\3", "2019-03-01", "12:34:56")
+
+
+def test_what_is_packed_is_described_too(tmp_path: Path) -> None:
+    (tmp_path / "slice.gz").write_bytes(gzip.compress(dicom_bytes(ct_dataset(SeriesDescription="Head"))))
+    assert described(load_series(tmp_path)[0]).description == "Head"
 
 
 @pytest.mark.parametrize(

@@ -316,7 +316,9 @@ def test_jpeg_lossless_as_most_archives_write_it(tmp_path, signed):
 def test_damaged_compressed_pixels_are_a_refusal(syntax):
     data = dicom_bytes(ct_dataset(real_slice()), syntax=syntax)
     at = data.rindex(b"\xff\xd8" if syntax == uid.JPEGLSLossless else b"\xff\x4f")
-    assert "compressed pixel data cannot be decoded" in reason(data[:at] + bytes(40) + data[at + 40 :])
+    assert "compressed pixel data are not what" in reason(data[:at] + bytes(40) + data[at + 40 :])
+    within = at + (60 if syntax == uid.JPEGLSLossless else 50)  # in the coded pixels; how JPEG 2000 has coded them
+    assert "compressed pixel data cannot be decoded" in reason(data[:within] + b"\xee" * 6 + data[within + 6 :])
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=lambda s: s.name)

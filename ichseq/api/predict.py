@@ -29,6 +29,7 @@ def predict(
     *,
     order: Order = "position",
     all_series: bool = False,
+    any_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
@@ -43,13 +44,14 @@ def predict(
         model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it, an experiment's result, the name of a
             network that ships (a folder of that name wins), or several of these, whose probabilities are averaged;
             None: the network "phantom-1", which ships. A `Model` computes where it is, and is in evaluation mode after.
-        scans: a folder, a zip, a DICOM file or a list of these, taken together; or a `Series`, or what `load_series`
-            gives.
+        scans: a folder, a zip, a tar, a DICOM file or a list of these, taken together; or a `Series`, or what
+            `load_series` gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
             positions.
         all_series: of files, every series of a study; else the one of each part of the body that a network is asked on
             best: without contrast medium, with a soft kernel, as thick as what it learned on. Each `Series` that is
-            given is predicted anyway.
+            given is asked anyway.
+        any_series: also what is surely no plain picture of a head: a chest, a map, empty images (docs/reference.md).
         bag: of runs, the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".
         calibrated: add what `calibrate` has fitted for the run: calibrated_<label>, its probability, and
@@ -82,6 +84,7 @@ def predict(
         scans,
         order=order,
         all_series=all_series,
+        any_series=any_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,
@@ -107,6 +110,7 @@ def predict_scans(
     out: str | Path | None = None,
     order: Order = "position",
     all_series: bool = False,
+    any_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
@@ -128,6 +132,7 @@ def predict_scans(
             (`ichseq.predictions.write`: exams.csv and studies.csv beside predictions.csv); None: nowhere.
         order: as for `predict`.
         all_series: as for `predict`; what is not asked is listed, and the exams' table has the reasons in `chosen`.
+        any_series: as for `predict`; without it such a series is listed, as failed if its study has no answer then.
         bag: as for `predict`.
         tta: as for `predict`.
         calibrated: as for `predict`; the table of exams gets such columns too.
@@ -169,7 +174,8 @@ def predict_scans(
         check_results_folder(Path(dicom))
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
-    predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    views = [tta] if isinstance(tta, str) else list(tta)
+    predictor, ensemble = _predictor(asked, bag, views, scheduler, device, any_series)
     note, weights = phantom_note(ensemble.models), ensemble.weights
     paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
@@ -225,7 +231,7 @@ def _calibration(asked: list[Any], point: str) -> Calibration:
 
 
 def _predictor(
-    asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
+    asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str, any_series: bool
 ) -> tuple[Predictor, ModelEnsemble]:
     """What predicts series, and the models that it asks; on a cluster, these on this machine's CPU."""
     from ichseq.inference.cluster import predict_distributed
@@ -235,8 +241,9 @@ def _predictor(
     ensemble, folders = _ensemble(asked, bag, tta, device if scheduler is None else "cpu")
     if scheduler is not None and not folders:
         raise ConfigError("scheduler wants runs; give runs alone")
-    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, ensemble
+    if scheduler is None:
+        return predict_local(ensemble, any_series=any_series), ensemble
+    return predict_distributed(folders, tta, device, any_series=any_series), ensemble
 
 
 def as_ensemble(model: Models, *, bag: int = 0, tta: Sequence[str] = (), device: str = "auto") -> ModelEnsemble:

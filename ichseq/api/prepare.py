@@ -30,7 +30,7 @@ def prepare(
     """Read the DICOM files of a source once into a set to train on; run again, it does what is missing.
 
     Args:
-        source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
+        source: a folder, a zip or tar (not unpacked to disk), a DICOM file, or a list of any of these.
         out: the prepared set; a new or empty folder, or one prepared before from the same series or some of them.
         labels: a label table, of slices or of exams, or several; none: the source's stage_2_train.csv, if it has one.
         exam_series: of several series of an exam, those that have its labels: "all"; "thin", the one with the most

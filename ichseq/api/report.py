@@ -139,7 +139,7 @@ def _checked(ensemble: ModelEnsemble, of: Matched, *, named: bool) -> tuple[Mode
     """The models if they answer as the table does, found on one exam; else none, and why."""
     import numpy as np
 
-    from ichseq.inference.predict import predict_series
+    from ichseq.inference.one_series import predict_series
     from ichseq.labels import LABELS
 
     slices, counts = of.predictions.slices, of.predictions.exams["n_slices"].to_numpy(dtype=np.int64)
@@ -147,7 +147,7 @@ def _checked(ensemble: ModelEnsemble, of: Matched, *, named: bool) -> tuple[Mode
         rows = slices.iloc[stop - count : stop]
         if series is None or series.sop_uids != rows["sop_uid"].tolist():
             continue
-        again = predict_series(ensemble, series).table
+        again = predict_series(ensemble, series, any_series=True).table
         if again is None or len(again) != len(rows):
             continue
         apart = float(np.abs(again[list(LABELS)].to_numpy() - rows[list(LABELS)].to_numpy()).max())

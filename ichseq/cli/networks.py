@@ -156,6 +156,7 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     help="Of the slices; instance (InstanceNumber) and file (name) are for scans without positions.",
 )
 @click.option("--all-series", is_flag=True, help="Of a study every series; else the one that answers best.")
+@click.option("--any-series", is_flag=True, help="Also what is surely no plain head CT: a chest, a map, empty images.")
 @_bag(api.predict)
 @_tta(api.predict)
 @click.option("--calibrated", is_flag=True, help="Add calibrated and flagged columns, as `calibrate` fitted them.")
@@ -178,6 +179,7 @@ def predict(
     out: Path,
     order: "Order",
     all_series: bool,
+    any_series: bool,
     bag: int,
     tta: Sequence[str],
     calibrated: bool,
@@ -188,7 +190,7 @@ def predict(
     dicom: Path | None,
     dates: bool,
 ) -> None:
-    """Predict every slice of folders, zips or DICOM files.
+    """Predict every slice of folders, zips, tars or DICOM files.
 
     Of a study with several series of the same head, the one that the network answers best on.
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
@@ -202,6 +204,7 @@ def predict(
         out=out,
         order=order,
         all_series=all_series,
+        any_series=any_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,

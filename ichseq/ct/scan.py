@@ -10,13 +10,12 @@
 Everything handed over is a few numpy arrays, whatever the number of files.
 """
 
-import os
 import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 
@@ -122,9 +121,9 @@ def scan_headers(
 def _scan_one(files: FileList, i: int, need_position: bool) -> tuple[int, Header]:
     name = files.name(i)
     try:
+        stamp = stamp_of(files, i)  # before the header: what changes while it is read is noticed later
         with files.open(i) as stream:
             size = int(files.size[i]) if files.archive[i] >= 0 else None
-            stamp = stamp_of(stream)  # before the header: what changes while it is read is noticed later
             return stamp, read_header(stream, name, size=size, need_position=need_position)
     except SliceError:
         raise
@@ -132,21 +131,20 @@ def _scan_one(files: FileList, i: int, need_position: bool) -> tuple[int, Header
         raise SliceError(name, error.reason, is_dicom=False) from error
 
 
-def stamp_of(stream: BinaryIO) -> int:
+def stamp_of(files: FileList, i: int) -> int:
     """Stands for the size of a file and the time when its content was changed; of a member, those of its archive.
 
-    Args:
-        stream: that `FileList.open` gives.
+    Raises:
+        ScanError: it is not there any more.
     """
-    return _stamp(os.fstat(stream.fileno()))
-
-
-def _stamp(status: os.stat_result) -> int:
+    status = files.status(i)
     return zlib.crc32(struct.pack("<qq", status.st_size, status.st_mtime_ns))
 
 
-def open_unchanged(files: FileList, headers: Headers, row: int) -> BinaryIO:
-    """Open a file again whose header was read, as `FileList.open`.
+def check_unchanged(files: FileList, headers: Headers, row: int) -> None:
+    """See that a file is the one whose header was read: what the header says of its pixels holds for no other.
+
+    To be asked after the file was opened and read, so that it holds for what was read.
 
     Args:
         files: entry k is the file of row k of `headers`.
@@ -154,37 +152,11 @@ def open_unchanged(files: FileList, headers: Headers, row: int) -> BinaryIO:
         row: which one.
 
     Raises:
-        ScanError: it can't be opened, or `check_unchanged`.
-    """
-    name = files.name(row)
-    try:
-        stream = files.open(row)
-    except ScanError:
-        archive = files.archive_paths()[files.archive[row]] if files.archive[row] >= 0 else ""
-        if os.path.exists(archive) and _stamp(os.stat(archive)) != headers.numbers["stamp"][row]:
-            raise SliceError(name, CHANGED) from None  # its members lie elsewhere now
-        raise
-    try:
-        check_unchanged(stream, name, headers.numbers[row])
-    except BaseException:
-        stream.close()
-        raise
-    return stream
-
-
-def check_unchanged(stream: BinaryIO, name: str, row: np.void) -> None:
-    """See that a file is the one whose header was read: what the header says of its pixels holds for no other.
-
-    Args:
-        stream: that `FileList.open` gives, by now.
-        name: the file's name, for messages.
-        row: of `Headers.numbers`.
-
-    Raises:
         SliceError: it is not.
+        ScanError: it is not there any more.
     """
-    if stamp_of(stream) != row["stamp"]:
-        raise SliceError(name, CHANGED)
+    if stamp_of(files, row) != headers.numbers["stamp"][row]:
+        raise SliceError(files.name(row), CHANGED)
 
 
 def group_headers(headers: Headers) -> list[np.ndarray]:

@@ -72,7 +72,7 @@ def prepare(
     are drawn all the same.
 
     Args:
-        source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
+        source: a folder, a zip or tar (not unpacked to disk), a DICOM file, or a list of any of these.
         out: the prepared folder; new, empty, or prepared before from the same series or some of them.
         labels: label tables of slices (ichseq.data.label_table) or of exams (ichseq.data.exam_table), one or several;
             None: the source's stage_2_train.csv, if it has one.

@@ -30,9 +30,7 @@ def state_of(files: FileList) -> str:
     """
     try:
         status = [os.stat(path) for path in files.archive_paths()]
-        for i in np.flatnonzero(files.archive < 0):
-            with files.open(int(i)) as stream:
-                status.append(os.fstat(stream.fileno()))
+        status += [files.status(int(i)) for i in np.flatnonzero(files.archive < 0)]
     except (OSError, ScanError):  # reading it again will say so
         return ""
     states = sorted(_STATE.pack(one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in status)

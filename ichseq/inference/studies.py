@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ichseq.ct.choice import study_of
 from ichseq.ct.described import Described, described
 from ichseq.ct.elements import NO_NUMBER
 from ichseq.ct.series import Series
@@ -67,8 +68,7 @@ def _studies(taken: Sequence[_Scan], others: Sequence[_Scan], *, dates: bool) ->
     """A row a study of which a series was found, those that were answered first; a series without a study is one."""
     by_study: dict[tuple[str, ...], list[_Scan]] = {}
     for one in (*taken, *others):
-        own = () if one.series.study_uid else (one.series.key,)
-        by_study.setdefault((one.series.patient_id, one.series.study_uid, *own), []).append(one)
+        by_study.setdefault(study_of(one.series), []).append(one)
     rows = []
     for (patient, study, *_), scans in by_study.items():
         asked, left = [one for one in scans if not one.reason], [one for one in scans if one.reason]
