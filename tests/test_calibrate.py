@@ -76,7 +76,7 @@ def test_predictions_get_columns_of_their_own_and_say_what_these_stand_on(
     result = invoke("predict", scans, "--run", predicted, "-o", tmp_path / "p.csv", "--calibrated", "--point", "youden")
     assert result.exit_code == 0, result.output
     assert "Note: calibrated, and flagged at youden, as fitted on 150 exams of 150 patients" in result.stderr
-    for name, raw, labels in (("p.csv", plain.slices, fitted.slices), ("exams.csv", plain.exams, fitted.exams)):
+    for name, raw, labels in (("p.csv", plain.slices, fitted.slices), ("p-exams.csv", plain.exams, fitted.exams)):
         table = pd.read_csv(tmp_path / name)
         assert list(table.columns) == [*raw.columns, *sum(zip(CALIBRATED, FLAGGED, strict=True), ())]
         for label in LABELS:

@@ -127,15 +127,17 @@ def predict_scans(
     dicom: str | Path | None = None,
     pseudonymise: bool = False,
     salt_file: str | Path | None = None,
+    dates: bool = False,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
     Args:
         model: as for `predict`.
         scans: as for `predict`.
-        out: where the table of slices is written, Parquet or CSV, with exams.csv beside it; None: nowhere.
+        out: where the table of slices is written, Parquet or CSV, with those of exams and studies beside it
+            (`ichseq.predictions.write`: exams.csv and studies.csv beside predictions.csv); None: nowhere.
         order: as for `predict`.
-        all_series: as for `predict`; what is not asked is listed, and exams.csv has the reasons in its column `chosen`.
+        all_series: as for `predict`; what is not asked is listed, and the exams' table has the reasons in `chosen`.
         any_series: as for `predict`; without it such a series is listed, as failed if its study has no answer then.
         bag: as for `predict`.
         tta: as for `predict`.
@@ -152,9 +154,10 @@ def predict_scans(
             keep those of their exam, and the files that failed are named as they are. The salt lies beside `out`, in
             the file `salt`.
         salt_file: or it lies in this file; either is made if it is not there. Pseudonymises then anyway.
+        dates: whether the tables of exams and of studies have the date and time of acquisition.
 
     Returns:
-        The tables of slices and of exams, what was left out and why, and what failed.
+        The tables of slices, exams and studies, what was left out and why, and what failed.
 
     Raises:
         ScanError: not one series could be predicted.
@@ -171,9 +174,11 @@ def predict_scans(
     from ichseq.inference.notes import phantom_note
     from ichseq.inference.predict import predict_found, predict_sources
     from ichseq.inference.pseudonymised import pseudonymised
-    from ichseq.predictions.write import exams_beside, write_tables
+    from ichseq.inference.studies import with_scans
+    from ichseq.predictions.write import check_outputs, exams_beside, studies_beside, write_tables
 
-    exams = None if out is None else exams_beside(Path(out))
+    if out is not None:
+        check_outputs(Path(out))
     if report is not None:
         check_folder(Path(report), out)
     if dicom is not None:
@@ -199,11 +204,13 @@ def predict_scans(
             )
         else:
             outcome = predict_found(predictor, series, note=note, weights=weights, progress=move)
+    outcome = with_scans(outcome, dates=dates)
     if applied is not None:
         outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
     given = outcome if names is None else pseudonymised(outcome, names)
-    if out is not None and exams is not None:
-        write_tables({Path(out): given.slices, exams: given.exams})
+    if out is not None and given.studies is not None:
+        path = Path(out)
+        write_tables({path: given.slices, exams_beside(path): given.exams, studies_beside(path): given.studies})
     answered = Answered(outcome, ensemble)
     if report is not None:
         with bar_of(progress)("report", "exams") as move:

@@ -38,8 +38,8 @@ def report(
     The folder needs no network; open its index.html in a browser.
 
     Args:
-        table: what `predict` gave or wrote, Parquet or CSV; exams.csv beside a file is read too. Calibrated columns
-            are shown if they are there.
+        table: what `predict` gave or wrote, Parquet or CSV; the table of exams beside a file is read too. Calibrated
+            columns are shown if they are there.
         scans: that were predicted, as for `predict`.
         out: a new folder, or one with an earlier report, which is replaced as a whole.
         model: what answered, as for `predict`; heat maps are its own. None: the network "phantom-1", and no heat maps
@@ -144,10 +144,10 @@ def _tables(table: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     from ichseq.predictions.check import check_columns, check_slice_index, checked_probabilities, refuse_duplicates
     from ichseq.predictions.read import read_exams, read_table
     from ichseq.predictions.schema import PREDICTION_COLUMNS
-    from ichseq.predictions.write import EXAMS
+    from ichseq.predictions.write import exams_beside
 
     if isinstance(table, str | Path):
-        exams = Path(table).with_name(EXAMS)
+        exams = exams_beside(Path(table))
         slices = read_table(Path(table), calibrated=True)
         return slices, read_exams(exams, calibrated=True) if exams.is_file() else None
     check_columns(table, PREDICTION_COLUMNS, "table")

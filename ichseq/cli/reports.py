@@ -42,8 +42,8 @@ def report(
 ) -> None:
     """Make pages for those who read scans.
 
-    TABLE is what `ichseq predict` wrote; exams.csv beside it is read too. Exit code: 0 every exam is shown with its
-    scan, 1 nothing (an error), 3 some without.
+    TABLE is what `ichseq predict` wrote; the table of exams beside it is read too. Exit code: 0 every exam is shown
+    with its scan, 1 nothing (an error), 3 some without.
     """
     page, remarks, whole = api.report_scans(
         table, scans, out, model=runs or None, order=order, show_id=show_id, salt_file=salt_file, progress=progress_bar

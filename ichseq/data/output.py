@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ichseq.data.index_files import patients_of, read_series_there, read_settings, write_settings
-from ichseq.data.owned import INDEX, STORE, Owned, is_half_written, refuse_links
+from ichseq.data.owned import INDEX, SOURCES, STORE, Owned, is_half_written, refuse_links
 from ichseq.errors import ConfigError, DataError
 from ichseq.files import locked
 from ichseq.pseudonyms import SALT
@@ -149,5 +149,6 @@ def discard(out: Path, owned: Owned) -> None:
                 (out / STORE).rmdir()
             (out / INDEX).unlink()
             (out / SALT).unlink(missing_ok=True)
+            (out / SOURCES).unlink(missing_ok=True)
             (out / _LOCK).unlink(missing_ok=True)
             out.rmdir()

@@ -36,6 +36,7 @@ from ichseq.data.owned import LEFT_OUT, Owned, sweep
 from ichseq.data.packing import Packed, pack_batch, scan_piece
 from ichseq.data.pseudonymise import left_out_without_ids, names_of_set, settings_without_ids, without_ids
 from ichseq.data.rsna_layout import choose_files
+from ichseq.data.source_states import keep_states
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError
@@ -143,7 +144,9 @@ def prepare(
         series = _with_folds(series, slices, exams, folds=folds, seed=seed, kept=kept)
         write_whole(out / LEFT_OUT, _csv(listed))
         write_index(out, series, slices, exams, **settings)
-        owned.keep_only(set(series["store"].to_pylist()))
+        used = set(series["store"].to_pylist())
+        owned.keep_only(used)
+        keep_states(out, used)
     work.done()
     index = Index.load(out)
     return Summary(index, left_out, counts, read, len(every_file) - len(files), index.n_patients - len(set(kept)))

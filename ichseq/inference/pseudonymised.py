@@ -15,11 +15,12 @@ T = TypeVar("T")
 
 
 def pseudonymised(predictions: Predictions, names: Pseudonyms) -> Predictions:
-    """The same with pseudonyms in both tables, whose exams stand in the order of these.
+    """The same with pseudonyms in all tables, whose exams and studies stand in the order of these.
 
     The series, and the files that failed or were left out, keep their names: they are for who holds the scans.
     """
     slices, exams = without_ids(predictions.slices, names), without_ids(predictions.exams, names)
+    studies = None if predictions.studies is None else without_ids(predictions.studies, names)
     order = exams.sort_values(list(EXAM_KEY), kind="stable").index.to_numpy()
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
@@ -28,6 +29,9 @@ def pseudonymised(predictions: Predictions, names: Pseudonyms) -> Predictions:
         predictions,
         slices=slices.iloc[np.argsort(of_slice, kind="stable")].reset_index(drop=True),
         exams=exams.iloc[order].reset_index(drop=True),
+        studies=None
+        if studies is None
+        else without_ids(studies, names).sort_values(list(EXAM_KEY[:2]), ignore_index=True),
         series_warnings=_in_order(predictions.series_warnings, order),
         series=_in_order(predictions.series, order),
     )
