@@ -173,6 +173,7 @@ REFUSALS = {
     "localizer": ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
     "MR": ({"Modality": "MR"}, "modality MR, not CT"),
     "unknown modality": ({"Modality": "Jane Doe"}, "modality unknown, not CT"),
+    "name for a modality": ({"Modality": "JANE"}, "modality unknown, not CT"),
     "no modality": ({"Modality": None}, "no Modality in the header"),
     "report": ({"Modality": "SR"}, "a dose report or another structured report"),
     "capture": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "a secondary capture"),
@@ -193,7 +194,8 @@ REFUSALS = {
     "spacing": ({"PixelSpacing": [0, 0.5]}, "PixelSpacing is not positive"),
     "long id": ({"PatientID": "x" * 5000}, "PatientID is 5000 bytes long, more than 1024"),
 }  # fmt: skip
-NO_SLICES = {"sagittal", "localizer", "MR", "unknown modality", "report", "capture", "dose screen", "colour"}
+NO_SLICES = {"sagittal", "localizer", "MR", "unknown modality", "name for a modality", "report", "capture",
+             "dose screen", "colour"}  # fmt: skip
 """What is rightly no slice of an axial series; every other refusal may mean that a slice is missing."""
 
 

@@ -25,6 +25,7 @@ from dicom_files import ct_dataset, dicom_bytes
 from ichseq.ct.left_out import count_reasons
 from ichseq.ct.series import load_series
 from ichseq.data.index import Index
+from ichseq.data.owned import SOURCES
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.errors import ConfigError, DataError, ScanError
@@ -91,8 +92,8 @@ def raw(tmp_path: Path) -> Path:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Hash of every file below a folder."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    """Hash of every file below a folder, but for the list of when the sources were changed, which is theirs."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != SOURCES]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 

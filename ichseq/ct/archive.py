@@ -106,6 +106,18 @@ class FileList:
         """Where the archives are, for a process that may stand in another folder than the one that listed them."""
         return [os.path.join(self.folder, path) for path in self.archives]
 
+    def status(self, i: int) -> os.stat_result:
+        """Size and times of entry i's file, or of the archive that it lies in, as they are now.
+
+        Raises:
+            ScanError: there is no such file any more.
+        """
+        name = self.archives[self.archive[i]] if self.archive[i] >= 0 else os.fsdecode(self._raw_name(i))
+        try:
+            return os.stat(os.path.join(self.folder, name))
+        except OSError as error:
+            raise ScanError(self.name(i), f"cannot be opened ({error.strerror or error}); check the file") from error
+
     def open(self, i: int) -> BinaryIO:
         """Open entry i as a seekable, buffered stream of its unpacked bytes; the caller closes it.
 

@@ -29,7 +29,7 @@ from ichseq.ct.elements import (
     short_of,
     text_of,
 )
-from ichseq.ct.kinds import CT_IMAGE, MULTI_FRAME, what_else
+from ichseq.ct.kinds import CT_IMAGE, MODALITY, MULTI_FRAME, what_else
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS, reconstruction_of
 from ichseq.ct.streams import MAX_IMAGE_BYTES, Inflated, size_of, unpacked
@@ -175,7 +175,7 @@ def _check_kind(dataset: Elements, meta: Elements) -> None:
     if modality == "SR":
         refuse("a dose report or another structured report, not an image", expected=True)
     if modality and modality != "CT":
-        refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT", expected=True)
+        refuse(f"modality {modality if MODALITY.fullmatch(modality) else 'unknown'}, not CT", expected=True)
     if not modality and sop_class not in (CT_IMAGE, *MULTI_FRAME):
         refuse("no Modality in the header, so not known to be CT")
     if "LOCALIZER" in image_type:

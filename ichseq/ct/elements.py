@@ -17,7 +17,7 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, NoReturn
 
@@ -186,8 +186,13 @@ def _looks_like_dicom(start: bytes, size: int) -> bool:
     return group in (2, 8) and (explicit or implicit_length < min(size, 4096))
 
 
-def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, int] | None, Elements]:
-    """The elements wanted, up to the pixel data; the latter's (tag, offset of its value, length), if there are any."""
+def read_elements(
+    stream: BinaryIO, syntax: str, more: Sequence[int] = ()
+) -> tuple[str, tuple[int, int, int] | None, Elements]:
+    """The elements wanted, up to the pixel data; the latter's (tag, offset of its value, length), if there are any.
+
+    `more` are tags that are wanted beside those of `TAGS`.
+    """
     element: tuple[int, int, int] | None = None
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -207,7 +212,7 @@ def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, i
         syntax != BIG_ENDIAN,
         stop_when=at_pixels,
         defer_size=MAX_VALUE_BYTES,  # a longer value is not even read
-        specific_tags=list(TAGS.values()),
+        specific_tags=[*TAGS.values(), *more],
     )
     return syntax, element, _by_number(dataset)
 

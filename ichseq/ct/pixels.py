@@ -11,7 +11,7 @@ from ichseq.ct.decoder_process import decode, dtype_of
 from ichseq.ct.dicom import PACKED
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Refused, quiet_pydicom, read_meta
 from ichseq.ct.left_out import SliceError
-from ichseq.ct.scan import Headers
+from ichseq.ct.scan import CHANGED, Headers, check_unchanged
 from ichseq.ct.streams import Inflated, Window, unpacked
 from ichseq.errors import ScanError
 from ichseq.windows import AIR_HU
@@ -19,6 +19,7 @@ from ichseq.windows import AIR_HU
 _INT16: Final = np.iinfo(np.int16)
 _WRAPPED_FROM: Final = 3096  # air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU
 _AIR_FROM: Final = 3000
+_BEFORE: Final = 12  # bytes of an element with explicit VR before its value: tag, VR, length
 _OF_LAYOUT: Final = ("rows", "columns", "bits_allocated", "bits_stored")
 
 
@@ -36,7 +37,8 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
         repaired.
 
     Raises:
-        SliceError: the pixels are truncated, damaged, or need a decoder that is not installed.
+        SliceError: the pixels are truncated, damaged, elsewhere than the header said, or need a decoder that is not
+            installed.
     """
     try:
         if image["noted"] & PACKED:
@@ -46,8 +48,10 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
         if syntax == DEFLATED:
             stream = _inflate(stream, name, image)
         if syntax in (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN):
-            raw = _read_native(stream, name, image)
+            raw = _read_native(stream, name, image, 8 if syntax == IMPLICIT else _BEFORE)
         else:
+            stream.seek(int(image["pixel_offset"]) - _BEFORE)
+            _check_place(stream.read(2), name, image)
             raw = _read_compressed(stream, image, syntax)
         if isinstance(member, Window | Inflated):  # of an archive, or packed: with a checksum
             member.check()
@@ -72,8 +76,14 @@ def read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray,
     """
     name = files.name(row)
     try:
-        with files.open(row) as stream:
-            return read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+        try:
+            with files.open(row) as stream:
+                found = read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+        except ScanError:
+            check_unchanged(files, headers, row)  # which is then the reason
+            raise
+        check_unchanged(files, headers, row)
+        return found
     except SliceError:
         raise
     except ScanError as error:  # it could not be opened any more
@@ -157,14 +167,22 @@ def _inflate(stream: BinaryIO, name: str, image: np.void) -> BinaryIO:
     return Inflated(stream, name, limit=end + (16 << 20))  # type: ignore[return-value]
 
 
-def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:
+def _check_place(element: bytes, name: str, image: np.void) -> None:
+    """See that an element of pixels still begins where it did: a file may change and keep its size and time."""
+    if not element.startswith(b"\x7f\xe0" if image["big_endian"] else b"\xe0\x7f"):  # the group of its tag
+        raise SliceError(name, CHANGED)
+
+
+def _read_native(stream: BinaryIO, name: str, image: np.void, before: int) -> np.ndarray:
+    """Stored values; `before` bytes of the element, tag and length, stand before them."""
     shape, dtype = (int(image["rows"]), int(image["columns"])), _dtype(image)
-    stream.seek(int(image["pixel_offset"]))
+    stream.seek(int(image["pixel_offset"]) - before)
     size = shape[0] * shape[1] * dtype.itemsize
-    data = stream.read(size)
-    if len(data) < size:
-        raise SliceError(name, f"truncated: {len(data)} of {size} bytes of pixel data; get the file again")
-    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    data = stream.read(before + size)
+    _check_place(data, name, image)
+    if len(data) < before + size:
+        raise SliceError(name, f"truncated: {len(data) - before} of {size} bytes of pixel data; get the file again")
+    return np.frombuffer(data, dtype, offset=before).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
 def _read_compressed(stream: BinaryIO, image: np.void, syntax: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.order import Order, arrange
 from ichseq.ct.pixels import read_slice
 from ichseq.ct.reconstruction import Reconstruction
-from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.ct.scan import Headers, check_unchanged, group_headers, nothing_usable, scan_headers
 from ichseq.ct.streams import unpacked
 from ichseq.ct.together import put_together
 from ichseq.errors import ConfigError, ScanError
@@ -170,8 +170,9 @@ class Series:
         """A slice's file, out of its archive and unpacked if need be, at its beginning; to be closed.
 
         Raises:
-            ScanError: it can't be opened.
+            ScanError: it can't be opened, or has changed since its header was read.
         """
+        check_unchanged(self._files, self._headers, number)
         return unpacked(self._files.open(number), self.files[number])
 
     def without(self, file: str) -> "Series":

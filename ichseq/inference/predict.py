@@ -1,6 +1,5 @@
 """Predictions from DICOM series or from a prepared set, by one model or the mean of several."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,8 +22,7 @@ from ichseq.inference.one_series import SeriesPrediction, predict_read, read_ser
 from ichseq.inference.sources import NO_HEAD, Asked, asked_of, load_sources, no_heads_among
 from ichseq.model import Model
 from ichseq.predictions.schema import CHOSEN, ExamId, exam_rows, slice_rows
-
-_SHOWN = 5  # different warnings on the terminal, the most frequent ones
+from ichseq.predictions.warned import warning_lines
 
 
 def predict_prepared(
@@ -76,6 +74,8 @@ class Predictions:
         note: what a person should know of all these predictions, if anything.
         calibration_notes: what the calibrated columns stand on; none without such columns.
         series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
+        others: the series without an answer, each with the reason, likewise.
+        studies: the table of studies (`ichseq.inference.studies`); None: it was not made.
         report_remarks: what could not be shown in a report.
         dicom_remarks: first files of exams without DICOM results, with reasons; as expected ones, what results lack.
     """
@@ -89,19 +89,15 @@ class Predictions:
     note: str | None = None
     calibration_notes: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
+    others: list[tuple[Series, str]] = field(default_factory=list)
+    studies: pd.DataFrame | None = None
     report_remarks: list[str] = field(default_factory=list)
     dicom_remarks: list[LeftOut] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
         lines = [f"Note: {note}" for note in (self.note, *self.calibration_notes) if note]
-        warned = sum(bool(warnings) for warnings in self.series_warnings)
-        if warned:
-            lines.append(
-                f"Note: {warned} of {len(self.exams)} series with warnings: column `warnings` of the exams' table"
-            )
-            often = Counter(text for warnings in self.series_warnings for text in warnings).most_common(_SHOWN)
-            lines += [f"    {number} series: {text}" for text, number in often]
+        lines += warning_lines(self.slices, self.exams, self.series_warnings)
         expected = [item for item in self.left_out if item.expected]
         lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
         examples = {item.reason.partition(":")[0]: item.file for item in reversed(self.not_asked)}
@@ -211,7 +207,7 @@ def predict_found(
     tables, series_warnings, scores = [], [], list[np.ndarray | None]()
     unread, not_asked, why = list[LeftOut](), list[LeftOut](), list[str]()
     no_heads = list[tuple[Series, str]]()
-    answered: list[Series] = []
+    answered, others = list[Series](), list[tuple[Series, str]]()
     asked = found if isinstance(found, Asked) else asked_of(found, all_series=True)
     while asked.series:
         lost = set[int]()
@@ -220,6 +216,8 @@ def predict_found(
             if outcome.table is None:
                 lost.add(k)
                 no_heads += [(series, outcome.no_head)] * bool(outcome.no_head)
+                why_not = f"{NO_HEAD} ({outcome.no_head})" if outcome.no_head else "no slice of it can be read"
+                others.append((series, why_not))
             else:
                 tables.append(outcome.table)
                 series_warnings.append(outcome.warnings)
@@ -228,7 +226,9 @@ def predict_found(
                 why.append(asked.why[k])
             if progress is not None:
                 progress(k + 1, len(asked.series))
-        not_asked += asked.not_asked(lost)
+        passed = asked.not_asked(lost)
+        others += passed
+        not_asked += [LeftOut(series.files[0], reason, expected=True) for series, reason in passed]
         asked = asked.instead_of(lost)
     beside = no_heads_among(no_heads, answered)
     not_asked += [item for item in beside if item.expected]
@@ -241,4 +241,4 @@ def predict_found(
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores, weights=weights)
     if isinstance(found, Asked):
         exams[CHOSEN] = why
-    return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered)
+    return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered, others=others)

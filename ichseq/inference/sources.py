@@ -31,10 +31,9 @@ class Asked(NamedTuple):
     passed_over: list[PassedOver]
     learned_mm: tuple[float, float]
 
-    def not_asked(self, unreadable: Collection[int] = ()) -> list[LeftOut]:
-        """The first file of each series that is not predicted, with the reason, but those of `instead_of`."""
-        kept = [one for one in self.passed_over if one.by not in unreadable]
-        return [LeftOut(self.others[one.number].files[0], one.reason, expected=True) for one in kept]
+    def not_asked(self, unreadable: Collection[int] = ()) -> list[tuple[Series, str]]:
+        """Each series that is not predicted, with the reason, but those of `instead_of`."""
+        return [(self.others[one.number], one.reason) for one in self.passed_over if one.by not in unreadable]
 
     def instead_of(self, unreadable: Collection[int]) -> "Asked":
         """What to predict where some of `series` can't be: of those that they stood for, again the best."""
