@@ -23,8 +23,8 @@ from ichseq.phantom import write_phantoms
 from ichseq.predictions.calibration import CALIBRATED, FLAGGED
 from ichseq.predictions.read import read_exams, read_table
 from ichseq.predictions.schema import TRUTH
+from ichseq.pseudonyms import SALT, read_salts
 from ichseq.runs.folders import leaf_of
-from ichseq.runs.patients import patient_hashes
 from ichseq.runs.records import read_run, write_json, write_scored
 
 pytestmark = pytest.mark.filterwarnings("ignore:these weights")
@@ -173,7 +173,8 @@ def test_a_set_that_the_run_never_saw_is_scored_whole(
 def test_a_set_with_a_patient_of_the_training_is_refused(run_copy: Path, others: tuple[Path, Path]) -> None:
     leaf, index = leaf_of(run_copy, "joint", 0), Index.load(others[1])
     content = read_run(leaf)
-    seen = [*content["patients"], *patient_hashes(index.patients()[:1])]
+    (salt,) = read_salts(leaf / SALT)
+    seen = [*content["patients"], salt.patient(index.patients()[0])]
     write_json(leaf / "run.json", content | {"patients": seen}, sealed=True)
     with pytest.raises(RunError, match=r"fold0: was trained on 1 of the 4 patients of .*set, and figures .*--fold"):
         evaluate_set(run_copy, index)

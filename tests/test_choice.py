@@ -203,7 +203,7 @@ def test_a_chosen_series_that_cannot_be_read_is_stood_in_for(tmp_path: Path) -> 
     assert asked(tmp_path) == ["chosen"]  # its headers are sound
     outcome = predict_scans(model, tmp_path, progress=False)
     assert {Path(file).parent.name for file in outcome.slices["file"]} == {"good"}
-    assert outcome.exams["chosen"][0].startswith("a better series can't be read; ")
+    assert outcome.exams["chosen"][0].startswith("a better series could not be predicted; ")
     assert (len(outcome.failed), outcome.not_asked) == (10, [])
 
 

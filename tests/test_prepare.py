@@ -19,6 +19,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from compressed_files import LOSSLESS, crashing, file_of, frame_of
 from dicom_files import ct_dataset, dicom_bytes
 
 from ichseq.ct.left_out import count_reasons
@@ -405,6 +406,25 @@ def test_a_slice_that_cannot_be_decoded_is_left_out_and_its_series_goes_on(raw: 
     again = prepare(raw, out, workers=1)
     assert (again.read, [item.file for item in again.left_out]) == (1, [str(path)])  # the damage might have passed
     assert content(out) == before
+
+
+def test_a_slice_that_ends_its_decoder_costs_that_slice_in_workers_too(tmp_path: Path) -> None:
+    """Every third slice does; the process that decodes is started again for the next one."""
+    (frame, pixels, _), source = frame_of(LOSSLESS), tmp_path / "scans"
+    source.mkdir()
+    for patient in range(4):
+        ids = {"PatientID": f"P{patient}", "StudyInstanceUID": f"1.{patient}", "SeriesInstanceUID": f"2.{patient}"}
+        for number in range(6):
+            dataset = ct_dataset(pixels, number=number, SOPInstanceUID=f"2.{patient}.{number + 1}", **ids)
+            data = file_of(crashing() if number % 3 == 1 else frame, dataset, LOSSLESS)
+            (source / f"{patient}-{number}.dcm").write_bytes(data)
+    summary = prepare(source, tmp_path / "out", workers=2, folds=2)
+    assert [Path(item.file).name[2:] for item in summary.left_out] == ["1.dcm", "4.dcm"] * 4
+    assert all("crash the decoder" in one.reason or "cannot be decoded" in one.reason for one in summary.left_out)
+    hu = np.clip(pixels.astype(int) - 1024, *HU_RANGE)
+    for k in range(4):
+        stored = read_slices(summary.index.store_path(k), expected=summary.index.expected(k))
+        assert np.array_equal(stored, np.stack([hu] * 4))
 
 
 def test_an_error_that_passes_leaves_nothing_behind(raw: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
-from ichseq.ct.compressed import check_fragments, missing_decoder
+from ichseq.ct.compressed import find_fragments, missing_decoder
 from ichseq.ct.elements import (
     BIG_ENDIAN,
     DEFLATED,
@@ -29,7 +29,7 @@ from ichseq.ct.elements import (
     short_of,
     text_of,
 )
-from ichseq.ct.kinds import CT_IMAGE, MULTI_FRAME, what_else
+from ichseq.ct.kinds import CT_IMAGE, MODALITY, MULTI_FRAME, what_else
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS, reconstruction_of
 from ichseq.ct.streams import MAX_IMAGE_BYTES, Inflated, size_of, unpacked
@@ -175,7 +175,7 @@ def _check_kind(dataset: Elements, meta: Elements) -> None:
     if modality == "SR":
         refuse("a dose report or another structured report, not an image", expected=True)
     if modality and modality != "CT":
-        refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT", expected=True)
+        refuse(f"modality {modality if MODALITY.fullmatch(modality) else 'unknown'}, not CT", expected=True)
     if not modality and sop_class not in (CT_IMAGE, *MULTI_FRAME):
         refuse("no Modality in the header, so not known to be CT")
     if "LOCALIZER" in image_type:
@@ -238,7 +238,7 @@ def _check_pixels(
         refuse(missing)
     if length != UNDEFINED:
         refuse("damaged: pixel data are not encapsulated, though the transfer syntax is a compressed one")
-    return offset, check_fragments(stream, offset, stream.seek(0, os.SEEK_END) if size is None else size)[1]
+    return offset, find_fragments(stream, offset, stream.seek(0, os.SEEK_END) if size is None else size).ended
 
 
 def _rescale(dataset: Elements) -> tuple[float, float]:

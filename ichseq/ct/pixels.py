@@ -1,14 +1,14 @@
 """Pixels of one slice: stored values to Hounsfield units."""
 
-import io
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
-from pydicom.pixels import get_decoder
 
 from ichseq.ct.archive import FileList
-from ichseq.ct.compressed import check_fragments, missing_decoder
-from ichseq.ct.dicom import NO_END, PACKED
+from ichseq.ct.codestream import Layout, check_frame
+from ichseq.ct.compressed import decoder_of, read_frame
+from ichseq.ct.decoder_process import decode, dtype_of
+from ichseq.ct.dicom import PACKED
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Refused, quiet_pydicom, read_meta
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.scan import Headers
@@ -19,6 +19,7 @@ from ichseq.windows import AIR_HU
 _INT16: Final = np.iinfo(np.int16)
 _WRAPPED_FROM: Final = 3096  # air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU
 _AIR_FROM: Final = 3000
+_OF_LAYOUT: Final = ("rows", "columns", "bits_allocated", "bits_stored")
 
 
 def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[np.ndarray, bool]:
@@ -47,12 +48,14 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
         if syntax in (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN):
             raw = _read_native(stream, name, image)
         else:
-            raw = _decode(stream, name, image, syntax)
+            raw = _read_compressed(stream, image, syntax)
         if isinstance(member, Window | Inflated):  # of an archive, or packed: with a checksum
             member.check()
         return to_hu(raw, image)
     except SliceError:
         raise
+    except Refused as refused:
+        raise SliceError(name, refused.reason) from None
     except ScanError as error:
         raise SliceError(name, error.reason) from error
     except OSError as error:
@@ -164,41 +167,12 @@ def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:
     return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _whole_items(stream: BinaryIO, name: str, start: int) -> BinaryIO:
-    """The items of compressed pixel data, without what follows them."""
-    try:
-        end, _ = check_fragments(stream, start, stream.seek(0, 2))
-    except Refused as refused:  # the file has changed since its header was read
-        raise SliceError(name, refused.reason) from None
-    stream.seek(start)
-    return io.BytesIO(stream.read(end - start))
-
-
-def _decode(stream: BinaryIO, name: str, image: np.void, syntax: str) -> np.ndarray:
-    """Decode compressed pixels by pydicom and its plugins."""
-    if missing := missing_decoder(syntax, int(image["bits_stored"])):
-        raise SliceError(name, missing)
-    shape = int(image["rows"]), int(image["columns"])
-    stream.seek(int(image["pixel_offset"]))
-    options: dict[str, Any] = {
-        "rows": shape[0],
-        "columns": shape[1],
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": int(image["bits_allocated"]),
-        "bits_stored": int(image["bits_stored"]),
-        "pixel_representation": int(image["signed"]),
-        "pixel_keyword": "PixelData",
-    }
-    if image["noted"] & NO_END:  # pydicom would take what stands there for an item
-        stream = _whole_items(stream, name, int(image["pixel_offset"]))
-    try:
-        with quiet_pydicom():
-            raw, _ = get_decoder(syntax).as_array(stream, index=0, raw=True, **options)
-    except Exception as error:  # a plugin may raise anything on damaged data; the slice is out, the others are not
-        kind = type(error).__name__
-        raise SliceError(name, f"compressed pixel data cannot be decoded ({kind}); get the file again") from error
-    if raw.shape != shape:
-        raise SliceError(name, f"holds {raw.shape} pixels where its header says {shape}; get the file again")
-    return raw.astype(_dtype(image).newbyteorder("="), copy=False)
+def _read_compressed(stream: BinaryIO, image: np.void, syntax: str) -> np.ndarray:
+    """Decode compressed pixels, if the frame says of itself what the header says; raises Refused."""
+    rows, columns, allocated, stored = (int(image[name]) for name in _OF_LAYOUT)
+    layout = Layout(syntax, rows, columns, allocated, stored, bool(image["signed"]))
+    plugin = decoder_of(syntax, stored)
+    frame = read_frame(stream, int(image["pixel_offset"]))
+    check_frame(frame, layout)
+    pixels = decode(frame, layout, plugin)
+    return np.frombuffer(pixels, dtype_of(layout)).reshape(rows, columns)

@@ -56,16 +56,16 @@ def scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
 
 
 def pack_batch(
-    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path
+    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path, key: str
 ) -> tuple[list[Packed], list[LeftOut], int, int]:
     """What `pack_groups` gives, and how many slices are done; the worker ends with `parent`, the process that asks."""
     end_with(parent)
-    packed, left_out, read = pack_groups(pieces, folder, notes)
+    packed, left_out, read = pack_groups(pieces, folder, notes, key)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
 def pack_groups(
-    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path
+    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path, key: str
 ) -> tuple[list[Packed], list[LeftOut], int]:
     """Put the series of some groups of headers (`group_headers`) into the store below a folder.
 
@@ -76,6 +76,7 @@ def pack_groups(
         groups: files and headers of each.
         folder: the prepared folder.
         notes: where the slice is noted that is being read (`ichseq.workers.note`).
+        key: enters the files' names, so that without it headers can't be tried on them; "": none.
 
     Returns:
         The series, what was left out of them, and how many of them were read now.
@@ -93,7 +94,7 @@ def pack_groups(
             left_out += out
             content, newest = _content(headers), _newest(files)
             for series in found:
-                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
+                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}{key}".encode()).hexdigest()[:40]
                 place, stored = _still_good(folder, name, series, newest)
                 if stored is None:
                     data, stored = _pack(series, notes)
