@@ -58,7 +58,8 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state:
             beside.mkdir()
             save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / "state.safetensors")
             state = {**state, "format": FORMAT, "step": step, "checksum": _checksum(beside / "state.safetensors")}
-            (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
+            plain = json.loads(json.dumps(state))  # as it is read again, which is what the seal is of
+            (beside / "state.json").write_text(json.dumps(sealed(plain)), encoding="utf-8")
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RunError(f"{folder}: the checkpoint can't be written ({reason}); the one before is intact") from None
@@ -75,7 +76,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     damaged: dict[Path, str] = {}
     for path in reversed(_found(folder)):
         try:
-            state = json.loads((path / "state.json").read_text(encoding="utf-8"))
+            state = unsealed(read_document(path / "state.json"))
             if state["checksum"] != _checksum(path / "state.safetensors"):
                 raise ValueError("its checksum differs")
             if state["format"] > FORMAT:
