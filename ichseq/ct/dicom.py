@@ -9,7 +9,6 @@ import re
 from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
-from pydicom.dataset import Dataset
 
 from ichseq.ct.compressed import check_fragments, missing_decoder
 from ichseq.ct.elements import (
@@ -19,6 +18,7 @@ from ichseq.ct.elements import (
     IMPLICIT,
     PIXEL_TAGS,
     UNDEFINED,
+    Elements,
     Refused,
     floats_of,
     integer_of,
@@ -161,7 +161,7 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
     return Header(numbers, *uids, text_of(dataset, "ConvolutionKernel"), syntax)
 
 
-def _check_kind(dataset: Dataset, meta: Dataset) -> None:
+def _check_kind(dataset: Elements, meta: Elements) -> None:
     """Refuse what is no single-frame CT image: other modalities, reports, captures, localizers, multi-frame."""
     sop_class = text_of(dataset, "SOPClassUID") or text_of(meta, "MediaStorageSOPClassUID")
     modality = text_of(dataset, "Modality").upper()
@@ -183,7 +183,7 @@ def _check_kind(dataset: Dataset, meta: Dataset) -> None:
         refuse("enhanced (multi-frame) CT, which is not read; convert it to single-frame CT first (dcm4che's emf2sf)")
 
 
-def _check_image(dataset: Dataset) -> tuple[int, int, int, int, bool]:
+def _check_image(dataset: Elements) -> tuple[int, int, int, int, bool]:
     """(rows, columns, bits allocated, bits stored, signed) of one grey image within the bounds."""
     samples, photometric = short_of(dataset, "SamplesPerPixel"), text_of(dataset, "PhotometricInterpretation")
     if samples not in (None, 1) or photometric not in ("", "MONOCHROME1", "MONOCHROME2"):
@@ -237,7 +237,7 @@ def _check_pixels(
     return offset, size is None or check_fragments(stream, offset, size)[1]
 
 
-def _rescale(dataset: Dataset) -> tuple[float, float]:
+def _rescale(dataset: Elements) -> tuple[float, float]:
     """Slope and intercept to Hounsfield units. Never guessed: 1024 HU would be at stake."""
     slope, intercept = (floats_of(dataset, name, 1) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope is None or intercept is None:
@@ -250,7 +250,7 @@ def _rescale(dataset: Dataset) -> tuple[float, float]:
     return slope[0], intercept[0]
 
 
-def _padding(dataset: Dataset, signed: bool, allocated: int) -> tuple[int, int]:
+def _padding(dataset: Elements, signed: bool, allocated: int) -> tuple[int, int]:
     """Lowest and highest stored value that is padding (PS3.3 C.7.5.1.1.2); (0, -1) for none.
 
     The bytes are read in the pixels' own signedness, as some writers put a US where an SS belongs.
@@ -273,7 +273,7 @@ def _names_contrast(text: str) -> bool:
     return re.fullmatch(r"(NO|NONE|NIL|N|N/A|-*|0|W/O|WITHOUT|UNENHANCED)( .*)?", text.upper()) is None
 
 
-def _geometry(dataset: Dataset, required: bool) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+def _geometry(dataset: Elements, required: bool) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
     """Position, orientation and spacing in mm; NaN for what is absent and not required.
 
     PixelSpacing is never required: neither order nor Hounsfield units need it.

@@ -19,7 +19,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 import numpy as np
 import pydicom.pixels  # for its loggers, which have to exist before they can be filtered
@@ -72,6 +72,10 @@ TAGS: Final = {
     "ImplementationVersionName": 0x00020013,
 }
 PIXEL_TAGS: Final = (0x7FE00010, 0x7FE00009, 0x7FE00008)
+_ALL_PIXEL_TAGS: Final = frozenset(PIXEL_TAGS)  # a look-up by hash, where pydicom's tags compare slowly
+Elements = dict[int, Any]
+"""Elements of a data set as pydicom reads them, their values still bytes, by the number of their tag."""
+
 _PREAMBLE: Final = 128
 _META_WITHIN: Final = 1024  # bytes from the beginning in which a misplaced meta is looked for
 UNDEFINED: Final = 0xFFFFFFFF
@@ -141,18 +145,18 @@ def quiet_pydicom() -> Iterator[_Note]:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
-def read_meta(stream: BinaryIO, size: int) -> tuple[Dataset, str]:
+def read_meta(stream: BinaryIO, size: int) -> tuple[Elements, str]:
     """The file meta and the transfer syntax; "" where the file doesn't say. `stream` then stands at the data set."""
     start = stream.read(_PREAMBLE + 4)
     if start[_PREAMBLE:] != b"DICM":
         if is_big_endian(start, converters) and not _looks_like_dicom(start, size):
             stream.seek(0)
-            return Dataset(), BIG_ENDIAN
+            return {}, BIG_ENDIAN
         if not _looks_like_dicom(start, size):
             _skip_to_meta(stream, start)
         else:
             stream.seek(0)
-    meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    meta = _by_number(read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag.group != 2))
     return meta, text_of(meta, "TransferSyntaxUID")
 
 
@@ -181,15 +185,16 @@ def _looks_like_dicom(start: bytes, size: int) -> bool:
     return group in (2, 8) and (explicit or implicit_length < min(size, 4096))
 
 
-def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, int] | None, Dataset]:
+def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, int] | None, Elements]:
     """The elements wanted, up to the pixel data; the latter's (tag, offset of its value, length), if there are any."""
     element: tuple[int, int, int] | None = None
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
         nonlocal element
-        if tag in PIXEL_TAGS:
-            element = int(tag), stream.tell(), length
-        return tag in PIXEL_TAGS
+        if tag not in _ALL_PIXEL_TAGS:
+            return False
+        element = int(tag), stream.tell(), length
+        return True
 
     if not syntax:  # no file meta: explicit if the first element has a known VR, as pydicom guesses
         first = stream.read(6)
@@ -203,19 +208,23 @@ def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, i
         defer_size=MAX_VALUE_BYTES,  # a longer value is not even read
         specific_tags=list(TAGS.values()),
     )
-    return syntax, element, dataset
+    return syntax, element, _by_number(dataset)
 
 
-def _bytes(dataset: Dataset, name: str) -> bytes:
-    if TAGS[name] not in dataset:
+def _by_number(dataset: Dataset) -> Elements:
+    return {int(element.tag): element for element in dataset.values()}
+
+
+def _bytes(dataset: Elements, name: str) -> bytes:
+    element = dataset.get(TAGS[name])
+    if element is None:
         return b""
-    element = dataset.get_item(TAGS[name], keep_deferred=True)
     if getattr(element, "length", 0) > MAX_VALUE_BYTES:
         refuse(f"{name} is {getattr(element, 'length', 0)} bytes long, more than {MAX_VALUE_BYTES}")
     return element.value if isinstance(element.value, bytes) else b""
 
 
-def text_of(dataset: Dataset, name: str) -> str:
+def text_of(dataset: Elements, name: str) -> str:
     """An element's text without padding; "" where absent or empty."""
     value = _bytes(dataset, name)
     try:
@@ -224,7 +233,7 @@ def text_of(dataset: Dataset, name: str) -> str:
         return value.decode("latin-1").strip(" \0")
 
 
-def floats_of(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None:
+def floats_of(dataset: Elements, name: str, count: int) -> tuple[float, ...] | None:
     """Decimal strings as finite numbers; None where absent or empty."""
     text = text_of(dataset, name)
     if not text:
@@ -238,17 +247,16 @@ def floats_of(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | No
     return values
 
 
-def integer_of(dataset: Dataset, name: str) -> int:
+def integer_of(dataset: Elements, name: str) -> int:
     """An integer string; NO_NUMBER where absent or no integer."""
     text = text_of(dataset, name)
     return int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else NO_NUMBER
 
 
-def short_of(dataset: Dataset, name: str, *, signed: bool = False) -> int | None:
+def short_of(dataset: Elements, name: str, *, signed: bool = False) -> int | None:
     """A two-byte integer, read in the signedness asked for whatever the file calls it; None where absent."""
     value = _bytes(dataset, name)
     if len(value) != 2:
         return None
-    element = dataset.get_item(TAGS[name], keep_deferred=True)
-    little = bool(getattr(element, "is_little_endian", True))
+    little = bool(getattr(dataset[TAGS[name]], "is_little_endian", True))
     return int.from_bytes(value, "little" if little else "big", signed=signed)

@@ -84,7 +84,7 @@ def to_hu(raw: np.ndarray, image: np.void) -> tuple[np.ndarray, bool]:
     low, high = int(image["padding_low"]), int(image["padding_high"])
     padding = None
     if low <= high:
-        padding = (stored >= low) & (stored <= high)
+        padding = stored == low if low == high else (stored >= low) & (stored <= high)
         if stored is not raw:  # some writers pad with a value that needs more bits than BitsStored
             padding |= (raw >= low) & (raw <= high)
     slope, intercept = float(image["slope"]), float(image["intercept"])
@@ -93,13 +93,14 @@ def to_hu(raw: np.ndarray, image: np.void) -> tuple[np.ndarray, bool]:
     if repaired:
         hu = stored.astype(np.int32)
         hu[hu >= _WRAPPED_FROM] -= 4096
-    elif slope == 1 and intercept == int(intercept) and abs(intercept) < 2**30 and image["bits_allocated"] <= 16:
-        hu = stored.astype(np.int32)
-        hu += int(intercept)
+    elif slope == 1 and _fits(stored, intercept):
+        hu = stored.astype(np.int16)  # of the sum modulo 2**16, which is the sum
+        hu += np.int64(intercept).astype(np.int16)
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # an absurd slope overflows to infinity, then is clipped
             hu = np.rint(np.nan_to_num(stored.astype(np.float64) * slope + intercept, nan=AIR_HU))
-    hu = np.clip(hu, _INT16.min, _INT16.max).astype(np.int16)
+    if hu.dtype != np.int16:
+        hu = np.clip(hu, _INT16.min, _INT16.max).astype(np.int16)
     if padding is not None:
         hu[padding] = AIR_HU
     return hu, repaired
@@ -108,7 +109,19 @@ def to_hu(raw: np.ndarray, image: np.void) -> tuple[np.ndarray, bool]:
 def _without_unused_bits(raw: np.ndarray, image: np.void) -> np.ndarray:
     """The lowest BitsStored bits, sign-extended; what stands above them is no part of the value (PS3.5 8.1.1)."""
     unused = int(image["bits_allocated"]) - int(image["bits_stored"])
-    return (raw << unused) >> unused if unused else raw
+    if not unused:
+        return raw
+    bits = int(image["bits_stored"]) - int(image["signed"])
+    if raw.max() < 1 << bits and raw.min() >= (-1 << bits if image["signed"] else 0):
+        return raw
+    return (raw << unused) >> unused
+
+
+def _fits(stored: np.ndarray, intercept: float) -> bool:
+    """Whether the sum of each value and a whole intercept is an int16."""
+    if stored.dtype.itemsize > 2 or intercept != int(intercept) or abs(intercept) >= 2**30:
+        return False
+    return _INT16.min <= int(stored.min()) + int(intercept) and int(stored.max()) + int(intercept) <= _INT16.max
 
 
 def _is_wrapped(stored: np.ndarray, image: np.void, padding: np.ndarray | None) -> bool:

@@ -11,9 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from ichseq.ct.elements import NO_NUMBER, Refused, text_of
+from ichseq.ct.elements import NO_NUMBER, Elements, Refused, text_of
 
 SOFT: Final = 1
 """A kernel for the brain or another soft tissue."""
@@ -91,7 +90,7 @@ class Reconstruction(NamedTuple):
         )
 
 
-def reconstruction_of(dataset: Dataset, patient_id: str) -> tuple[Any, ...]:
+def reconstruction_of(dataset: Elements, patient_id: str) -> tuple[Any, ...]:
     """The values of `RECONSTRUCTION_FIELDS`. Nothing that stands here, or does not, is a reason to refuse a slice."""
     kernel = _upper(dataset, "ConvolutionKernel").partition("\\")[0].strip()
     kinds = _upper(dataset, "ImageType")
@@ -140,7 +139,7 @@ def _sharpness_in_words(text: str) -> int:
     return SOFT if _SOFT_WORDS.search(text) else 0
 
 
-def _upper(dataset: Dataset, name: str) -> str:
+def _upper(dataset: Elements, name: str) -> str:
     """An element's text in capitals; "" where it is absent or too long to be what it should."""
     try:
         return text_of(dataset, name).upper()

@@ -36,7 +36,7 @@ def place_of(name: str, digest: str) -> str:
 
     Args:
         name: 40 hexadecimal digits that follow from the headers.
-        digest: 16 that follow from the file's bytes.
+        digest: 16 that follow from what the file holds.
     """
     return f"{STORE}/{name[:2]}/{name}-{digest}.b2nd"
 

@@ -5,6 +5,7 @@ Everything a worker is given and gives back is flat (numpy and Arrow), so that a
 
 import hashlib
 import itertools
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,12 @@ import pyarrow as pa
 from ichseq.ct.archive import FileList
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS
-from ichseq.ct.scan import Headers
+from ichseq.ct.scan import Headers, scan_headers
 from ichseq.ct.series import Series, make_series
 from ichseq.data.owned import is_place, place_of
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError, ScanError
-from ichseq.workers import note
+from ichseq.workers import end_with, note
 
 # Columns of a header that say nothing about the pixels.
 _NOT_OF_THE_PIXELS: Final = ("file", "noted", *(name for name, _ in RECONSTRUCTION_FIELDS))
@@ -43,6 +44,24 @@ class Packed:
     row: dict[str, Any]
     slices: pa.RecordBatch
     order: tuple[Any, ...]
+
+
+def scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
+    """Read the headers of some files, of which the first has this number in the whole list; and how many files.
+
+    The worker ends with `parent`, the process that asks.
+    """
+    end_with(parent)
+    return scan_headers(files, first=first), len(files)
+
+
+def pack_batch(
+    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path
+) -> tuple[list[Packed], list[LeftOut], int, int]:
+    """What `pack_groups` gives, and how many slices are done; the worker ends with `parent`, the process that asks."""
+    end_with(parent)
+    packed, left_out, read = pack_groups(pieces, folder, notes)
+    return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
 def pack_groups(
@@ -78,7 +97,7 @@ def pack_groups(
                 place, stored = _still_good(folder, name, series, newest)
                 if stored is None:
                     data, stored = _pack(series, notes)
-                    place = _place(name, data)
+                    place = _place(name, stored)
                     if data:  # the disk is waited for while the next series is read
                         read += 1
                         _finish(writing)
@@ -119,13 +138,14 @@ def _newest(files: FileList) -> int:
     return max(max(one.st_mtime_ns, one.st_ctime_ns) for one in status)
 
 
-def _place(name: str, data: bytes) -> str:
+def _place(name: str, stored: Stored) -> str:
     """Path of a series' file below the prepared folder.
 
-    It follows from the headers (`name`) and from the file's own bytes, so that no file is ever overwritten by another
+    It follows from the headers (`name`) and from what the file holds, so that no file is ever overwritten by another
     one: until the new index is written, the old one has the pixels that belong to it.
     """
-    return place_of(name, hashlib.sha256(data).hexdigest()[:16])
+    digest = hashlib.sha256(stored.sums.tobytes() + json.dumps(stored.notes, sort_keys=True).encode())
+    return place_of(name, digest.hexdigest()[:16])
 
 
 def _still_good(folder: Path, name: str, series: Series, newest: int) -> tuple[str, Stored | None]:

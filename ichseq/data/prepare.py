@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from ichseq.ct.archive import FileList, list_files
 from ichseq.ct.left_out import LeftOut
-from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.ct.scan import Headers, group_headers, nothing_usable
 from ichseq.ct.together import put_together
 from ichseq.data import DEFAULT_FOLDS
 from ichseq.data.exam_labels import completed
@@ -34,7 +34,7 @@ from ichseq.data.label_table import read_labels
 from ichseq.data.labelling import check_labels, label, refuse_shared_uids
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
 from ichseq.data.owned import LEFT_OUT, Owned, sweep
-from ichseq.data.packing import Packed, pack_groups
+from ichseq.data.packing import Packed, pack_batch, scan_piece
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
 from ichseq.errors import ConfigError, DataError
@@ -42,7 +42,7 @@ from ichseq.labels import LABELS
 from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
 from ichseq.seeds import DEFAULT_SEED
-from ichseq.workers import deaths_explained, end_with
+from ichseq.workers import deaths_explained
 
 Progress = Callable[[int, int], None]
 TRAIN_CSV: Final = "stage_2_train.csv"
@@ -196,7 +196,7 @@ def _beside(files: FileList, csv_number: int) -> np.ndarray:
 def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
     step = min(_HEADERS_AT_ONCE, max(32, len(files) // 64))
     tasks = (
-        joblib.delayed(_scan_piece)(files.take(slice(first, first + step)), first, os.getpid())
+        joblib.delayed(scan_piece)(files.take(slice(first, first + step)), first, os.getpid())
         for first in range(0, len(files), step)
     )
     parts = []
@@ -208,11 +208,6 @@ def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
     order = np.argsort(headers.numbers["file"], kind="stable")  # the workers end in any order
     kept = headers.take(order)
     return put_together(replace(kept, left_out=headers.left_out, dicom_files=headers.dicom_files))
-
-
-def _scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
-    end_with(parent)
-    return scan_headers(files, first=first), len(files)
 
 
 def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, tables: LabelFiles) -> set[Identity]:
@@ -254,7 +249,7 @@ def _pack(
     folder = out.resolve()  # workers may stand elsewhere
     with deaths_explained(_AGAIN) as notes:
         tasks = (
-            joblib.delayed(_pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes)
+            joblib.delayed(pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes)
             for batch in _batches(groups)
         )
         for found, missing, count, done in parallel(tasks):
@@ -278,14 +273,6 @@ def _batches(groups: list[np.ndarray]) -> Iterator[list[np.ndarray]]:
     ends = np.cumsum([len(group) for group in groups]) // target
     for _, batch in itertools.groupby(zip(ends, groups, strict=True), key=lambda pair: pair[0]):
         yield [group for _, group in batch]
-
-
-def _pack_batch(
-    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path
-) -> tuple[list[Packed], list[LeftOut], int, int]:
-    end_with(parent)
-    packed, left_out, read = pack_groups(pieces, folder, notes)
-    return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
 def _tables(packed: list[Packed]) -> tuple[pa.Table, pa.Table]:
