@@ -4,7 +4,6 @@ Each case follows from the seed, its kind and its number, and can be tried alone
 """
 
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -23,8 +22,9 @@ from hostile_child import (
     UNTYPED,
     Child,
     Ended,
-    tried,
+    Trial,
     trial_of,
+    tried,
 )
 
 FAULTS = (UNTYPED, HANG, DEAD, SILENT, OUTSIDE, MEMORY)
@@ -56,7 +56,7 @@ KINDS = {
     "zip": Kind("hostile_zip:Zips", 42, 30, "zip archives", 0.1),
     "flips": Kind("hostile_flips:Flips", 1_000, 20, "changed files of a set, a model, a run", 0.2),
     "settings": Kind("hostile_settings:Settings", 100, 30, "settings, models, sets and store files made to harm", 0.1),
-    "kills": Kind("hostile_kills:Kills", 60, 240, "kills of prepare and predict, and the same again", 0.2),
+    "kills": Kind("hostile_kills:Kills", 40, 240, "kills of prepare and predict, and the same again", 0.2),
 }
 
 
@@ -110,20 +110,22 @@ def alone(case: str, work: Path, seed: int) -> None:
     """Try one case where a debugger reaches it."""
     name, _, number = case.partition(":")
     trial = trial_of(KINDS[name].trial)
-    trial.make(made(work / name), seed)
-    print(tried(trial(work / name, seed), int(number), show=True))
+    print(tried(trial(made(trial, work, seed), seed), int(number), show=True))
 
 
-def made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
+def made(trial: type[Trial], work: Path, seed: int) -> Path:
+    """The folder of what the cases of a kind start from."""
+    ground = work / trial.ground
+    if not ground.is_dir():
+        ground.mkdir()
+        trial.make(ground, seed)
+    return ground
 
 
 def campaign(name: str, work: Path, seed: int, seconds: float | None) -> Counted:
     """All cases of a kind; of a sample, as many of those, in an order of its own, as fit into so many seconds."""
     kind, counted, started = KINDS[name], Counted(), time.monotonic()
-    trial_of(kind.trial).make(made(work / name), seed)
-    child = Child(kind.trial, work / name, seed, kind.bound)
+    child = Child(kind.trial, made(trial_of(kind.trial), work, seed), seed, kind.bound)
     step = 1 if seconds is None else next(k for k in (7919, 7907) if kind.cases % k)
     child.start()
     for k in range(kind.cases):
@@ -132,7 +134,6 @@ def campaign(name: str, work: Path, seed: int, seconds: float | None) -> Counted
         if seconds is not None and time.monotonic() - started > seconds:
             break
     child.stop()
-    shutil.rmtree(work / name)
     counted.seconds = time.monotonic() - started
     print(f"{name}: {counted.ended.total()} cases, {len(counted.faults)} faults, {counted.seconds:.0f} s",
           file=sys.stderr)  # fmt: skip

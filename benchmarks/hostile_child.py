@@ -38,7 +38,13 @@ class Fault(Exception):
 
 
 class Trial(Protocol):
-    """The cases of a kind: made anew in each child from what `make` put into the kind's folder."""
+    """The cases of a kind: made anew in each child from what `make` put into a folder.
+
+    Attributes:
+        ground: names that folder; kinds that start from the same share it.
+    """
+
+    ground: str
 
     @staticmethod
     def make(work: Path, seed: int) -> None:

@@ -33,6 +33,8 @@ from ichseq.phantom import write_phantoms
 
 _SIZE, _OTHERS = 64, 2
 NAME = "hostile"
+_PLAIN = {"explicit": ExplicitVRLittleEndian, "implicit": ImplicitVRLittleEndian, "big-endian": ExplicitVRBigEndian,
+          "deflated": DeflatedExplicitVRLittleEndian}  # fmt: skip
 _PREDICTED_TOO, _PREPARED_TOO = 4, 20  # one case of so many goes through predict, and through prepare
 SYNTAXES = {JPEGLSLossless: "jpeg-ls", JPEG2000Lossless: "jpeg-2000", RLELossless: "rle", JPEGLosslessSV1: "jpeg-sv1",
             JPEGLossless: "jpeg-lossless", JPEGBaseline8Bit: "jpeg-baseline"}  # fmt: skip
@@ -112,7 +114,7 @@ def _read(folder: Path) -> tuple[list[LeftOut], list[str]]:
 class Dicom(_Files):
     """Headers changed in every way that `hostile_bytes` knows."""
 
-    kind = "dicom"
+    ground = kind = "dicom"
 
     @staticmethod
     def make(work: Path, seed: int) -> None:
@@ -122,8 +124,7 @@ class Dicom(_Files):
         for k, path in enumerate(others):
             shutil.copy(path, work / "sound" / f"other-{k}")
         shutil.copy(first, work / "bases" / "bare")
-        for syntax, name in ((ExplicitVRLittleEndian, "explicit"), (ImplicitVRLittleEndian, "implicit"),
-                             (ExplicitVRBigEndian, "big-endian"), (DeflatedExplicitVRLittleEndian, "deflated")):  # fmt: skip
+        for name, syntax in _PLAIN.items():
             dataset = pydicom.dcmread(first)
             _fill(dataset)
             if syntax == ExplicitVRBigEndian:
@@ -213,7 +214,7 @@ def _deflated(data: bytes) -> bytes:
 class Compressed(_Files):
     """Streams of every codec that something here encodes, damaged, or contradicting their headers."""
 
-    kind = "compressed"
+    ground = kind = "compressed"
 
     @staticmethod
     def make(work: Path, seed: int) -> None:

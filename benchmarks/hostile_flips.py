@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from hostile_bytes import cut, flipped, overwritten
 from hostile_child import SILENT, TAKEN, Fault, rng_of, writing_only
 from safetensors.torch import save
@@ -19,10 +21,11 @@ from ichseq.config import load_config
 from ichseq.config.load import read_yaml
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.index import Index
+from ichseq.data.index_files import EXAMS_SCHEMA, write_index
 from ichseq.data.prepare import prepare
+from ichseq.errors import RunError
 from ichseq.evaluation.calibrate import calibrate_folds
 from ichseq.evaluation.evaluate import evaluate_fold
-from ichseq.errors import RunError
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
 from ichseq.predictions.read import read_exams, read_table
@@ -34,25 +37,24 @@ from ichseq.training.checkpoint import read_checkpoint
 from ichseq.training.train import train_stage
 
 TINY = ("model.backbone=test_resnet", "model.pretrained=false", "model.image_size=32", "model.hidden_size=8",
-        "train.epochs=2", "train.patients_per_batch=2", "train.slices_per_batch=64", "train.backbone_lr=1e-3",
+        "train.epochs=1", "train.patients_per_batch=2", "train.slices_per_batch=64", "train.backbone_lr=1e-3",
         "train.sequence_lr=1e-3", "train.warmup_steps=2", "train.workers=1")  # fmt: skip
 _EVALUATED_TOO = 25  # one case of a set or a run of so many is evaluated as a whole
 
 
 def make_run(work: Path, seed: int) -> None:
-    """A prepared set with labels of slices and of exams, and a run on it, evaluated and calibrated."""
+    """Phantoms, a prepared set with labels of slices and of exams, and a run on it, evaluated and calibrated."""
     raw, data, out = work / "raw", work / "set", work / "run"
     write_phantoms(raw, patients=6, test_patients=0, size=64, seed=seed, workers=1)
-    slices = raw / "stage_2_train.csv"
-    prepare(raw, work / "slices", labels=slices, folds=2, workers=1)
-    index = Index.load(work / "slices")
-    rows = [[patient, *map(int, labels)] for patient, labels in zip(index.patients(), index.exam_labels, strict=True)]
-    pd.DataFrame(rows, columns=["patient_id", *LABELS]).to_csv(work / "exams.csv", index=False)
-    prepare(raw, data, labels=[slices, work / "exams.csv"], folds=2, workers=1)
+    index = prepare(raw, data, folds=2, workers=1).index
+    of_exams = {"series": np.arange(index.n_series)} | dict(zip(LABELS, index.exam_labels.T, strict=True))
+    of_exams |= {f"agreement_{label}": np.ones(index.n_series) for label in LABELS}
+    tables = (pq.read_table(data / name) for name in ("series.parquet", "slices.parquet"))
+    settings = {name: index.settings[name] for name in ("folds", "seed", "source", "labels")}
+    write_index(data, *tables, pa.table(of_exams).cast(EXAMS_SCHEMA), **settings)
     train_stage(load_config("joint", None, TINY), "joint", data=data, fold=0, out=out, progress=False)
     evaluate_fold(leaf_of(work), Index.load(data))
     write_calibration(leaf_of(work), calibrate_folds(leaf_of(work), 0, "platt"))
-    shutil.rmtree(raw)
 
 
 def leaf_of(work: Path) -> Path:
@@ -129,6 +131,7 @@ left_out.csv) are not among them."""
 class Flips:
     """A file of a set, a model or a run changed, and loaded by what uses it."""
 
+    ground = "run"
     make = staticmethod(make_run)
 
     def __init__(self, work: Path, seed: int) -> None:

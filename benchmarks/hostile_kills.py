@@ -11,37 +11,28 @@ from pathlib import Path
 
 import psutil
 from hostile_child import OUTSIDE, SILENT, TAKEN, Fault, rng_of
-from hostile_flips import TINY
+from hostile_flips import make_run
 
-from ichseq.config import load_config
-from ichseq.data.prepare import prepare
-from ichseq.phantom import write_phantoms
-from ichseq.training.train import train_stage
-
-_PATIENTS, _SIZE = 8, 128
 _LINGERS = 15  # seconds that a worker may outlive its parent
 
 
 class Kills:
     """Even cases kill prepare with two workers, odd ones predict."""
 
-    @staticmethod
-    def make(work: Path, seed: int) -> None:
-        around = work / "around"
-        around.mkdir()
-        write_phantoms(around / "raw", patients=_PATIENTS, test_patients=0, size=_SIZE, seed=seed, workers=1)
-        (around / "somebody's").mkdir()
-        (around / "somebody's" / "notes.txt").write_text("not ichseq's")
-        prepare(around / "raw", work / "set", workers=1)
-        train_stage(load_config("joint", None, TINY), "joint", data=work / "set", fold=0, out=around / "run",
-                    progress=False)  # fmt: skip
-        for what in ("prepare", "predict"):
-            started = time.monotonic()
-            run(what, around, work / f"{what}-alone")
-            (work / f"{what}-seconds").write_text(str(time.monotonic() - started))
+    ground = "run"
+    make = staticmethod(make_run)
 
     def __init__(self, work: Path, seed: int) -> None:
-        self.work, self.seed, self.around = work, seed, work / "around"
+        self.work, self.seed, self.around = work / "kills", seed, work / "kills" / "around"
+        shutil.rmtree(self.work, ignore_errors=True)
+        for name in ("raw", "run"):
+            shutil.copytree(work / name, self.around / name)
+        (self.around / "somebody's.txt").write_text("not ichseq's")
+        self.seconds = {}
+        for what in ("prepare", "predict"):
+            started = time.monotonic()
+            run(what, self.around, self.work / f"{what}-alone")
+            self.seconds[what] = time.monotonic() - started
         self.before = content_of(self.around)
 
     def __call__(self, number: int) -> str:
@@ -65,10 +56,9 @@ class Kills:
         return TAKEN
 
     def _kill(self, what: str, out: Path, rng: random.Random) -> None:
-        whole = float((self.work / f"{what}-seconds").read_text())
         process = subprocess.Popen(**command(what, self.around, out))
         try:
-            process.wait(whole * rng.uniform(0.3, 1))  # before that it imports
+            process.wait(self.seconds[what] * rng.uniform(0.3, 1))  # before that it imports
         except subprocess.TimeoutExpired:
             below = psutil.Process(process.pid).children(recursive=True)
             process.kill()

@@ -34,11 +34,11 @@ from ichseq.runs.experiments import read_results
 from ichseq.runs.patients import refuse_seen_patients
 
 _NUMBERS = ("1e999", ".nan", ".inf", "-1", "0", "1e-400", "9" * 5000, "10000000000", "0x7fffffff", "1_000", "true", "~")
-_TEXTS = ("''", "../../../etc/passwd", "/dev/zero", "http://localhost:9/x", "hf-hub:nobody/nothing", "[]", "{}", "[[[1]]]",
-          "!!python/object/apply:os.system ['id']", "!!binary aaaa", "!!int many", "2001-01-01", "&a [*a]", "'\\0'",
-          "\"\\x00\\uD800\"", "[" + "1," * 5000 + "1]", "a" * 100_000)  # fmt: skip
-_JSON = (None, True, -1, 0, 1 << 70, 10**9, 1e308, "", "x", "../../x", "A" * 100_000, [], [[]], {}, {"a": {}}, [1] * 1000,
-         ["flip"] * 1000, "hf-hub:nobody/nothing", "/etc/passwd", "local-dir:/etc")  # fmt: skip
+_TEXTS = ("''", "../../../etc/passwd", "/dev/zero", "http://localhost:9/x", "hf-hub:nobody/nothing", "[]", "{}",
+          "[[[1]]]", "!!python/object/apply:os.system ['id']", "!!binary aaaa", "!!int many", "2001-01-01", "&a [*a]",
+          "'\\0'", "\"\\x00\\uD800\"", "[" + "1," * 5000 + "1]", "a" * 100_000)  # fmt: skip
+_JSON = (None, True, -1, 0, 1 << 70, 10**9, 1e308, "", "x", "../../x", "A" * 100_000, [], [[]], {}, {"a": {}},
+         [1] * 1000, ["flip"] * 1000, "hf-hub:nobody/nothing", "/etc/passwd", "local-dir:/etc")  # fmt: skip
 _YAML_TEXTS = (
     "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip(
         "abcdefgh", "bcdefghi", strict=True)),
@@ -56,6 +56,7 @@ _YAML_TEXTS = (
 class Settings:
     """What a person may be sent, loaded by what uses it."""
 
+    ground = "run"
     make = staticmethod(make_run)
 
     def __init__(self, work: Path, seed: int) -> None:
@@ -178,8 +179,9 @@ def model_not_finite(work: Path, rng: random.Random) -> None:
 
 def json_texts(work: Path, rng: random.Random) -> None:
     """Documents that are deep, large or no JSON."""
-    file, load = rng.choice(((leaf_of(work) / "run.json", load_run), (leaf_of(work) / "calibration.json", load_run),
-                             (leaf_of(work) / "model.json", load_model), (work / "set" / "index.json", load_set)))  # fmt: skip
+    leaf, index = leaf_of(work), work / "set" / "index.json"
+    file, load = rng.choice(((leaf / "run.json", load_run), (leaf / "calibration.json", load_run),
+                             (leaf / "model.json", load_model), (index, load_set)))  # fmt: skip
     file.write_bytes(rng.choice((b"[" * 200_000, b'{"a":' * 100_000, b"NaN", b'{"sha256": NaN}', b"9" * 10_000, b"null",
                                  b'{"a": 1e999}', b"\xff\xfe", b'"\\ud800"', b"{}" + b" " * (65 << 20), b"[]", b"1",
                                  b'{"format": ' + b"9" * 5000 + b"}", b'{"format": "x"}')))  # fmt: skip
@@ -255,8 +257,8 @@ def store_file(work: Path, rng: random.Random) -> None:
         )
     else:
         array = blosc2.asarray(np.zeros((3, 16, 16), np.int16), chunks=(1, 16, 16), urlpath=str(path))
-    notes: Any = [{"codec": "blosc2-zstd1-shuffle-2", "sums": "00" * 24, "notes": {}}, {"codec": 1}, [], "x", {"sums": 3},
-                  {"codec": "blosc2-zstd1-shuffle-2", "sums": "zz", "notes": []}][change]  # fmt: skip
+    notes: Any = [{"codec": "blosc2-zstd1-shuffle-2", "sums": "00" * 24, "notes": {}}, {"codec": 1}, [], "x",
+                  {"sums": 3}, {"codec": "blosc2-zstd1-shuffle-2", "sums": "zz", "notes": []}][change]  # fmt: skip
     array.schunk.vlmeta["ichseq"] = sealed(notes) if isinstance(notes, dict) else notes
     del array
     both = [_error(lambda: read_stored(path)), _error(lambda: read_slices(path)), _error(lambda: load_set(work))]

@@ -227,7 +227,9 @@ BUILDERS: tuple[Callable[[Members, random.Random], bytes], ...] = (
 
 
 class Zips:
-    """Archives beside a sound one, read by predict and by prepare."""
+    """Archives, read by predict and by prepare."""
+
+    ground = "zip"
 
     @staticmethod
     def make(work: Path, seed: int) -> None:

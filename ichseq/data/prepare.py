@@ -42,7 +42,7 @@ from ichseq.labels import LABELS
 from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
 from ichseq.seeds import DEFAULT_SEED
-from ichseq.workers import deaths_explained
+from ichseq.workers import deaths_explained, from_the_start
 
 Progress = Callable[[int, int], None]
 TRAIN_CSV: Final = "stage_2_train.csv"
@@ -95,7 +95,8 @@ def prepare(
     has = {"labelled": tables.name is not None, "exams_labelled": bool(tables.exams)}
     check = functools.partial(check_output, out, sources, folds=folds, seed=seed, **has)
     check()
-    parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
+    how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, **from_the_start()}
+    parallel = joblib.Parallel(n_jobs=_jobs(workers), **how)
     work = _Progress(progress, 2 * len(files))
 
     headers = _scan(files, parallel, work)
