@@ -95,12 +95,11 @@ def main() -> None:
         if asked.case:
             alone(asked.case, work, asked.seed)
             return
-        found = {}
+        found, end = dict[str, Counted](), time.monotonic()
         for name in asked.kinds:
             share = KINDS[name].share / sum(KINDS[one].share for one in asked.kinds)
-            found[name] = campaign(
-                name, work, asked.seed, None if asked.minutes is None else 60 * asked.minutes * share
-            )
+            end += 60 * (asked.minutes or 0) * share
+            found[name] = campaign(name, work, asked.seed, None if asked.minutes is None else end)
     show(found, sample=asked.minutes is not None or set(asked.kinds) != set(KINDS))
     if any(one.faults for one in found.values()):
         raise SystemExit(1)
@@ -122,16 +121,16 @@ def made(trial: type[Trial], work: Path, seed: int) -> Path:
     return ground
 
 
-def campaign(name: str, work: Path, seed: int, seconds: float | None) -> Counted:
-    """All cases of a kind; of a sample, as many of those, in an order of its own, as fit into so many seconds."""
+def campaign(name: str, work: Path, seed: int, end: float | None) -> Counted:
+    """All cases of a kind; of a sample, as many, in an order of its own, as can be tried until then, one at least."""
     kind, counted, started = KINDS[name], Counted(), time.monotonic()
     child = Child(kind.trial, made(trial_of(kind.trial), work, seed), seed, kind.bound)
-    step = 1 if seconds is None else next(k for k in (7919, 7907) if kind.cases % k)
+    step = 1 if end is None else next(k for k in (7919, 7907) if kind.cases % k)
     child.start()
     for k in range(kind.cases):
         number = k * step % kind.cases
         counted.add(f"{name}:{number}", child.case(number))
-        if seconds is not None and time.monotonic() - started > seconds:
+        if end is not None and time.monotonic() > end:
             break
     child.stop()
     counted.seconds = time.monotonic() - started

@@ -26,7 +26,6 @@ from ichseq.config.load import SECTIONS
 from ichseq.data.index import Index
 from ichseq.data.index_files import read_settings, write_index, write_settings
 from ichseq.data.store import read_slices, read_stored
-from ichseq.data.summary import Summary
 from ichseq.documents import SEAL, file_digest, sealed
 from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.experiment.spec import load_spec
@@ -268,13 +267,12 @@ def store_file(work: Path, rng: random.Random) -> None:
 
 
 def _use_set(work: Path) -> None:
-    """What training, evaluation and summaries ask of a set, beyond its pixels."""
+    """What training and evaluation ask of a set, beyond its pixels."""
     load_set(work)
     index = Index.load(work / "set")
     for series in (index.training_series(0), index.validation_series(0)):
         index.prevalence(series), index.exam_prevalence(series), index.slice_distance_mm(series)
     refuse_seen_patients(leaf_of(work), index, 0)
-    Summary(index, [], None, 0, 0, 0).text()
 
 
 def _seal(file: Path, content: dict[str, Any]) -> None:

@@ -56,7 +56,10 @@ def read_run(leaf: Path) -> dict[str, Any]:
     folder = leaf.parents[1] if leaf.parent.name == EPOCHS else leaf
     try:
         content = documents.unsealed(read_document(folder / RUN))
-        if not {"fold", "stage", "patients"} <= content.keys():
+        fold, stage, patients = (content.get(name) for name in ("fold", "stage", "patients"))
+        if type(fold) is not int or not isinstance(stage, str) or not isinstance(patients, list):
+            raise ValueError("not what a run writes")
+        if not all(isinstance(patient, str) for patient in patients):
             raise ValueError("not what a run writes")
         return content
     except OSError as error:
