@@ -47,19 +47,23 @@ def write_json(path: Path, content: dict[str, Any], *, sealed: bool = False) -> 
         raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
 
 
+def folder_of(leaf: Path) -> Path:
+    """The leaf itself, also where one of its epochs was named."""
+    return leaf.parents[1] if leaf.parent.name == EPOCHS else leaf
+
+
 def read_run(leaf: Path) -> dict[str, Any]:
     """run.json of a leaf, also for the weights of one of its epochs.
 
     Raises:
         RunError: it is missing, or not as it was written: its fold and its patients say what may be scored.
     """
-    folder = leaf.parents[1] if leaf.parent.name == EPOCHS else leaf
     try:
-        content = documents.unsealed(read_document(folder / RUN))
-        fold, stage, patients = (content.get(name) for name in ("fold", "stage", "patients"))
-        if type(fold) is not int or not isinstance(stage, str) or not isinstance(patients, list):
+        content = documents.unsealed(read_document(folder_of(leaf) / RUN))
+        lists = [content.get("patients"), content.get("salts", [])]
+        if type(content.get("fold")) is not int or not isinstance(content.get("stage"), str):
             raise ValueError("not what a run writes")
-        if not all(isinstance(patient, str) for patient in patients):
+        if not all(isinstance(of, list) and all(isinstance(one, str) for one in of) for of in lists):
             raise ValueError("not what a run writes")
         return content
     except OSError as error:
