@@ -52,7 +52,7 @@ class Kind:
 
 KINDS = {
     "dicom": Kind("hostile_dicom:Dicom", 10_000, 20, "mutated DICOM files, each between two sound ones", 0.2),
-    "compressed": Kind("hostile_dicom:Compressed", 2_400, 20, "damaged compressed files, likewise", 0.2),
+    "compressed": Kind("hostile_compressed:Compressed", 2_400, 20, "damaged compressed files, likewise", 0.2),
     "zip": Kind("hostile_zip:Zips", 42, 30, "zip archives", 0.1),
     "flips": Kind("hostile_flips:Flips", 1_000, 20, "changed files of a set, a model, a run", 0.2),
     "settings": Kind("hostile_settings:Settings", 100, 30, "settings, models, sets and store files made to harm", 0.1),
