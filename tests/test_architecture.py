@@ -29,6 +29,7 @@ ORDER = [
     "phantom",
     "data",
     "model",
+    "exported",
     "runs",
     "training",
     "inference",

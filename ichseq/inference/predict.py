@@ -19,10 +19,10 @@ from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
+from ichseq.exported.loaded import AnyModel
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import phantom_note
 from ichseq.inference.sources import Asked, asked_of, load_sources
-from ichseq.model import Model
 from ichseq.predictions.schema import CHOSEN, ExamId, exam_rows, slice_rows
 
 _SHOWN = 5  # different warnings on the terminal, the most frequent ones
@@ -208,7 +208,7 @@ def predict_local(ensemble: ModelEnsemble) -> Predictor:
 
 
 def predict_sources(
-    predictor: Predictor | ModelEnsemble | Sequence[Model],
+    predictor: Predictor | ModelEnsemble | Sequence[AnyModel],
     sources: Sequence[str | Path | Sequence[str | Path]],
     *,
     note: str | None = None,
