@@ -122,7 +122,6 @@ def _torch(graph: nn.Module, example: dict[str, Tensor], shapes: dict[str, Any],
     for module in made.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # as above
-    made._example_inputs = None  # which would be saved as a pickle
     buffer = io.BytesIO()
     torch.export.save(made, buffer)
     return buffer.getvalue()
