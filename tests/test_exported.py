@@ -1,5 +1,6 @@
 """Exported networks: the graphs answer as torch does, whatever the number and the size of the slices."""
 
+import dataclasses
 import io
 import shutil
 from pathlib import Path
@@ -17,18 +18,19 @@ from ichseq.api import predict_scans
 from ichseq.cli import main
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, RunError
-from ichseq.exported.description import files_of
-from ichseq.exported.graphs import SlicesGraph
+from ichseq.exported.description import About, files_of
+from ichseq.exported.graphs import SlicesGraph, answers_exams
 from ichseq.exported.loaded import ExportedModel
-from ichseq.exported.write import write_exported
+from ichseq.exported.write import series_graph, write_exported
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import PHANTOM_NOTE
 from ichseq.inference.predict import predict_prepared
 from ichseq.labels import LABELS
 from ichseq.model import Model
+from ichseq.model.saved import Description
 from ichseq.runs.folders import leaf_of
 
-pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 
 CLOSE = 1e-4  # of probabilities
@@ -101,41 +103,80 @@ def test_a_prepared_set_is_predicted_with_it(exported: Path, model: Model, prepa
     assert np.abs(tables[0][list(LABELS)] - tables[1][list(LABELS)]).max(axis=None) < CLOSE
 
 
+def near(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether the logits are the same probabilities."""
+    return bool((torch.sigmoid(one) - torch.sigmoid(other)).abs().max() < CLOSE) and one.shape == other.shape
+
+
+def series_only(made: Model) -> ExportedModel:
+    """A network whose second graph alone was exported."""
+    config = dataclasses.asdict(made.config)
+    about = About(Description(config, made.trained_on), made.features, answers_exams(made), ("", ""))
+    return ExportedModel(about, None, onnxruntime.InferenceSession(series_graph(made, ".onnx")))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
+        {"sequence": "lstm1"},
         {"sequence": "lstm2_delta"},
         {"sequence": "logits", "exam": "pooled"},
         {"sequence": "gru", "exam": "attention"},
         {"sequence": "transformer", "sequence_inputs": ["position"], "exam": "max"},
         {"sequence": "conv", "sequence_inputs": ["spacing"]},
         {"sequence": "none", "exam": "attention"},
-        {"sequence": "lstm1", "neighbours": 1, "edge": "zero", "views": ["flip", "transpose"]},
-        {"sequence": "none", "neighbours": 2, "window_first": True, "crop": "slice"},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
-def test_every_kind_of_network_answers_alike(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Several series at once, of other numbers and sizes of slices than those that the graphs were traced with."""
-    made = spread(small_model(**settings))
+def test_every_sequence_part_answers_alike(settings: dict[str, Any]) -> None:
+    """Several series at once, of other numbers of slices than those that the graph was traced with."""
+    made = spread(small_model(**settings)).eval()
     made.sequence_share = [0.25] * len(LABELS)
-    write_exported(made, tmp_path / "model.onnx")
-    ours = ExportedModel.load(tmp_path / "model.onnx")
-    counts = torch.tensor([1, 40, 4])
-    hu, places = slices_of(45, 70, 50), torch.cat([torch.arange(n) * 4.5 for n in counts.tolist()])
-    places[20] = torch.nan  # of the second series the places are not known then
+    counts = torch.tensor([1, 300, 2, 40])
+    places = torch.cat([torch.arange(n) * 4.5 for n in counts.tolist()])
+    places[310] = torch.nan  # of the last series the places are not known then
+    embeddings = torch.randn(343, made.features, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        boxes = made.crop_boxes(hu, counts)
-        embeddings, theirs = made.embed(hu, counts), ours.embed(hu, counts, boxes=boxes)
-        expected, found = made.answer(embeddings, counts, places), ours.answer(theirs, counts, places)
-    assert torch.allclose(embeddings, theirs, atol=1e-4)
-    assert (torch.sigmoid(expected.logits) - torch.sigmoid(found.logits)).abs().max() < CLOSE
-    assert (expected.exam_logits is None) == (found.exam_logits is None)
+        expected, found = made.answer(embeddings, counts, places), series_only(made).answer(embeddings, counts, places)
+    assert near(expected.logits, found.logits)
+    assert (expected.exam_logits is None) == (found.exam_logits is None) == ("exam" not in settings)
     if expected.exam_logits is not None and found.exam_logits is not None:
-        assert (torch.sigmoid(expected.exam_logits) - torch.sigmoid(found.exam_logits)).abs().max() < CLOSE
+        assert near(expected.exam_logits, found.exam_logits)
 
 
-@pytest.mark.parametrize("settings", [{}, {"sequence": "lstm2_delta"}, {"sequence": "gru", "exam": "attention"}])
+def test_a_network_without_a_trained_sequence_part_answers_with_its_slice_head() -> None:
+    made = spread(small_model(exam="max")).eval()
+    made.trained_on = {"answers_with": "slice_head"}
+    embeddings, counts = torch.randn(7, made.features), torch.tensor([3, 4])
+    found = series_only(made).answer(embeddings, counts)
+    with torch.no_grad():
+        assert near(made.slice_logits(embeddings), found.logits)
+        assert not near(made.answer(embeddings, counts).logits, found.logits)
+    assert found.exam_logits is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"neighbours": 1, "edge": "zero", "views": ["flip", "transpose"]},
+        {"neighbours": 2, "window_first": True, "crop": "slice"},
+    ],
+)
+def test_neighbours_views_and_crops_are_as_in_torch(settings: dict[str, Any], tmp_path: Path) -> None:
+    made = small_model(sequence="none", **settings)
+    write_exported(made, tmp_path / "model.onnx")
+    counts, hu = torch.tensor([1, 40, 4]), slices_of(45, 70, 50)
+    with torch.no_grad():
+        expected = made.embed(hu, counts)
+    for boxes in (None, made.crop_boxes(hu, counts)):
+        found = ExportedModel.load(tmp_path / "model.onnx").embed(hu, counts, boxes=boxes)
+        assert torch.allclose(expected, found, atol=1e-4)
+    assert expected.std(0).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "settings", [{"sequence": "lstm2_delta"}, {"sequence": "gru", "exam": "attention"}, {"sequence": "conv"}]
+)
 def test_torch_export_answers_alike(settings: dict[str, Any], tmp_path: Path) -> None:
     made = spread(small_model(**settings))
     graphs = [torch.export.load(io.BytesIO(file.read_bytes())).module()
@@ -145,9 +186,9 @@ def test_torch_export_answers_alike(settings: dict[str, Any], tmp_path: Path) ->
             hu, counts, places = slices_of(count, 40, 90), torch.tensor([count]), torch.arange(count) * 5.0
             expected = made(hu, counts, positions_mm=places)
             logits, *exams = graphs[1](graphs[0](hu, made.crop_boxes(hu, counts).expand(count, 4)), places)
-            assert (torch.sigmoid(expected.logits) - torch.sigmoid(logits)).abs().max() < CLOSE
+            assert near(expected.logits, logits)
             assert len(exams) == (made.exam is not None)
-            assert all(torch.allclose(one, expected.exam_logits[0], atol=1e-4) for one in exams)
+            assert all(near(expected.exam_logits[0], one) for one in exams)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (330, 200), (331, 640), (97, 31)])
@@ -160,18 +201,6 @@ def test_the_graph_shows_the_backbone_what_the_network_does(size: tuple[int, int
     with torch.no_grad():
         found = SlicesGraph(made).images(hu, boxes.expand(2, 4))
     assert torch.allclose(found, made.images(hu, lengths), atol=2e-3)  # of about 6, for windows of 80 HU
-
-
-def test_a_network_without_a_trained_sequence_part_answers_with_its_slice_head(tmp_path: Path) -> None:
-    made = spread(small_model(exam="max"))
-    made.trained_on = {"answers_with": "slice_head"}
-    write_exported(made, tmp_path / "model.onnx")
-    hu, lengths = slices_of(5), torch.tensor([5])
-    ensembles = [ModelEnsemble(one) for one in (made, ExportedModel.load(tmp_path / "model.onnx"))]
-    one, other = (each.answers(each.embed(hu, lengths), lengths, None) for each in ensembles)
-    assert np.abs(one.slices - other.slices).max() < CLOSE
-    assert one.exams is None
-    assert other.exams is None
 
 
 def test_nothing_of_this_machine_is_in_the_files(exported: Path) -> None:
@@ -208,7 +237,7 @@ def test_what_can_not_be_exported_is_refused_with_a_reason(scored: Path, exporte
     with pytest.raises(ConfigError, match=r"model\.cross_slice: .* can't be exported"):
         write_exported(small_model(cross_slice=[4]), tmp_path / "model.onnx")
     with pytest.raises(ConfigError, match=r"model\.sequence conv .* can't be exported"):
-        write_exported(small_model(sequence="conv", sequence_inputs=["spacing"]), tmp_path / "model.pt2")
+        series_graph(small_model(sequence="conv", sequence_inputs=["spacing"]), ".pt2")
     with pytest.raises(ConfigError, match=r"\.onnx .* or \.pt2"):
         ichseq.export(scored, tmp_path / "model.tflite")
     with pytest.raises(RunError, match=r"has 2 models, and one is exported; name one: .*fold0"):

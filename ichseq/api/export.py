@@ -39,11 +39,11 @@ def export(run: Model | str | Path, out: str | Path = "model.onnx") -> Path:
     from copy import deepcopy
 
     from ichseq.exported.description import exported_file
-    from ichseq.exported.write import check_suffix, write_exported
+    from ichseq.exported.write import check_out, write_exported
     from ichseq.model import Model
     from ichseq.runs.folders import models_of
 
-    check_suffix(Path(out))
+    check_out(Path(out))
     if isinstance(run, Model):
         on_cpu = run if run.device.type == "cpu" else deepcopy(run).cpu()
         return write_exported(on_cpu, Path(out))

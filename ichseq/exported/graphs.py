@@ -88,7 +88,6 @@ class SeriesGraph(nn.Module):
         super().__init__()
         self.heads = _heads_of(model)
         self.by_slice_head = model.trained_on.get("answers_with") == "slice_head"
-        self.answers_exams = model.exam is not None and not self.by_slice_head
 
     def forward(self, embeddings: Tensor, positions_mm: Tensor) -> tuple[Tensor, ...]:
         """Logits (T, 6) of the slices in order, and with an exam head (6,) of the series.
@@ -101,6 +100,11 @@ class SeriesGraph(nn.Module):
             return (self.heads.slice_logits(embeddings),)
         output = self.heads.answer_counted(embeddings, [embeddings.shape[0]], positions_mm)
         return (output.logits,) if output.exam_logits is None else (output.logits, output.exam_logits[0])
+
+
+def answers_exams(model: Model) -> bool:
+    """Whether the second graph gives logits of the series."""
+    return model.exam is not None and model.trained_on.get("answers_with") != "slice_head"
 
 
 def _heads_of(model: Model) -> Heads:
