@@ -46,7 +46,8 @@ def main() -> None:
             rows.append([what, str(count), *(f"{rate:,.0f}" for rate in rates), f"{rates[1] / rates[0]:.2f}", apart])
     report("export", f"{asked.run} as ONNX, {asked.size} x {asked.size} slices on {asked.threads} threads", rows, [
         f"Median of {asked.rounds} rounds, in turns; from slices in memory, so without reading DICOM. The three files "
-        f"take {megabytes:.1f} MB. Load of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.",
+        f"take {megabytes:.1f} MB. Load of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
+        "cores.",
     ])  # fmt: skip
 
 
