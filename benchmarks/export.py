@@ -45,9 +45,9 @@ def main() -> None:
             apart = f"{np.abs(one - other).max():.1e}" if runs is last else ""
             rows.append([what, str(count), *(f"{rate:,.0f}" for rate in rates), f"{rates[1] / rates[0]:.2f}", apart])
     report("export", f"{asked.run} as ONNX, {asked.size} x {asked.size} slices on {asked.threads} threads", rows, [
-        f"Median of {asked.rounds} rounds, in turns; from slices in memory, so without reading DICOM. The three files "
-        f"take {megabytes:.1f} MB. Load of the machine in the last minute: {os.getloadavg()[0]:.1f} on {os.cpu_count()} "
-        "cores.",
+        f"Median of {asked.rounds} rounds, in turns; from slices in memory, so without reading DICOM. The three "
+        f"files take {megabytes:.1f} MB. Load of the machine in the last minute: {os.getloadavg()[0]:.1f} on "
+        f"{os.cpu_count()} cores.",
     ])  # fmt: skip
 
 
