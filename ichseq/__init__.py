@@ -8,6 +8,7 @@
     table = ichseq.predict(run, "my_scan")         # probabilities, a row a slice
     ichseq.report(table, "my_scan", model=run)     # pages for those who read scans
     maps = ichseq.heatmap(run, series[0], "any")   # where in each slice
+    ichseq.publish(run, "owner/name")              # for others, on the Hugging Face hub
 
 The command line has the same words: `ichseq --help`. Research software, not a medical device.
 """
@@ -26,6 +27,7 @@ __all__ = [
     "load_series",
     "predict",
     "prepare",
+    "publish",
     "report",
     "train",
 ]
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from ichseq.api.heatmap import heatmap
     from ichseq.api.predict import predict
     from ichseq.api.prepare import prepare
+    from ichseq.api.publish import publish
     from ichseq.api.report import report
     from ichseq.api.train import train
     from ichseq.ct.series import Series, load_series
@@ -53,6 +56,7 @@ _HOMES = {
     "predict": "ichseq.api",
     "heatmap": "ichseq.api",
     "report": "ichseq.api",
+    "publish": "ichseq.api",
 }
 
 

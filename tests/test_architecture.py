@@ -35,6 +35,7 @@ ORDER = [
     "html_report",
     "dicom_results",
     "evaluation",
+    "publishing",
     "experiment",
     "api",
     "demo",

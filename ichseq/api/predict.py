@@ -41,7 +41,8 @@ def predict(
 
     Args:
         model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it, an experiment's result, the name of a
-            network that ships (a folder of that name wins), or several of these, whose probabilities are averaged;
+            network that ships (a folder of that name wins) or of one on the Hugging Face hub,
+            "hf-hub:owner/name@revision", a folder of `publish`, or several of these, whose probabilities are averaged;
             None: the network "phantom-1", which ships. A `Model` computes where it is, and is in evaluation mode after.
         scans: a folder, a zip, a DICOM file or a list of these, taken together; or a `Series`, or what `load_series`
             gives.
@@ -153,7 +154,7 @@ def predict_scans(
     from ichseq.html_report import check_folder, write_report
     from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
-    from ichseq.inference.notes import phantom_note
+    from ichseq.inference.notes import network_note
     from ichseq.inference.predict import predict_found, predict_sources
     from ichseq.predictions.write import exams_beside, write_tables
 
@@ -165,7 +166,7 @@ def predict_scans(
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
     predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
-    note, weights = phantom_note(ensemble.models), ensemble.weights
+    note, weights = network_note(ensemble.models), ensemble.weights
     paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:

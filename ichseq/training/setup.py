@@ -19,7 +19,6 @@ from ichseq.data.batches import Plan
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import ConfigError, DataError
 from ichseq.model import Model
-from ichseq.networks.shipped import is_shipped
 from ichseq.runs.folders import has_run
 from ichseq.runs.log import RunLog
 from ichseq.runs.patients import patient_hashes, refuse_seen_patients
@@ -238,9 +237,9 @@ def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *,
 def _patients_of_the_start(config: Config, index: Index, fold: int, init: Path | None) -> list[str]:
     """Hashes of the patients that the first weights have seen; none of them is in the validation part.
 
-    A network that ships has seen patients that its card names, and no list of them is kept.
+    Of a network there is no list of those that it has seen; its card may name them.
     """
-    seen = refuse_seen_patients(init, index, fold) if init and not is_shipped(init) else []
+    seen = refuse_seen_patients(init, index, fold) if init else []
     file = weights_file(config.model)
     if file is not None and has_run(file.parent):
         seen = seen + refuse_seen_patients(file.parent, index, fold)
