@@ -117,6 +117,8 @@ def _fetched(name: str) -> Path:
         else:
             _refuse_others(name, {one.rfilename: one.size for one in found.siblings or []})
             folder = Path(snapshot_download(repository, **what))
+            if folder.name != found.sha:
+                raise RunError(f"{name}: was changed while it was fetched; run the same again")
     if missing := _missing(path.name for path in folder.iterdir()):
         raise RunError(f"{name}: its copy in the cache has no {' and no '.join(missing)}; fetch it again where there "
                        "is a network")  # fmt: skip
@@ -167,6 +169,7 @@ def explained(name: str) -> Iterator[None]:
 
     try:
         yield
+        return
     except RunError:
         raise
     except hub.HFValidationError:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from ichseq.data.index import ALL_PATIENTS
 from ichseq.evaluation.report import LABEL_HEAD, calibration_text, label_rows, markdown_table, summary_rows
 from ichseq.labels import LABELS
 from ichseq.model.saved import Description
@@ -58,7 +59,7 @@ def card_text(
         f"for the exam. {_RESEARCH}",
         f"    ichseq predict SCAN --run hf-hub:{name}",
         "## What it was trained on",
-        markdown_table(("", ""), _training_rows(description, run, began)),
+        "\n".join(f"- {what}: {value}" for what, value in _training(description, run, began)),
         "## What it was measured on",
         *_measured_parts(measured),
     ]
@@ -83,7 +84,7 @@ def _front_matter(licence: str | None, began: Sequence[str]) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _training_rows(description: Description, run: Mapping[str, Any], began: Sequence[str]) -> list[tuple[str, str]]:
+def _training(description: Description, run: Mapping[str, Any], began: Sequence[str]) -> list[tuple[str, str]]:
     of = description.trained_on
     made_up = "made-up scans (phantoms), wholly or at first" if of.get("phantom") else "scans"
     versions = run.get("versions") or {}
@@ -96,10 +97,10 @@ def _training_rows(description: Description, run: Mapping[str, Any], began: Sequ
         ("scans", f"{made_up}, set {str(run.get('data_key'))[:12]}"),
         ("patients", f"{len(run.get('patients') or []):,}, those of its start included"),
         ("slices with", ", ".join(shares)),
-        ("stage", f"{run['stage']}, {fold_words(run['fold'])}"),
+        ("stage", f"{run['stage']}, {'' if run['fold'] == ALL_PATIENTS else 'all but '}{fold_words(run['fold'])}"),
         ("began from", "; ".join(began)),
         ("seed", str(run.get("seed"))),
-        ("time", f"{run.get('seconds', 0.0) / 3600:.2f} hours"),
+        ("time of the stage", f"{run.get('seconds', 0.0) / 3600:.2f} hours"),
         ("made with", ", ".join(f"{part} {version}" for part, version in versions.items())),
         ("weights, SHA-256", description.weights),
     ]
