@@ -79,13 +79,14 @@ class Hub:
 
     def use(self, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         """Make this process's client ask this server, with a cache of its own; as HF_ENDPOINT and HF_HOME do."""
-        from huggingface_hub import constants
+        from huggingface_hub import constants, file_download
 
         from ichseq.networks.hub import forget
 
         monkeypatch.setattr(constants, "ENDPOINT", self.url)
         template = self.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        for module in (constants, file_download):  # the one or the other reads it, by version of the client
+            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)

@@ -17,6 +17,8 @@ from ichseq import Model
 from ichseq.cli import main
 from ichseq.documents import file_digest
 from ichseq.errors import RunError
+from ichseq.html_report.network import networks_of
+from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import network_note
 from ichseq.labels import LABELS
 from ichseq.networks import hub as hub_module
@@ -125,6 +127,21 @@ def test_a_card_without_a_licence_is_a_line_on_every_prediction(hub: Hub, folder
     hub.put("owner/net", files(folder))
     forget()
     assert Model.load(NAME).trained_on["licence"] == "house rules"
+
+
+def test_a_report_shows_the_card_that_is_in_the_cache(hub: Hub, folder: Path) -> None:
+    commit = hub.put("owner/net", files(folder))
+    model = Model.load(NAME, device="cpu")
+    before = len(hub.asked)
+    (network,) = networks_of(ModelEnsemble(model))
+    assert network.name == f"{NAME}@{commit}"
+    assert "Nothing" in str(network.measured)
+    assert len(hub.asked) == before
+    model.trained_on["network"] = "hf-hub:owner/other@" + "0" * 40  # as a file may claim: no one is asked for it
+    hub.put("owner/other", files(folder))
+    (network,) = networks_of(ModelEnsemble(model))
+    assert network.card is None
+    assert len(hub.asked) == before
 
 
 def test_models_prints_commit_licence_and_card_and_steers_no_terminal(hub: Hub, folder: Path) -> None:

@@ -152,8 +152,8 @@ def _is_unreachable(error: Exception) -> bool:
     """Whether the hub did not answer, or answered that it can't just now."""
     from huggingface_hub.utils import HfHubHTTPError, HFValidationError
 
-    if isinstance(error, HfHubHTTPError):
-        return error.response is not None and error.response.status_code >= 500
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return error.response.status_code >= 500
     return not isinstance(error, HFValidationError)
 
 
@@ -181,12 +181,12 @@ def explained(name: str) -> Iterator[None]:
         reason = "the hub has no such revision of it; name a branch, a tag or a commit that is there"
     except hub.RepositoryNotFoundError:
         reason = f"the hub has no such network, or it is private; check the name, or {_LOG_IN}"
+    except hub.LocalEntryNotFoundError:  # before the next, which it is too in some versions of the client
+        off = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
+        reason = f"the hub can't be reached{off}, and its cache has no copy; fetch it once where there is a network"
     except hub.HfHubHTTPError as error:
         status = "nothing" if error.response is None else error.response.status_code
         reason = f"the hub refuses ({status}); {_LOG_IN}" if status in (401, 403) else f"the hub answers {status}"
-    except hub.LocalEntryNotFoundError:
-        off = " (HF_HUB_OFFLINE is set)" if constants.HF_HUB_OFFLINE else ""
-        reason = f"the hub can't be reached{off}, and its cache has no copy; fetch it once where there is a network"
     except OSError as error:
         reason = f"{error.strerror or type(error).__name__}; see that the hub is there, and room for its files"
     except Exception as error:  # the client's errors of the network have types of its own, by version

@@ -16,6 +16,7 @@ from ichseq.networks.shipped import DESCRIPTION
 
 _RUN: Final = "run.json"  # as a run calls it; tests/test_named.py sees that they agree
 _MOST_LETTERS: Final = 100  # of a licence's name
+_MOST_MATTER: Final = 20_000  # letters of front matter
 
 
 def network_folder(name: str | Path) -> Path | None:
@@ -103,9 +104,8 @@ def descent_of(trained_on: Mapping[str, Any]) -> list[str]:
 
 def licence_in(card: str) -> str | None:
     """The licence that the front matter of a card names; None: it names none."""
-    matter = _front_matter(card)
     try:
-        content = yaml.safe_load(matter)
+        content = yaml.safe_load(_front_matter(card)[:_MOST_MATTER])
     except (yaml.YAMLError, RecursionError, ValueError):
         return None
     if not isinstance(content, dict):
