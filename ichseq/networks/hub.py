@@ -187,10 +187,10 @@ def explained(name: str) -> Iterator[None]:
     except hub.HfHubHTTPError as error:
         status = "nothing" if error.response is None else error.response.status_code
         reason = f"the hub refuses ({status}); {_LOG_IN}" if status in (401, 403) else f"the hub answers {status}"
-    except OSError as error:
-        reason = f"{error.strerror or type(error).__name__}; see that the hub is there, and room for its files"
     except Exception as error:  # the client's errors of the network have types of its own, by version
         reason = f"the hub can't be reached ({type(error).__name__}); try again where there is a network"
+        if isinstance(error, OSError) and error.strerror:
+            reason = f"its files can't be kept ({error.strerror}); make room, or set HF_HOME to another folder"
     raise RunError(f"{name}: {reason}")
 
 
