@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -94,8 +95,13 @@ def timed(function: Callable[[], object]) -> float:
 
 def compare(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Median seconds of each function, called in turns so that a busy machine slows all of them."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    return rounds_of({name: partial(timed, function) for name, function in functions.items()}, rounds)
+
+
+def rounds_of(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median of what each function gives, seconds that it has measured itself, called in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(rounds):
-        for name, function in functions.items():
-            seconds[name].append(timed(function))
+        for name, measure in measures.items():
+            seconds[name].append(measure())
     return {name: statistics.median(found) for name, found in seconds.items()}

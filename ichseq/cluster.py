@@ -18,10 +18,10 @@ def dask_cluster(scheduler: str | None) -> Iterator[None]:
     The workers have to see the source and the output under the same paths, and to have ichseq.
 
     Args:
-        scheduler: its address, such as tcp://node1:8786.
+        scheduler: its address, such as tcp://node1:8786; or tls://node1:8786 with certificates of Dask's settings.
 
     Raises:
-        ConfigError: Dask is not installed, or there is no scheduler or no worker.
+        ConfigError: Dask is not installed, there is no scheduler or no worker, or no certificate for one.
     """
     if scheduler is None:
         yield
@@ -34,6 +34,10 @@ def dask_cluster(scheduler: str | None) -> Iterator[None]:
         raise ConfigError(f"--scheduler {scheduler}: not an address; give one such as tcp://node1:8786")
     try:
         client = Client(scheduler, timeout=_SECONDS, set_as_default=False)
+    except TypeError as error:  # of a tls:// address without a certificate
+        raise ConfigError(f"--scheduler {scheduler}: {str(error).splitlines()[0]}; name certificates in Dask's "
+                          "settings (DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..__CLIENT__CERT and ..__CLIENT__KEY)"
+                          ) from None  # fmt: skip
     except (OSError, ValueError, TimeoutError) as error:
         raise ConfigError(f"no Dask scheduler at {scheduler} ({type(error).__name__}); start one with `dask scheduler` "
                           "and give its address, such as tcp://node1:8786") from None  # fmt: skip

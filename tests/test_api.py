@@ -130,7 +130,7 @@ def test_one_answer_for_paths_series_runs_and_models(run: Path, phantoms: Path, 
     assert np.allclose(pd.read_csv(tmp_path / "p.csv")[list(LABELS)], expected[list(LABELS)], rtol=1e-6)
     outcome = predict_scans(run, found, out=tmp_path / "again.csv", progress=False)
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
-    assert len(outcome.exams) == len(pd.read_csv(tmp_path / "exams.csv")) == 1
+    assert len(outcome.exams) == len(pd.read_csv(tmp_path / "again-exams.csv")) == 1
 
 
 @pytest.mark.filterwarnings("ignore:these weights")

@@ -13,6 +13,7 @@ DOCUMENT = PACKAGE.parent / "docs" / "architecture.md"
 ORDER = [
     "errors",
     "files",
+    "pseudonyms",
     "documents",
     "workers",
     "labels",
@@ -42,12 +43,13 @@ ORDER = [
     "cli",
 ]
 WITHOUT_TORCH = {
-    "errors", "files", "documents", "workers", "labels", "windows", "seeds", "networks", "config", "predictions", "ct",
-    "phantom"
+    "errors", "files", "pseudonyms", "documents", "workers", "labels", "windows", "seeds", "networks", "config",
+    "predictions", "ct", "phantom"
 }  # fmt: skip
 GROUND_FLOOR = {
     "errors",
     "files",
+    "pseudonyms",
     "documents",
     "workers",
     "labels",

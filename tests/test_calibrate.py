@@ -23,8 +23,8 @@ from ichseq.phantom import write_phantoms
 from ichseq.predictions.calibration import CALIBRATED, FLAGGED
 from ichseq.predictions.read import read_exams, read_table
 from ichseq.predictions.schema import TRUTH
+from ichseq.pseudonyms import SALT, read_salts
 from ichseq.runs.folders import leaf_of
-from ichseq.runs.patients import patient_hashes
 from ichseq.runs.records import read_run, write_json, write_scored
 
 pytestmark = pytest.mark.filterwarnings("ignore:these weights")
@@ -76,7 +76,7 @@ def test_predictions_get_columns_of_their_own_and_say_what_these_stand_on(
     result = invoke("predict", scans, "--run", predicted, "-o", tmp_path / "p.csv", "--calibrated", "--point", "youden")
     assert result.exit_code == 0, result.output
     assert "Note: calibrated, and flagged at youden, as fitted on 150 exams of 150 patients" in result.stderr
-    for name, raw, labels in (("p.csv", plain.slices, fitted.slices), ("exams.csv", plain.exams, fitted.exams)):
+    for name, raw, labels in (("p.csv", plain.slices, fitted.slices), ("p-exams.csv", plain.exams, fitted.exams)):
         table = pd.read_csv(tmp_path / name)
         assert list(table.columns) == [*raw.columns, *sum(zip(CALIBRATED, FLAGGED, strict=True), ())]
         for label in LABELS:
@@ -173,7 +173,8 @@ def test_a_set_that_the_run_never_saw_is_scored_whole(
 def test_a_set_with_a_patient_of_the_training_is_refused(run_copy: Path, others: tuple[Path, Path]) -> None:
     leaf, index = leaf_of(run_copy, "joint", 0), Index.load(others[1])
     content = read_run(leaf)
-    seen = [*content["patients"], *patient_hashes(index.patients()[:1])]
+    (salt,) = read_salts(leaf / SALT)
+    seen = [*content["patients"], salt.patient(index.patients()[0])]
     write_json(leaf / "run.json", content | {"patients": seen}, sealed=True)
     with pytest.raises(RunError, match=r"fold0: was trained on 1 of the 4 patients of .*set, and figures .*--fold"):
         evaluate_set(run_copy, index)

@@ -72,14 +72,14 @@ def test_the_reason_stands_in_the_tables_and_on_the_terminal(run: Path, tmp_path
     assert re.search(
         r"<li>not asked: 1 series: sharp kernel \(bone\)", (tmp_path / "report" / "index.html").read_text()
     )
-    exams = pd.read_csv(tmp_path / "exams.csv")
+    exams = pd.read_csv(tmp_path / "p-exams.csv")
     assert exams["n_slices"].tolist() == [30]
     assert exams["chosen"][0].startswith("chosen of 2 axial series of its study: soft kernel, 5 mm thick")
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("not asked")]
     assert str(source / "thin bone") in line
     assert "sharp kernel (bone); --all-series asks all" in line
     done = CliRunner().invoke(main, [*arguments, "--all-series"])
-    exams = pd.read_csv(tmp_path / "exams.csv")
+    exams = pd.read_csv(tmp_path / "p-exams.csv")
     assert (done.exit_code, sorted(exams["n_slices"])) == (0, [30, 150])
     assert set(exams["chosen"]) == {"all series of its study were asked for"}
     assert "not asked" not in done.stderr
@@ -203,7 +203,7 @@ def test_a_chosen_series_that_cannot_be_read_is_stood_in_for(tmp_path: Path) -> 
     assert asked(tmp_path) == ["chosen"]  # its headers are sound
     outcome = predict_scans(model, tmp_path, progress=False)
     assert {Path(file).parent.name for file in outcome.slices["file"]} == {"good"}
-    assert outcome.exams["chosen"][0].startswith("a better series can't be read; ")
+    assert outcome.exams["chosen"][0].startswith("a better series could not be predicted; ")
     assert (len(outcome.failed), outcome.not_asked) == (10, [])
 
 

@@ -83,7 +83,7 @@ CASES = [
     (["predict", "{set}", "--run", "{tmp}/absent"], "absent: no such run"),
     (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}"], "is a folder; name a file"),
     (["predict", "{set}", "--run", "{tmp}/absent", "-o", "."], ".: is a folder; name a file"),
-    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}/exams.csv"], "exams.csv: the exams' table"),
+    (["predict", "{set}", "--run", "{tmp}/absent", "-o", "{tmp}/exams.csv"], "exams.csv: tables of exams"),
     (["prepare", "{tmp}/texts", "-o", "{tmp}/new"], "texts"),
     (["prepare", "{tmp}/absent", "-o", "{tmp}/new"], "absent"),
 ]

@@ -2,10 +2,12 @@
 
 import hashlib
 import shutil
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,6 +95,45 @@ def test_sources_may_be_named_relatively(
     assert Index.load(tmp_path / "set").key == Index.load(prepared).key
     assert all(file.startswith("stage_2_test/") for file in table["file"])
     assert table["sop_uid"].tolist() == zipped["sop_uid"].tolist()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Dask's settings for a certificate that everyone in the cluster has, and trusts."""
+    folder = tmp_path_factory.mktemp("certificate")
+    key, cert = str(folder / "node.key"), str(folder / "node.pem")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=ichseq"]
+    if shutil.which(make[0]) is None:
+        pytest.skip("there is no openssl to make a certificate with")
+    subprocess.run([*make, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    tls = "distributed.comm.tls"
+    return {f"{tls}.ca-file": cert} | {
+        f"{tls}.{who}.{what}": path
+        for who in ("scheduler", "worker", "client")
+        for what, path in (("cert", cert), ("key", key))
+    }
+
+
+def test_a_cluster_over_tls_lets_in_who_has_a_certificate(
+    certificate: dict[str, str], phantoms: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaf, scans = leaf_of(run, "joint", 0), phantoms / "stage_2_test"
+    with dask.config.set({**certificate, "distributed.comm.require-encryption": True}):
+        tls = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0", protocol="tls://")
+        with tls:
+            address = tls.scheduler_address
+            assert address.startswith("tls://")
+            with dask_cluster(address):
+                there = predict_sources(predict_distributed([leaf]), [scans])
+            monkeypatch.setattr("ichseq.cluster._SECONDS", 1)
+            stranger = {**dict.fromkeys(certificate), "distributed.comm.require-encryption": False}
+            with dask.config.set(stranger):
+                with pytest.raises(ConfigError, match=r"TLS expects .*DASK_DISTRIBUTED__COMM__TLS__CA_FILE"):
+                    dask_cluster(address).__enter__()
+                with pytest.raises(ConfigError, match="no Dask scheduler"):
+                    dask_cluster(address.replace("tls", "tcp")).__enter__()
+    here = predict_sources([Model.load(leaf)], [scans])
+    pd.testing.assert_frame_equal(there.slices, here.slices, rtol=1e-5)
 
 
 def test_no_scheduler_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

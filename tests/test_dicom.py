@@ -173,6 +173,7 @@ REFUSALS = {
     "localizer": ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "a localizer"),
     "MR": ({"Modality": "MR"}, "modality MR, not CT"),
     "unknown modality": ({"Modality": "Jane Doe"}, "modality unknown, not CT"),
+    "name for a modality": ({"Modality": "JANE"}, "modality unknown, not CT"),
     "no modality": ({"Modality": None}, "no Modality in the header"),
     "report": ({"Modality": "SR"}, "a dose report or another structured report"),
     "capture": ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "a secondary capture"),
@@ -193,7 +194,8 @@ REFUSALS = {
     "spacing": ({"PixelSpacing": [0, 0.5]}, "PixelSpacing is not positive"),
     "long id": ({"PatientID": "x" * 5000}, "PatientID is 5000 bytes long, more than 1024"),
 }  # fmt: skip
-NO_SLICES = {"sagittal", "localizer", "MR", "unknown modality", "report", "capture", "dose screen", "colour"}
+NO_SLICES = {"sagittal", "localizer", "MR", "unknown modality", "name for a modality", "report", "capture",
+             "dose screen", "colour"}  # fmt: skip
 """What is rightly no slice of an axial series; every other refusal may mean that a slice is missing."""
 
 
@@ -316,7 +318,9 @@ def test_jpeg_lossless_as_most_archives_write_it(tmp_path, signed):
 def test_damaged_compressed_pixels_are_a_refusal(syntax):
     data = dicom_bytes(ct_dataset(real_slice()), syntax=syntax)
     at = data.rindex(b"\xff\xd8" if syntax == uid.JPEGLSLossless else b"\xff\x4f")
-    assert "compressed pixel data cannot be decoded" in reason(data[:at] + bytes(40) + data[at + 40 :])
+    assert "compressed pixel data are not what" in reason(data[:at] + bytes(40) + data[at + 40 :])
+    within = at + (60 if syntax == uid.JPEGLSLossless else 50)  # in the coded pixels; how JPEG 2000 has coded them
+    assert "compressed pixel data cannot be decoded" in reason(data[:within] + b"\xee" * 6 + data[within + 6 :])
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=lambda s: s.name)

@@ -175,6 +175,19 @@ def test_another_set_is_scored_by_the_same_models(prepared: Path, files: Path, t
         Runner(prepared, runs, bar=no_bar, test=prepared)
 
 
+def test_sets_that_cannot_be_compared_are_no_training_and_test_set(
+    prepared: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    sets = {name: tmp_path / name for name in ("one", "same", "other")}
+    for name, salt in (("one", "salt"), ("same", "salt"), ("other", "another")):
+        prepare(phantoms, sets[name], workers=1, salt_file=tmp_path / salt)
+    for other in (prepared, sets["other"]):
+        with pytest.raises(DataError, match=r"whether they share a patient can't be known.*one --salt-file"):
+            Runner(sets["one"], tmp_path / "runs", bar=no_bar, test=other)
+    with pytest.raises(DataError, match=r"10 patients of it are in .* too"):
+        Runner(sets["one"], tmp_path / "runs", bar=no_bar, test=sets["same"])
+
+
 def test_a_fold_without_patients_is_refused(prepared: Path, files: Path, tmp_path: Path) -> None:
     here = runner(prepared, tmp_path / "runs")
     here.index = replace(here.index, fold=np.where(here.index.fold == 1, 0, here.index.fold))

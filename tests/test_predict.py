@@ -9,14 +9,16 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
+from compressed_files import JPEG_LS, LOSSLESS, crashing, file_of, frame_of
+from dicom_files import ct_dataset
 
 import ichseq
 from ichseq.data.index import Index
 from ichseq.errors import ScanError
-from ichseq.inference import predict
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import PHANTOM_NOTE
-from ichseq.inference.predict import SeriesPrediction, predict_prepared, predict_sources
+from ichseq.inference.one_series import SeriesPrediction, SeriesRead, predict_read, read_series
+from ichseq.inference.predict import predict_prepared, predict_sources
 from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.predictions.schema import PREDICTION_COLUMNS
@@ -107,6 +109,24 @@ def test_several_models_give_their_mean(model: Model, phantoms: Path) -> None:
     ]
     p = [table[list(LABELS)].to_numpy() for table in tables]
     assert np.allclose((p[0] + p[1]) / 2, p[2], atol=1e-6)
+
+
+def test_slices_that_their_decoder_cannot_bear_leave_the_good_series_its_prediction(
+    model: Model, phantoms: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(phantoms / "stage_2_test", tmp_path / "scan"))
+    frame, pixels, _ = frame_of(JPEG_LS)
+    other = ct_dataset(pixels, number=2, SeriesInstanceUID="1.2.3.4.6", StudyInstanceUID="1.2.3.6", Rows=4096)
+    (source / "crash.dcm").write_bytes(file_of(crashing(), ct_dataset(pixels), LOSSLESS))
+    (source / "rows.dcm").write_bytes(file_of(frame, other, JPEG_LS))
+    outcome = predict_sources([model], [source])
+    assert (
+        outcome.slices["sop_uid"].tolist()
+        == predict_sources([model], [phantoms / "stage_2_test"]).slices["sop_uid"].tolist()
+    )
+    failed = {Path(item.file).name: item.reason for item in outcome.failed}
+    assert sorted(failed) == ["crash.dcm", "rows.dcm"]
+    assert "48 x 36 pixels, where it says 4096 x 36" in failed["rows.dcm"]
 
 
 def test_bad_files_are_listed_and_the_good_ones_predicted(model: Model, phantoms: Path, tmp_path: Path) -> None:
@@ -238,12 +258,12 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     (series,) = ichseq.load_series(source)
     lost = [series.files[k] for k in (3, 4, 20)]
 
-    def lose(looked: tuple, files: list[str]) -> SeriesPrediction:
+    def lose(read: SeriesRead, files: list[str]) -> SeriesPrediction:
         for file in files:
             Path(file).unlink()
-        return predict._answer(ModelEnsemble(model), *looked)
+        return predict_read(ModelEnsemble(model), read, any_series=False)
 
-    outcome = lose(predict._readable(ModelEnsemble(model), series), lost)
+    outcome = lose(read_series(ModelEnsemble(model), series, any_series=False), lost)
     assert outcome.table is not None
     assert [item.file for item in outcome.unread] == lost
     assert "cannot be opened" in outcome.unread[0].reason
@@ -252,7 +272,7 @@ def test_slices_that_are_lost_between_two_readings_are_left_out(
     assert np.abs(logits(outcome.table) - logits(left)).max() < 1e-5
     assert "1 slice could be read once only: left out" in outcome.warnings
     (series,) = ichseq.load_series(source)
-    outcome = lose(predict._readable(ModelEnsemble(model), series), series.files)
+    outcome = lose(read_series(ModelEnsemble(model), series, any_series=False), series.files)
     assert (outcome.table, len(outcome.unread)) == (None, len(left))
 
 

@@ -7,7 +7,15 @@ import pandas as pd
 import pytest
 
 from ichseq.errors import DataError
-from ichseq.predictions.write import check_writable, exams_beside, write_table, write_tables
+from ichseq.predictions.schema import EXAM_COLUMNS, STUDY_COLUMNS
+from ichseq.predictions.write import (
+    check_outputs,
+    check_writable,
+    exams_beside,
+    studies_beside,
+    write_table,
+    write_tables,
+)
 
 
 def test_table_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -52,19 +60,50 @@ def test_of_two_tables_both_are_written_or_none(tmp_path: Path) -> None:
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"t.csv": "a\n1\n", "exams.csv": "a\n1\n"}
 
 
-@pytest.mark.parametrize("out", [".", "..", "folder", "", "folder/exams.csv", "new/exams.csv", "Exams.CSV"])
+NAMES = ["folder/exams.csv", "new/exams.csv", "Exams.CSV", "studies.parquet", "a-exams.csv", "a-Studies.parquet"]
+
+
+@pytest.mark.parametrize("out", [".", "..", "folder", "", *NAMES])
 def test_what_cannot_hold_the_slices_beside_the_exams_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=r"name (a|another) file"):
-        exams_beside(Path(out))
+        check_outputs(Path(out))
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
 
 
-def test_the_exams_stand_beside_the_slices(tmp_path: Path) -> None:
-    assert exams_beside(tmp_path / "new" / "t.parquet") == tmp_path / "new" / "exams.csv"
-    (tmp_path / "new" / "exams.csv").mkdir()
-    with pytest.raises(DataError, match=r"exams\.csv: is a folder"):
-        exams_beside(tmp_path / "new" / "t.parquet")
+def test_the_exams_and_studies_stand_beside_the_slices(tmp_path: Path) -> None:
+    assert exams_beside(tmp_path / "predictions.csv") == tmp_path / "exams.csv"
+    assert studies_beside(tmp_path / "predictions.parquet") == tmp_path / "studies.parquet"
+    path = tmp_path / "new" / "t.parquet"
+    assert exams_beside(path) == tmp_path / "new" / "t-exams.parquet"
+    check_outputs(path)
+    (tmp_path / "new" / "t-exams.parquet").mkdir()
+    with pytest.raises(DataError, match=r"t-exams\.parquet: is a folder"):
+        check_outputs(path)
+
+
+def test_no_two_predictions_share_a_file(tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("predictions.csv", "predictions.parquet", "a.csv", "a.parquet", "a.b.csv", "a",
+                                         "Predictions.csv", "predictions", "b-a.csv")]  # fmt: skip
+    for out in outs:
+        check_outputs(out)
+    every = [path for out in outs for path in (out, exams_beside(out), studies_beside(out))]
+    assert len(set(every)) == 3 * len(outs)
+
+
+@pytest.mark.parametrize("name", ["exams.csv", "studies.csv", "exams.parquet", "studies.parquet"])
+def test_a_file_of_the_user_s_beside_the_slices_is_not_written_over(tmp_path: Path, name: str) -> None:
+    out = tmp_path / f"predictions{Path(name).suffix}"
+    labels = pd.DataFrame({"study_uid": ["1"], "any": [1]})
+    write_table(labels, tmp_path / name)
+    with pytest.raises(DataError, match=f"{name}: is no table of ichseq's, and would be written over"):
+        check_outputs(out)
+    columns = EXAM_COLUMNS if name.startswith("exams") else STUDY_COLUMNS
+    write_table(pd.DataFrame({column: ["1"] for column in columns}), tmp_path / name)
+    check_outputs(out)  # that of an earlier prediction is replaced
+    (tmp_path / name).write_bytes(b"\xff\0")
+    with pytest.raises(DataError, match="is no table of ichseq's"):
+        check_outputs(out)

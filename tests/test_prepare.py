@@ -1,5 +1,6 @@
 """Prepare: the same set whatever the files' names, the workers and the interruptions; bad input named, nothing lost."""
 
+import gzip
 import hashlib
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -17,11 +19,13 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+from compressed_files import LOSSLESS, crashing, file_of, frame_of
 from dicom_files import ct_dataset, dicom_bytes
 
 from ichseq.ct.left_out import count_reasons
 from ichseq.ct.series import load_series
 from ichseq.data.index import Index
+from ichseq.data.owned import SOURCES
 from ichseq.data.prepare import prepare
 from ichseq.data.store import read_slices
 from ichseq.errors import ConfigError, DataError, ScanError
@@ -88,8 +92,8 @@ def raw(tmp_path: Path) -> Path:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Hash of every file below a folder."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    """Hash of every file below a folder, but for the list of when the sources were changed, which is theirs."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != SOURCES]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -122,7 +126,7 @@ def test_names_and_messages_hold_no_patient(raw: Path, tmp_path: Path, capfd: py
     assert str(tmp_path) not in (tmp_path / "out" / "index.json").read_text()
 
 
-def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tmp_path: Path) -> None:
+def test_names_and_order_of_files_archive_or_folder_make_no_difference(raw: Path, tmp_path: Path) -> None:
     prepare(raw, tmp_path / "a", workers=1)
     shuffled = tmp_path / "shuffled"
     paths = sorted((raw / "stage_2_train").iterdir())
@@ -139,9 +143,14 @@ def test_names_and_order_of_files_zip_or_folder_make_no_difference(raw: Path, tm
     zipped = prepare(archive, tmp_path / "c", workers=1)
     assert zipped.ignored == 3  # the two tables and the test slice
     assert zipped.index.files(0)[0].startswith(f"{archive}/rsna-intracranial-hemorrhage-detection/stage_2_train/ID_")
+    with tarfile.open(tmp_path / "rsna.tgz", "w:gz") as packed:
+        packed.add(raw, "rsna")
+    assert prepare(tmp_path / "rsna.tgz", tmp_path / "d", workers=2).ignored == 3
+    for copy in (shuffled / "1").iterdir():
+        copy.write_bytes(gzip.compress(copy.read_bytes()))
+    assert prepare(shuffled, tmp_path / "e", labels=raw / "stage_2_train.csv", workers=1).left_out == []
     expected = pixels_and_labels(tmp_path / "a")
-    assert pixels_and_labels(tmp_path / "b") == expected
-    assert pixels_and_labels(tmp_path / "c") == expected
+    assert all(pixels_and_labels(tmp_path / name) == expected for name in "bcde")
 
 
 def test_a_file_that_is_named_twice_is_one_slice(raw: Path, tmp_path: Path) -> None:
@@ -398,6 +407,25 @@ def test_a_slice_that_cannot_be_decoded_is_left_out_and_its_series_goes_on(raw: 
     again = prepare(raw, out, workers=1)
     assert (again.read, [item.file for item in again.left_out]) == (1, [str(path)])  # the damage might have passed
     assert content(out) == before
+
+
+def test_a_slice_that_ends_its_decoder_costs_that_slice_in_workers_too(tmp_path: Path) -> None:
+    """Every third slice does; the process that decodes is started again for the next one."""
+    (frame, pixels, _), source = frame_of(LOSSLESS), tmp_path / "scans"
+    source.mkdir()
+    for patient in range(4):
+        ids = {"PatientID": f"P{patient}", "StudyInstanceUID": f"1.{patient}", "SeriesInstanceUID": f"2.{patient}"}
+        for number in range(6):
+            dataset = ct_dataset(pixels, number=number, SOPInstanceUID=f"2.{patient}.{number + 1}", **ids)
+            data = file_of(crashing() if number % 3 == 1 else frame, dataset, LOSSLESS)
+            (source / f"{patient}-{number}.dcm").write_bytes(data)
+    summary = prepare(source, tmp_path / "out", workers=2, folds=2)
+    assert [Path(item.file).name[2:] for item in summary.left_out] == ["1.dcm", "4.dcm"] * 4
+    assert all("crash the decoder" in one.reason or "cannot be decoded" in one.reason for one in summary.left_out)
+    hu = np.clip(pixels.astype(int) - 1024, *HU_RANGE)
+    for k in range(4):
+        stored = read_slices(summary.index.store_path(k), expected=summary.index.expected(k))
+        assert np.array_equal(stored, np.stack([hu] * 4))
 
 
 def test_an_error_that_passes_leaves_nothing_behind(raw: Path, tmp_path: Path) -> None:

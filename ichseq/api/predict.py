@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ichseq.inference.predict import Predictions, Predictor
     from ichseq.model import Model
     from ichseq.predictions.calibration import Calibration
+    from ichseq.pseudonyms import Pseudonyms
 
     Models = Model | str | Path | Sequence[Model | str | Path] | None
     Scans = str | Path | Series | Iterable[str | Path] | Iterable[Series]
@@ -29,12 +30,14 @@ def predict(
     *,
     order: Order = "position",
     all_series: bool = False,
+    any_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
     point: str = "sensitivity-0.95",
     scheduler: str | None = None,
     device: str = "auto",
+    salt_file: str | Path | None = None,
     progress: bool | Bar = True,
 ) -> pd.DataFrame:
     """Probabilities for every slice of some scans, or an error: no slice is missing from the table without a word.
@@ -44,13 +47,14 @@ def predict(
             network that ships (a folder of that name wins) or of one on the Hugging Face hub,
             "hf-hub:owner/name@revision", a folder of `publish`, or several of these, whose probabilities are averaged;
             None: the network "phantom-1", which ships. A `Model` computes where it is, and is in evaluation mode after.
-        scans: a folder, a zip, a DICOM file or a list of these, taken together; or a `Series`, or what `load_series`
-            gives.
+        scans: a folder, a zip, a tar, a DICOM file or a list of these, taken together; or a `Series`, or what
+            `load_series` gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
             positions.
         all_series: of files, every series of a study; else the one of each part of the body that a network is asked on
             best: without contrast medium, with a soft kernel, as thick as what it learned on. Each `Series` that is
-            given is predicted anyway.
+            given is asked anyway.
+        any_series: also what is surely no plain picture of a head: a chest, a map, empty images (docs/reference.md).
         bag: of runs, the mean over the weights of the last epochs, so many; 0: the best weights.
         tta: views averaged with the slices as they are: "flip", "transpose".
         calibrated: add what `calibrate` has fitted for the run: calibrated_<label>, its probability, and
@@ -58,6 +62,7 @@ def predict(
         point: "sensitivity-0.95", "sensitivity-0.9", "specificity-0.9" or "youden".
         scheduler: address of a Dask cluster's scheduler that does the work; the models are then runs.
         device: where the models of runs compute, on a cluster each worker's; "auto": a GPU if there is one.
+        salt_file: ids and names of files become pseudonyms by the salt in this file, which is made if it is not there.
         progress: whether a bar is shown on standard error.
 
     Returns:
@@ -83,12 +88,14 @@ def predict(
         scans,
         order=order,
         all_series=all_series,
+        any_series=any_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,
         point=point,
         scheduler=scheduler,
         device=device,
+        salt_file=salt_file,
         progress=progress,
     )
     if outcome.failed:
@@ -108,6 +115,7 @@ def predict_scans(
     out: str | Path | None = None,
     order: Order = "position",
     all_series: bool = False,
+    any_series: bool = False,
     bag: int = 0,
     tta: Sequence[str] = (),
     calibrated: bool = False,
@@ -118,15 +126,20 @@ def predict_scans(
     report: str | Path | None = None,
     show_id: bool = False,
     dicom: str | Path | None = None,
+    pseudonymise: bool = False,
+    salt_file: str | Path | None = None,
+    dates: bool = False,
 ) -> Predictions:
     """Probabilities for every slice and every exam of some scans, going on past what can't be read.
 
     Args:
         model: as for `predict`.
         scans: as for `predict`.
-        out: where the table of slices is written, Parquet or CSV, with exams.csv beside it; None: nowhere.
+        out: where the table of slices is written, Parquet or CSV, with those of exams and studies beside it
+            (`ichseq.predictions.write`: exams.csv and studies.csv beside predictions.csv); None: nowhere.
         order: as for `predict`.
-        all_series: as for `predict`; what is not asked is listed, and exams.csv has the reasons in its column `chosen`.
+        all_series: as for `predict`; what is not asked is listed, and the exams' table has the reasons in `chosen`.
+        any_series: as for `predict`; without it such a series is listed, as failed if its study has no answer then.
         bag: as for `predict`.
         tta: as for `predict`.
         calibrated: as for `predict`; the table of exams gets such columns too.
@@ -138,9 +151,14 @@ def predict_scans(
         show_id: of the report: show PatientID, UIDs and names of files.
         dicom: folder for DICOM results, a folder an exam: a structured report, key slices as pictures, a key object
             selection, with patient and study of the exam; made here, on a cluster too. Wants the extra `dicom`.
+        pseudonymise: pseudonyms in the place of ids and names of files, in the tables and in the report; DICOM results
+            keep those of their exam, and the files that failed are named as they are. The salt lies beside `out`, in
+            the file `salt`.
+        salt_file: or it lies in this file; either is made if it is not there. Pseudonymises then anyway.
+        dates: whether the tables of exams and of studies have the date and time of acquisition.
 
     Returns:
-        The tables of slices and of exams, what was left out and why, and what failed.
+        The tables of slices, exams and studies, what was left out and why, and what failed.
 
     Raises:
         ScanError: not one series could be predicted.
@@ -156,16 +174,21 @@ def predict_scans(
     from ichseq.inference.calibrated import with_calibrated
     from ichseq.inference.notes import network_note
     from ichseq.inference.predict import predict_found, predict_sources
-    from ichseq.predictions.write import exams_beside, write_tables
+    from ichseq.inference.pseudonymised import pseudonymised
+    from ichseq.inference.studies import with_scans
+    from ichseq.predictions.write import check_outputs, exams_beside, studies_beside, write_tables
 
-    exams = None if out is None else exams_beside(Path(out))
+    if out is not None:
+        check_outputs(Path(out))
     if report is not None:
         check_folder(Path(report), out)
     if dicom is not None:
         check_results_folder(Path(dicom))
+    names = _names(out, show_id=show_id, salt_file=salt_file) if pseudonymise or salt_file is not None else None
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
-    predictor, ensemble = _predictor(asked, bag, [tta] if isinstance(tta, str) else list(tta), scheduler, device)
+    views = [tta] if isinstance(tta, str) else list(tta)
+    predictor, ensemble = _predictor(asked, bag, views, scheduler, device, any_series)
     note, weights = network_note(ensemble.models), ensemble.weights
     paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
@@ -182,19 +205,33 @@ def predict_scans(
             )
         else:
             outcome = predict_found(predictor, series, note=note, weights=weights, progress=move)
+    outcome = with_scans(outcome, dates=dates)
     if applied is not None:
         outcome = with_calibrated(outcome, applied, point, bag=bag, tta=tta)
-    if out is not None and exams is not None:
-        write_tables({Path(out): outcome.slices, exams: outcome.exams})
+    given = outcome if names is None else pseudonymised(outcome, names)
+    if out is not None and given.studies is not None:
+        path = Path(out)
+        write_tables({path: given.slices, exams_beside(path): given.exams, studies_beside(path): given.studies})
     answered = Answered(outcome, ensemble)
     if report is not None:
         with bar_of(progress)("report", "exams") as move:
-            lines = write_report(answered, Path(report), show_id=show_id, progress=move)
-        outcome = replace(outcome, report_remarks=lines)
+            lines = write_report(answered, Path(report), show_id=show_id, names=names, progress=move)
+        given = replace(given, report_remarks=lines)
     if dicom is not None:
         with bar_of(progress)("dicom", "exams") as move:
-            outcome = replace(outcome, dicom_remarks=write_results(answered, Path(dicom), progress=move))
-    return outcome
+            given = replace(given, dicom_remarks=write_results(answered, Path(dicom), progress=move))
+    return given
+
+
+def _names(out: str | Path | None, *, show_id: bool, salt_file: str | Path | None) -> Pseudonyms:
+    """The pseudonyms that are asked for."""
+    from ichseq.pseudonyms import SALT, kept_salt
+
+    if show_id:
+        raise ConfigError("show_id shows ids in the report, and pseudonymise keeps them out of it; ask for one of them")
+    if salt_file is None and out is None:
+        raise ConfigError("pseudonymise keeps a salt beside the tables, and none are written; name a salt_file")
+    return kept_salt(Path(salt_file) if salt_file is not None else Path(str(out)).with_name(SALT))
 
 
 def _asked(model: Models) -> list[Any]:
@@ -219,7 +256,7 @@ def _calibration(asked: list[Any], point: str) -> Calibration:
 
 
 def _predictor(
-    asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str
+    asked: list[Any], bag: int, tta: list[str], scheduler: str | None, device: str, any_series: bool
 ) -> tuple[Predictor, ModelEnsemble]:
     """What predicts series, and the models that it asks; on a cluster, these on this machine's CPU."""
     from ichseq.inference.cluster import predict_distributed
@@ -229,8 +266,9 @@ def _predictor(
     ensemble, folders = _ensemble(asked, bag, tta, device if scheduler is None else "cpu")
     if scheduler is not None and not folders:
         raise ConfigError("scheduler wants runs; give runs alone")
-    predictor = predict_local(ensemble) if scheduler is None else predict_distributed(folders, tta, device)
-    return predictor, ensemble
+    if scheduler is None:
+        return predict_local(ensemble, any_series=any_series), ensemble
+    return predict_distributed(folders, tta, device, any_series=any_series), ensemble
 
 
 def as_ensemble(model: Models, *, bag: int = 0, tta: Sequence[str] = (), device: str = "auto") -> ModelEnsemble:

@@ -25,12 +25,14 @@ def prepare(
     seed: int = DEFAULT_SEED,
     workers: int | None = None,
     scheduler: str | None = None,
+    pseudonymise: bool = False,
+    salt_file: str | Path | None = None,
     progress: bool | Bar = True,
 ) -> Summary:
     """Read the DICOM files of a source once into a set to train on; run again, it does what is missing.
 
     Args:
-        source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
+        source: a folder, a zip or tar (not unpacked to disk), a DICOM file, or a list of any of these.
         out: the prepared set; a new or empty folder, or one prepared before from the same series or some of them.
         labels: a label table, of slices or of exams, or several; none: the source's stage_2_train.csv, if it has one.
         exam_series: of several series of an exam, those that have its labels: "all"; "thin", the one with the most
@@ -39,6 +41,9 @@ def prepare(
         seed: of the folds' draw.
         workers: processes; None: as many as there are cores.
         scheduler: address of a Dask cluster's scheduler that does the work, such as tcp://node1:8786.
+        pseudonymise: put pseudonyms in the place of ids and names of files; the salt that they follow from is drawn and
+            lies in the set, in the file `salt`.
+        salt_file: the salt lies in this file instead, which is made if it is not there; pseudonymises then anyway.
         progress: whether a bar is shown on standard error.
 
     Returns:
@@ -46,8 +51,10 @@ def prepare(
 
     Raises:
         ScanError: the source does not exist, or has no usable CT slice.
-        DataError: bad labels; an output that can't be written, holds something else, or is of another version.
-        ConfigError: more folds than patients; other folds or another seed than the set was drawn with; no cluster.
+        DataError: bad labels; an output that can't be written, holds something else, or is of another version; a salt
+            that is missing or another one.
+        ConfigError: more folds than patients; other folds or another seed than the set was drawn with; pseudonyms where
+            the set has none, or none where it has them; no cluster.
 
     Example:
         >>> import ichseq
@@ -67,5 +74,7 @@ def prepare(
             folds=folds,
             seed=seed,
             workers=workers,
+            pseudonymise=pseudonymise,
+            salt_file=None if salt_file is None else Path(salt_file),
             progress=move,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ichseq.api.predict import as_ensemble, paths_or_series
 from ichseq.api.progress import Bar, bar_of
-from ichseq.errors import RunError
+from ichseq.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +29,7 @@ def report(
     model: Models = None,
     order: Order = "position",
     show_id: bool = False,
+    salt_file: str | Path | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
 ) -> Path:
@@ -37,14 +38,15 @@ def report(
     The folder needs no network; open its index.html in a browser.
 
     Args:
-        table: what `predict` gave or wrote, Parquet or CSV; exams.csv beside a file is read too. Calibrated columns
-            are shown if they are there.
+        table: what `predict` gave or wrote, Parquet or CSV; the table of exams beside a file is read too. Calibrated
+            columns are shown if they are there.
         scans: that were predicted, as for `predict`.
         out: a new folder, or one with an earlier report, which is replaced as a whole.
         model: what answered, as for `predict`; heat maps are its own. None: the network "phantom-1", and no heat maps
             where it does not answer as the table does.
         order: as for `predict`.
         show_id: show PatientID, UIDs and names of files; else patients have pseudonyms.
+        salt_file: of a table with pseudonyms, the file of their salt, which puts it to the scans.
         device: where heat maps are computed; "auto": a GPU if there is one.
         progress: whether a bar is shown on standard error.
 
@@ -54,6 +56,7 @@ def report(
     Raises:
         DataError: no such table, or the folder holds something else or can't be written.
         ScanError: nothing of the scans can be read, or no exam of the table is among them.
+        ConfigError: a table with pseudonyms without its salt.
         RunError: the model that was named does not answer as the table does.
 
     Example:
@@ -65,7 +68,15 @@ def report(
     import warnings
 
     path, remarks, _ = report_scans(
-        table, scans, out, model=model, order=order, show_id=show_id, device=device, progress=progress
+        table,
+        scans,
+        out,
+        model=model,
+        order=order,
+        show_id=show_id,
+        salt_file=salt_file,
+        device=device,
+        progress=progress,
     )
     for line in remarks:
         warnings.warn(line, stacklevel=2)
@@ -80,6 +91,7 @@ def report_scans(
     model: Models = None,
     order: Order = "position",
     show_id: bool = False,
+    salt_file: str | Path | None = None,
     device: str = "auto",
     progress: bool | Bar = True,
 ) -> tuple[Path, list[str], bool]:
@@ -91,16 +103,26 @@ def report_scans(
     from ichseq.html_report import check_folder, write_report
     from ichseq.html_report.match import match_scans
     from ichseq.inference.answered import Answered
+    from ichseq.predictions.schema import ExamId
+    from ichseq.predictions.without_ids import has_pseudonyms, with_ids
+    from ichseq.pseudonyms import read_salts
 
     folder = Path(out)
     check_folder(folder, table if isinstance(table, str | Path) else None)
     slices, exams = _tables(table)
     paths, series = paths_or_series(scans)
-    matched = match_scans(slices, exams, load_series(paths, order=order) if paths else series)
+    found = load_series(paths, order=order) if paths else series
+    names = None if salt_file is None else read_salts(Path(salt_file))[0]
+    if names is not None:
+        ids = [(ExamId(one.patient_id, one.study_uid, one.series_uid), one.sop_uids) for one in found]
+        slices, exams = with_ids(slices, ids, names), None if exams is None else with_ids(exams, ids, names)
+    elif has_pseudonyms(slices):
+        raise ConfigError("the table has pseudonyms for ids, so its scans aren't known; name their --salt-file")
+    matched = match_scans(slices, exams, found)
     ensemble, remarks = _checked(as_ensemble(model, device=device), matched, named=model is not None)
     answered = Answered(_noted(matched.predictions, ensemble), ensemble)
     with bar_of(progress)("report", "exams") as move:
-        more = write_report(answered, folder, series=matched.series, show_id=show_id, progress=move)
+        more = write_report(answered, folder, series=matched.series, show_id=show_id, names=names, progress=move)
     return folder / "index.html", [*matched.remarks, *remarks, *more], all(matched.series)
 
 
@@ -122,10 +144,10 @@ def _tables(table: str | Path | pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFram
     from ichseq.predictions.check import check_columns, check_slice_index, checked_probabilities, refuse_duplicates
     from ichseq.predictions.read import read_exams, read_table
     from ichseq.predictions.schema import PREDICTION_COLUMNS
-    from ichseq.predictions.write import EXAMS
+    from ichseq.predictions.write import exams_beside
 
     if isinstance(table, str | Path):
-        exams = Path(table).with_name(EXAMS)
+        exams = exams_beside(Path(table))
         slices = read_table(Path(table), calibrated=True)
         return slices, read_exams(exams, calibrated=True) if exams.is_file() else None
     check_columns(table, PREDICTION_COLUMNS, "table")
@@ -139,7 +161,7 @@ def _checked(ensemble: ModelEnsemble, of: Matched, *, named: bool) -> tuple[Mode
     """The models if they answer as the table does, found on one exam; else none, and why."""
     import numpy as np
 
-    from ichseq.inference.predict import predict_series
+    from ichseq.inference.one_series import predict_series
     from ichseq.labels import LABELS
 
     slices, counts = of.predictions.slices, of.predictions.exams["n_slices"].to_numpy(dtype=np.int64)
@@ -147,7 +169,7 @@ def _checked(ensemble: ModelEnsemble, of: Matched, *, named: bool) -> tuple[Mode
         rows = slices.iloc[stop - count : stop]
         if series is None or series.sop_uids != rows["sop_uid"].tolist():
             continue
-        again = predict_series(ensemble, series).table
+        again = predict_series(ensemble, series, any_series=True).table
         if again is None or len(again) != len(rows):
             continue
         apart = float(np.abs(again[list(LABELS)].to_numpy() - rows[list(LABELS)].to_numpy()).max())

@@ -9,7 +9,7 @@ import click
 from ichseq import api
 from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH, SCHEDULER, SHOW_ID, FoldType, Views, default_of
+from ichseq.cli.options import PATH, PSEUDONYMISE, SALT_FILE, SCHEDULER, SHOW_ID, FoldType, Views, default_of
 from ichseq.errors import counted
 from ichseq.networks.shipped import DEFAULT, described, shipped_names
 
@@ -156,6 +156,7 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     help="Of the slices; instance (InstanceNumber) and file (name) are for scans without positions.",
 )
 @click.option("--all-series", is_flag=True, help="Of a study every series; else the one that answers best.")
+@click.option("--any-series", is_flag=True, help="Also what is surely no plain head CT: a chest, a map, empty images.")
 @_bag(api.predict)
 @_tta(api.predict)
 @click.option("--calibrated", is_flag=True, help="Add calibrated and flagged columns, as `calibrate` fitted them.")
@@ -168,7 +169,10 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
 @SCHEDULER
 @click.option("--report", type=PATH, help="Folder for pages for those who read scans: open its index.html.")
 @SHOW_ID
+@PSEUDONYMISE
+@SALT_FILE
 @click.option("--dicom", type=PATH, help="Folder for DICOM results: a report, key slices, a selection of them.")
+@click.option("--dates", is_flag=True, help="Add date and time of acquisition to the tables of exams and of studies.")
 @click.pass_context
 def predict(
     ctx: click.Context,
@@ -177,6 +181,7 @@ def predict(
     out: Path,
     order: "Order",
     all_series: bool,
+    any_series: bool,
     bag: int,
     tta: Sequence[str],
     calibrated: bool,
@@ -184,15 +189,18 @@ def predict(
     scheduler: str | None,
     report: Path | None,
     show_id: bool,
+    pseudonymise: bool,
+    salt_file: Path | None,
     dicom: Path | None,
+    dates: bool,
 ) -> None:
-    """Predict every slice of folders, zips or DICOM files.
+    """Predict every slice of folders, zips, tars or DICOM files.
 
     Of a study with several series of the same head, the one that the network answers best on.
     Exit code: 0 everything was predicted, 1 nothing (an error), 3 a part.
     """
     from ichseq.predictions.answer import answer_lines
-    from ichseq.predictions.write import EXAMS
+    from ichseq.predictions.write import exams_beside, studies_beside
 
     outcome = api.predict_scans(
         runs or None,
@@ -200,6 +208,7 @@ def predict(
         out=out,
         order=order,
         all_series=all_series,
+        any_series=any_series,
         bag=bag,
         tta=tta,
         calibrated=calibrated,
@@ -209,10 +218,13 @@ def predict(
         report=report,
         show_id=show_id,
         dicom=dicom,
+        pseudonymise=pseudonymise,
+        salt_file=salt_file,
+        dates=dates,
     )
     click.echo("\n".join(answer_lines(outcome.slices, outcome.exams)))
     of = f"{counted(len(outcome.slices), 'slice')} of {len(outcome.exams)} series"
-    click.echo(f"{of}: {out}, and by series {out.with_name(EXAMS)}")
+    click.echo(f"{of}: {out}; by series {exams_beside(out)}, by study {studies_beside(out)}")
     if report is not None:
         click.echo(f"report: {report / 'index.html'}")
     if dicom is not None:

@@ -23,6 +23,14 @@ SCHEDULER = click.option(
 )
 
 
+PSEUDONYMISE = click.option(
+    "--pseudonymise", is_flag=True, help="Pseudonyms in the place of ids and names of files, by a salt kept beside."
+)
+SALT_FILE = click.option(
+    "--salt-file", type=PATH, help="Pseudonyms by the salt in this file, made if missing: keep it apart."
+)
+
+
 SHOW_ID = click.option("--show-id", is_flag=True, help="In the report: PatientID, UIDs and files, and no pseudonyms.")
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     help="Of the slices, as they were predicted.",
 )
 @SHOW_ID
+@click.option("--salt-file", type=PATH, help="Of a table with pseudonyms: their salt.")
 @click.pass_context
 def report(
     ctx: click.Context,
@@ -37,14 +38,15 @@ def report(
     runs: tuple[Path, ...],
     order: "Order",
     show_id: bool,
+    salt_file: Path | None,
 ) -> None:
     """Make pages for those who read scans.
 
-    TABLE is what `ichseq predict` wrote; exams.csv beside it is read too. Exit code: 0 every exam is shown with its
-    scan, 1 nothing (an error), 3 some without.
+    TABLE is what `ichseq predict` wrote; the table of exams beside it is read too. Exit code: 0 every exam is shown
+    with its scan, 1 nothing (an error), 3 some without.
     """
     page, remarks, whole = api.report_scans(
-        table, scans, out, model=runs or None, order=order, show_id=show_id, progress=progress_bar
+        table, scans, out, model=runs or None, order=order, show_id=show_id, salt_file=salt_file, progress=progress_bar
     )
     click.echo(f"report: {page}")
     for line in remarks:

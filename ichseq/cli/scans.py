@@ -7,7 +7,7 @@ import click
 
 from ichseq import api
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH, SCHEDULER, default_of
+from ichseq.cli.options import PATH, PSEUDONYMISE, SALT_FILE, SCHEDULER, default_of
 from ichseq.phantom.choices import DEFAULT_HEADS, DONOR_SHARE, HEADS
 from ichseq.seeds import DEFAULT_SEED
 
@@ -103,6 +103,8 @@ def phantom(
 @click.option("--seed", default=default_of(api.prepare, "seed"), show_default=True, help="Seed of the folds.")
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
 @SCHEDULER
+@PSEUDONYMISE
+@SALT_FILE
 def prepare(
     source: Path,
     out: Path,
@@ -112,6 +114,8 @@ def prepare(
     seed: int,
     workers: int | None,
     scheduler: str | None,
+    pseudonymise: bool,
+    salt_file: Path | None,
 ) -> None:
     """Read DICOM files once into a set to train on. Run again, it does what is missing."""
     summary = api.prepare(
@@ -123,6 +127,8 @@ def prepare(
         seed=seed,
         workers=workers,
         scheduler=scheduler,
+        pseudonymise=pseudonymise,
+        salt_file=salt_file,
         progress=progress_bar,
     )
     click.echo(summary.text())

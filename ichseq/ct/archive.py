@@ -1,44 +1,44 @@
-"""Where scans lie: folders, zip archives and lists of files, as one flat list of byte streams.
+"""Where scans lie: folders, archives and lists of files, as one flat list of byte streams.
 
 A `FileList` is a handful of flat numpy arrays, so a million files cost some tens of megabytes, pickle quickly and are
-shared between workers by joblib. A zip's directory is parsed once, by `list_files`; a worker opens a member from its
+shared between workers by joblib. What an archive holds is found once, by `list_files`; a worker opens a member from its
 offset alone, and nothing is ever unpacked to disk.
 """
 
 import io
 import os
 import stat
-import struct
-import zipfile
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
 from ichseq.ct.left_out import LeftOut
-from ichseq.ct.streams import MAX_IMAGE_BYTES, MAX_MEMBER_BYTES, Inflated, Window
+from ichseq.ct.members import DEFLATED, LOCAL_HEADER, MEMBERS, TAR, ZIP_MARK, Entry, shown
+from ichseq.ct.streams import Inflated, Window
+from ichseq.ct.tar import begins_as_tar, open_tar
 from ichseq.errors import ScanError
 
-_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, then lengths of name and extra field (APPNOTE 4.3.7)
 Source = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True)
 class FileList:
-    """Files and zip members in a fixed order, flat: entry i is described by element i of each array.
+    """Files and members of archives in a fixed order, flat: entry i is described by element i of each array.
 
     Attributes:
         sources: the sources as the user named them.
         folder: absolute path of the folder that relative names start from, since a worker may stand elsewhere.
-        archives: paths of the zip archives.
+        archives: paths of the archives.
         archive: int32 (n,), index into `archives`, or -1 for a file on disk.
         names: uint8, all names one after the other (bytes as the file system has them; UTF-8 in archives).
         ends: int64 (n,), where name i ends in `names`.
-        offset, packed, size: int64 (n,), a member's local header, compressed and unpacked bytes; 0 for a file on disk.
-        crc: uint32 (n,), a member's checksum.
-        deflated: bool (n,), whether a member is compressed.
+        offset, packed, size: int64 (n,), where a member's header (zip) or its bytes (tar) begin, its compressed and
+            unpacked bytes; 0 for a file on disk.
+        crc: uint32 (n,), the checksum of a zip's member.
+        kind: uint8 (n,), how it lies there: ON_DISK, STORED, DEFLATED or TAR of `ichseq.ct.members`.
         left_out: what the listing could not take, with reasons.
     """
 
@@ -52,7 +52,7 @@ class FileList:
     packed: np.ndarray
     size: np.ndarray
     crc: np.ndarray
-    deflated: np.ndarray
+    kind: np.ndarray
     left_out: list[LeftOut] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -66,8 +66,8 @@ class FileList:
         """The name shown to the user: a path as given, or "archive.zip/member"; always valid Unicode, one line."""
         name = self._raw_name(i).decode("utf-8", "backslashreplace")
         if self.archive[i] >= 0:
-            name = f"{_shown(self.archives[self.archive[i]])}/{name}"
-        return _shown(name)
+            name = f"{shown(self.archives[self.archive[i]])}/{name}"
+        return shown(name)
 
     def find(self, basename: str) -> list[int]:
         """Entries whose last path component is `basename`, such as "stage_2_train.csv"."""
@@ -99,12 +99,24 @@ class FileList:
             packed=self.packed[chosen],
             size=self.size[chosen],
             crc=self.crc[chosen],
-            deflated=self.deflated[chosen],
+            kind=self.kind[chosen],
         )
 
     def archive_paths(self) -> list[str]:
         """Where the archives are, for a process that may stand in another folder than the one that listed them."""
         return [os.path.join(self.folder, path) for path in self.archives]
+
+    def status(self, i: int) -> os.stat_result:
+        """Size and times of entry i's file, or of the archive that it lies in, as they are now.
+
+        Raises:
+            ScanError: there is no such file any more.
+        """
+        name = self.archives[self.archive[i]] if self.archive[i] >= 0 else os.fsdecode(self._raw_name(i))
+        try:
+            return os.stat(os.path.join(self.folder, name))
+        except OSError as error:
+            raise ScanError(self.name(i), f"cannot be opened ({error.strerror or error}); check the file") from error
 
     def open(self, i: int) -> BinaryIO:
         """Open entry i as a seekable, buffered stream of its unpacked bytes; the caller closes it.
@@ -121,77 +133,72 @@ class FileList:
             raise ScanError(self.name(i), f"cannot be opened ({error.strerror or error}); check the file") from error
 
     def _open_member(self, i: int) -> BinaryIO:
-        base = open(os.path.join(self.folder, self.archives[self.archive[i]]), "rb")  # noqa: SIM115 - the stream returned closes it
+        path, name = os.path.join(self.folder, self.archives[self.archive[i]]), self.name(i)
+        start, size, crc = int(self.offset[i]), int(self.size[i]), int(self.crc[i])
+        if self.kind[i] == TAR:
+            return io.BufferedReader(Window(open_tar(path), name, start=start, size=size, crc=None))
+        base = open(path, "rb")  # noqa: SIM115 - the stream returned closes it
         try:
-            base.seek(int(self.offset[i]))
-            header = base.read(_LOCAL_HEADER.size)
-            if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-                raise ScanError(self.name(i), "damaged archive (no member at its offset); download it again")
-            _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-            start = int(self.offset[i]) + _LOCAL_HEADER.size + name_length + extra_length
-            size, crc = int(self.size[i]), int(self.crc[i])
-            if self.deflated[i]:
+            base.seek(start)
+            header = base.read(LOCAL_HEADER.size)
+            if len(header) < LOCAL_HEADER.size or not header.startswith(ZIP_MARK):
+                raise ScanError(name, "damaged archive (no member at its offset); download it again")
+            _, name_length, extra_length = LOCAL_HEADER.unpack(header)
+            start += LOCAL_HEADER.size + name_length + extra_length
+            if self.kind[i] == DEFLATED:
                 base.seek(start)
-                return io.BufferedReader(Inflated(base, self.name(i), packed=int(self.packed[i]), size=size, crc=crc))
-            return io.BufferedReader(Window(base, self.name(i), start=start, size=size, crc=crc))
+                return io.BufferedReader(Inflated(base, name, packed=int(self.packed[i]), size=size, crc=crc))
+            return io.BufferedReader(Window(base, name, start=start, size=size, crc=crc))
         except BaseException:
             base.close()
             raise
-
-
-def _shown(name: str) -> str:
-    name = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return name if name.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def _pack(names: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(names), np.uint8), np.cumsum([len(name) for name in names], dtype=np.int64)
 
 
-class _Entry(NamedTuple):
-    name: bytes
-    archive: int = -1
-    offset: int = 0
-    packed: int = 0
-    size: int = 0
-    crc: int = 0
-    deflated: bool = False
-
-
 def list_files(source: Source) -> FileList:
     """List every file of a source, in an order that depends on names alone.
 
-    Folders are walked in depth (links followed, each folder once); a zip's members are listed without unpacking. Zips
-    inside folders or zips are not opened: name them as sources. What cannot be listed stands in `left_out`. A file that
+    Folders are walked in depth (links followed, each folder once); a zip's or tar's members are listed without
+    unpacking. A tar packed by gzip, bzip2 or xz is unpacked into memory. Of the archives that lie in folders, those
+    whose name ends in .tar are opened; name others as sources. What cannot be listed stands in `left_out`. A file that
     is a source and lies in a folder that is one too, or is named twice, is listed once.
 
     Args:
-        source: a folder, a .zip, a file, or a list of any of these.
+        source: a folder, a zip, a tar, a file, or a list of any of these.
 
     Raises:
         ScanError: a path does not exist, or no path is given.
     """
     sources = [source] if isinstance(source, str | Path) else list(source)
     if not sources:
-        raise ScanError("", "no source given; name a folder, a .zip archive or a DICOM file")
-    entries: list[_Entry] = []
+        raise ScanError("", "no source given; name a folder, a .zip or .tar archive or a DICOM file")
+    entries: list[Entry] = []
     archives: list[str] = []
     left_out: list[LeftOut] = []
     seen: set[_Identity] = set()
     named = _by_identity(sources)
-    for path, status in named.values():
-        if stat.S_ISDIR(status.st_mode):
-            entries += _walk(path, seen, named, left_out)
-        elif not stat.S_ISREG(status.st_mode):
-            left_out.append(LeftOut(_shown(path), "not a regular file"))
-        elif _is_zip(path):
-            entries += _members(path, len(archives), left_out)
+
+    def add(path: str, kind: str) -> None:
+        if kind:
+            entries.extend(MEMBERS[kind](path, len(archives), left_out))
             archives.append(path)
         else:
-            entries.append(_Entry(os.fsencode(path)))
+            entries.append(Entry(os.fsencode(path)))
+
+    for path, status in named.values():
+        if stat.S_ISDIR(status.st_mode):
+            for file in _walk(path, seen, named, left_out):
+                add(file, "tar" if file.lower().endswith(".tar") else "")
+        elif not stat.S_ISREG(status.st_mode):
+            left_out.append(LeftOut(shown(path), "not a regular file"))
+        else:
+            add(path, _kind(path))
     names, ends = _pack([entry.name for entry in entries])
     return FileList(
-        sources=tuple(_shown(os.fspath(item)) for item in sources),
+        sources=tuple(shown(os.fspath(item)) for item in sources),
         folder=os.getcwd() if any(not os.path.isabs(item) for item in sources) else "",
         archives=tuple(archives),
         archive=np.fromiter((entry.archive for entry in entries), np.int32, len(entries)),
@@ -201,7 +208,7 @@ def list_files(source: Source) -> FileList:
         packed=np.fromiter((entry.packed for entry in entries), np.int64, len(entries)),
         size=np.fromiter((entry.size for entry in entries), np.int64, len(entries)),
         crc=np.fromiter((entry.crc for entry in entries), np.uint32, len(entries)),
-        deflated=np.fromiter((entry.deflated for entry in entries), bool, len(entries)),
+        kind=np.fromiter((entry.kind for entry in entries), np.uint8, len(entries)),
         left_out=left_out,
     )
 
@@ -214,13 +221,13 @@ def _by_identity(sources: Sequence[str | Path]) -> dict[_Identity, tuple[str, os
     found: dict[_Identity, tuple[str, os.stat_result]] = {}
     for path in dict.fromkeys(os.path.normpath(os.fspath(item)) for item in sources):
         if not os.path.exists(path):
-            raise ScanError(_shown(path), "no such file or folder; check the path")
+            raise ScanError(shown(path), "no such file or folder; check the path")
         status = os.stat(path)
         found.setdefault((status.st_dev, status.st_ino), (path, status))
     return found
 
 
-def _walk(folder: str, seen: set[_Identity], named: Container[_Identity], left_out: list[LeftOut]) -> Iterator[_Entry]:
+def _walk(folder: str, seen: set[_Identity], named: Container[_Identity], left_out: list[LeftOut]) -> Iterator[str]:
     """Files below a folder, sorted by name, less those that are sources themselves.
 
     A folder met before (a link back, say) is not entered again.
@@ -233,65 +240,25 @@ def _walk(folder: str, seen: set[_Identity], named: Container[_Identity], left_o
             identity = status.st_dev, status.st_ino
             if stat.S_ISREG(status.st_mode):
                 if identity not in named:
-                    yield _Entry(os.fsencode(path))
+                    yield path
             elif not stat.S_ISDIR(status.st_mode):  # a pipe would block, a device never end
-                left_out.append(LeftOut(_shown(path), "not a regular file"))
+                left_out.append(LeftOut(shown(path), "not a regular file"))
             elif identity not in seen:
                 seen.add(identity)
                 waiting += [os.path.join(path, name) for name in sorted(os.listdir(path), reverse=True)]
         except OSError as error:
             reason = "a link that leads nowhere" if os.path.islink(path) else f"cannot be read ({error.strerror})"
-            left_out.append(LeftOut(_shown(path), reason))
+            left_out.append(LeftOut(shown(path), reason))
 
 
-def _is_zip(path: str) -> bool:
-    if path.lower().endswith(".zip"):
-        return True
+def _kind(path: str) -> str:
+    """What archive a file is, by its name or its first bytes: "zip", "tar", or "" for none."""
+    if path.lower().endswith((".zip", ".tar")):
+        return path.lower()[-3:]
     try:
         with open(path, "rb") as file:
-            return file.read(4) == b"PK\x03\x04"
-    except OSError:
-        return False  # opening it again names the reason
-
-
-def _members(path: str, number: int, left_out: list[LeftOut]) -> list[_Entry]:
-    """A zip's members by name, less those that must not be unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, OSError, ValueError, struct.error, NotImplementedError, EOFError) as error:
-        detail = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        left_out.append(LeftOut(_shown(path), f"not a zip archive, or a damaged one{detail}; get it again"))
-        return []
-    infos.sort(key=lambda info: info.header_offset)
-    begins = np.array([info.header_offset for info in infos], np.int64)
-    ends = begins + np.array([_LOCAL_HEADER.size + info.compress_size for info in infos], np.int64)
-    if np.any(ends[:-1] > begins[1:]):
-        left_out.append(LeftOut(_shown(path), "its members overlap, as in a zip bomb; refused"))
-        return []
-    last = {info.filename: info for info in infos}  # a name that stands twice: the later one, as unzip does
-    entries = []
-    for info in sorted(infos, key=lambda info: (info.filename, info.header_offset)):
-        reason = "named twice in the archive; the later one is read" if last[info.filename] is not info else ""
-        reason = reason or _why_not(info)
-        if reason:
-            left_out.append(LeftOut(_shown(f"{path}/{info.filename}"), reason))
-            continue
-        name = info.filename.encode("utf-8", "surrogateescape")
-        deflated = info.compress_type == zipfile.ZIP_DEFLATED
-        entries.append(_Entry(name, number, info.header_offset, info.compress_size, info.file_size, info.CRC, deflated))
-    return entries
-
-
-def _why_not(info: zipfile.ZipInfo) -> str:
-    if info.flag_bits & 0x1:
-        return "encrypted; unpack it with its password first"
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        name = zipfile.compressor_names.get(info.compress_type, "unknown")  # type: ignore[attr-defined]
-        return f"compressed by method {info.compress_type} ({name}); repack the archive with deflate"
-    most = MAX_MEMBER_BYTES if info.filename.lower().endswith(".csv") else MAX_IMAGE_BYTES
-    if info.file_size > most:
-        return f"would unpack to {info.file_size} bytes, more than {most}; refused"
-    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
-        return "damaged (stored, but its two sizes differ); get the archive again"
-    return ""
+            if file.peek(len(ZIP_MARK)).startswith(ZIP_MARK):
+                return "zip"
+            return "tar" if begins_as_tar(file, path) else ""
+    except (OSError, ScanError):
+        return ""  # reading it again names the reason

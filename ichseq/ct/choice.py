@@ -26,6 +26,8 @@ SHOWN: Final = 0.8
 HEAD_MM: Final = (100.0, 220.0)
 """A head's height: a series that is as high as the first shows a whole one, one higher than the second shows more."""
 
+NO_PICTURE: Final = "no plain picture (a map, a projection or a subtraction)"
+
 
 class PassedOver(NamedTuple):
     """A series that is not asked.
@@ -84,8 +86,7 @@ def choose(found: Sequence[Series], learned_mm: tuple[float, float] = USUAL_MM) 
     """
     studies: dict[tuple[str, ...], list[int]] = {}
     for k, series in enumerate(found):
-        own = () if series.study_uid else (str(k),)
-        studies.setdefault((series.patient_id, series.study_uid, *own), []).append(k)
+        studies.setdefault(study_of(series), []).append(k)
     why: dict[int, str] = {}
     passed_over: list[PassedOver] = []
     for numbers in studies.values():
@@ -93,6 +94,11 @@ def choose(found: Sequence[Series], learned_mm: tuple[float, float] = USUAL_MM) 
         why |= {numbers[k]: words for k, words in chosen.items()}
         passed_over += [PassedOver(numbers[one.number], numbers[one.by], one.reason) for one in others]
     return Choice(sorted(why), [why[k] for k in sorted(why)], passed_over)
+
+
+def study_of(series: Series) -> tuple[str, ...]:
+    """What is the same for all series of a study: one without StudyInstanceUID is a study of its own."""
+    return (series.patient_id, series.study_uid, *([] if series.study_uid else [series.key]))
 
 
 def distance_mm(series: Series) -> float:
@@ -196,7 +202,7 @@ def _less(series: Series, own: _Rank, by: Series, better: _Rank, learned_mm: tup
     """Why a series comes after a better one: the first difference of their ranks, in words."""
     first = next(name for name in _Rank._fields if getattr(own, name) != getattr(better, name))
     return {
-        "no_picture": "no plain picture (a map, a projection or a subtraction)",
+        "no_picture": NO_PICTURE,
         "enhanced": "with contrast medium",
         "sharpness": "sharp kernel (bone)" if own.sharpness == 2 else "kernel not known, the other's is soft",
         "off": f"thickness farther from the {learned_mm[0]:g} to {learned_mm[1]:g} mm that the network learned on: "

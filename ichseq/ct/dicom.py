@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import numpy as np
 
-from ichseq.ct.compressed import check_fragments, missing_decoder
+from ichseq.ct.compressed import find_fragments, missing_decoder
 from ichseq.ct.elements import (
     BIG_ENDIAN,
     DEFLATED,
@@ -29,10 +29,10 @@ from ichseq.ct.elements import (
     short_of,
     text_of,
 )
-from ichseq.ct.kinds import CT_IMAGE, MULTI_FRAME, what_else
+from ichseq.ct.kinds import CT_IMAGE, MODALITY, MULTI_FRAME, what_else
 from ichseq.ct.left_out import SliceError
 from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS, reconstruction_of
-from ichseq.ct.streams import Inflated
+from ichseq.ct.streams import MAX_IMAGE_BYTES, Inflated, size_of, unpacked
 from ichseq.errors import ScanError
 
 MAX_PIXELS: Final = 4096 * 4096
@@ -45,9 +45,9 @@ MIN_AXIAL: Final = 0.7
 """|n_z| below which a slice is no axial one: a localizer, a coronal or sagittal reformat."""
 
 _MAX_INFLATED: Final = 4 * MAX_PIXELS + (16 << 20)  # the largest image that is taken, and 16 MB of header
-NOTED_BY_PYDICOM: Final = 1
-NO_END: Final = 2
-"""Bits of `noted`: pydicom warned while reading; compressed pixel data without the mark of their end."""
+NOTED_BY_PYDICOM, NO_END, PACKED = 1, 2, 64
+"""Bits of `noted`: pydicom warned while reading; compressed pixel data without the mark of their end; the file is
+packed by gzip, bzip2 or xz."""
 
 IMAGE_DTYPE: Final = np.dtype(
     [
@@ -57,7 +57,7 @@ IMAGE_DTYPE: Final = np.dtype(
         ("bits_stored", "u1"),
         ("signed", "?"),
         ("big_endian", "?"),
-        ("pixel_offset", "i8"),  # of the pixel data's value in the file (in the unpacked file, if deflated)
+        ("pixel_offset", "i8"),  # of the pixel data's value in the file (in the unpacked one, if deflated or packed)
         ("slope", "f8"),
         ("intercept", "f8"),
         ("padding_low", "i8"),  # stored values low..high are padding; low > high: none
@@ -70,7 +70,7 @@ IMAGE_DTYPE: Final = np.dtype(
         ("age_years", "f4"),  # -1 where absent
         ("contrast", "?"),  # a contrast medium is named
         ("phantom", "?"),
-        ("noted", "u1"),  # NOTED_BY_PYDICOM, NO_END and the bits of ichseq.ct.together, added up
+        ("noted", "u1"),  # NOTED_BY_PYDICOM, NO_END, PACKED and the bits of ichseq.ct.together, added up
         *RECONSTRUCTION_FIELDS,
     ]
 )
@@ -93,7 +93,7 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
     """Read and check one file's header; its pixels are not read.
 
     Args:
-        stream: the file, at its beginning.
+        stream: the file, at its beginning; it may be packed by gzip, bzip2 or xz.
         name: the file's name, for messages.
         size: its length in bytes; None: found from the stream.
         need_position: whether position and orientation are required (they are not, if the user orders by number).
@@ -102,9 +102,12 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
         SliceError: the file is no DICOM file, no CT slice, truncated, or lacks what Hounsfield units need.
     """
     try:
-        if size is None:
-            size = stream.seek(0, os.SEEK_END)
+        file, stream = stream, unpacked(stream, name)
+        if stream is not file:
+            size = None if stream.read(1) else 0
             stream.seek(0)
+        elif size is None:
+            size = size_of(stream)
         if size == 0:  # what a broken copy leaves: no file is meant to be so
             raise Refused("is empty; get the file again", is_dicom=False)
         return _read(stream, name, size, need_position)
@@ -120,12 +123,13 @@ def read_header(stream: BinaryIO, name: str, *, size: int | None = None, need_po
         raise SliceError(name, f"damaged header ({type(error).__name__} while parsing it)") from error
 
 
-def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header:
+def _read(stream: BinaryIO, name: str, size: int | None, need_position: bool) -> Header:
+    """`size` None: the file is packed, and its length not known."""
     with quiet_pydicom() as note:
-        meta, syntax = read_meta(stream, size)
+        meta, syntax = read_meta(stream, MAX_IMAGE_BYTES if size is None else size)
         if text_of(meta, "MediaStorageSOPClassUID") == "1.2.840.10008.1.3.10":
             refuse("a DICOMDIR (a table of contents), not an image", expected=True)
-        limit: int | None = size
+        limit = size
         if syntax == DEFLATED:
             stream, limit = Inflated(stream, name, limit=_MAX_INFLATED), None  # type: ignore[assignment]
         syntax, element, dataset = read_elements(stream, syntax)
@@ -154,7 +158,7 @@ def _read(stream: BinaryIO, name: str, size: int, need_position: bool) -> Header
         _age_years(text_of(dataset, "PatientAge")),
         _names_contrast(text_of(dataset, "ContrastBolusAgent")),
         text_of(meta, "ImplementationVersionName") == PHANTOM_MARK,
-        (NOTED_BY_PYDICOM if note.seen else 0) + (0 if ended else NO_END),
+        NOTED_BY_PYDICOM * note.seen + NO_END * (not ended) + PACKED * (size is None),
         *reconstruction_of(dataset, patient_id),
     )
     uids = (patient_id, text_of(dataset, "StudyInstanceUID"), series_uid, sop_uid)
@@ -171,7 +175,7 @@ def _check_kind(dataset: Elements, meta: Elements) -> None:
     if modality == "SR":
         refuse("a dose report or another structured report, not an image", expected=True)
     if modality and modality != "CT":
-        refuse(f"modality {modality if re.fullmatch('[A-Z]{2,16}', modality) else 'unknown'}, not CT", expected=True)
+        refuse(f"modality {modality if MODALITY.fullmatch(modality) else 'unknown'}, not CT", expected=True)
     if not modality and sop_class not in (CT_IMAGE, *MULTI_FRAME):
         refuse("no Modality in the header, so not known to be CT")
     if "LOCALIZER" in image_type:
@@ -213,7 +217,7 @@ def _check_pixels(
     """Offset of the pixel data's value, and whether they end as they should; refuses what is absent, truncated, or
     without a decoder.
 
-    `size` is the file's length; None where it is not known (deflated): truncation then shows when it is read.
+    `size` is the file's length; None where it is not known (deflated, packed): truncation then shows when it is read.
     """
     if element is None or element[2] == 0:
         refuse("no pixel data (truncated, or not an image)")
@@ -234,7 +238,7 @@ def _check_pixels(
         refuse(missing)
     if length != UNDEFINED:
         refuse("damaged: pixel data are not encapsulated, though the transfer syntax is a compressed one")
-    return offset, size is None or check_fragments(stream, offset, size)[1]
+    return offset, find_fragments(stream, offset, stream.seek(0, os.SEEK_END) if size is None else size).ended
 
 
 def _rescale(dataset: Elements) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import re
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, NoReturn
 
@@ -27,7 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.values import converters
 
-from ichseq.ct.no_dicom import is_big_endian, meta_place, packed_as
+from ichseq.ct.no_dicom import is_acr_nema, is_big_endian, meta_place, packed_as
 
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
 TAGS: Final = {
@@ -77,7 +77,7 @@ Elements = dict[int, Any]
 """Elements of a data set as pydicom reads them, their values still bytes, by the number of their tag."""
 
 _PREAMBLE: Final = 128
-_META_WITHIN: Final = 1024  # bytes from the beginning in which a misplaced meta is looked for
+_META_WITHIN: Final = 8192  # bytes from the beginning in which a misplaced meta is looked for
 UNDEFINED: Final = 0xFFFFFFFF
 MAX_VALUE_BYTES: Final = 1024
 """No value that is read here may be longer: the standard allows 64 characters, and a few values to most elements."""
@@ -162,14 +162,15 @@ def read_meta(stream: BinaryIO, size: int) -> tuple[Elements, str]:
 
 def _skip_to_meta(stream: BinaryIO, start: bytes) -> None:
     """Go to where the meta begins, if that is not far; refuses what is no DICOM file, by what it is."""
-    packed, may_hold_slices = packed_as(start, stream)
-    if packed == "zip":
-        raise Refused("a zip inside the source; name it as a source of its own", is_dicom=False)
-    if packed:
-        content = "slices may be in it; unpack it first" if may_hold_slices else "of something else than DICOM files"
-        raise Refused(f"packed as {packed}: {content}", expected=not may_hold_slices, is_dicom=False)
+    if packed := packed_as(start, stream):
+        raise Refused(packed, is_dicom=False)
     stream.seek(0)
-    place = meta_place(stream.read(_META_WITHIN))
+    head = stream.read(_META_WITHIN)
+    if is_acr_nema(head):
+        refuse("big-endian without value representations (ACR-NEMA), which is not read; convert it to DICOM first")
+    place = meta_place(head)
+    if place < 0 and not any(head[:_PREAMBLE]) and _looks_like_dicom(head[_PREAMBLE:], _PREAMBLE * 8):
+        place = _PREAMBLE  # a preamble, and neither mark nor meta
     if place < 0:
         raise Refused("not a DICOM file", expected=True, is_dicom=False)
     stream.seek(place)
@@ -185,8 +186,13 @@ def _looks_like_dicom(start: bytes, size: int) -> bool:
     return group in (2, 8) and (explicit or implicit_length < min(size, 4096))
 
 
-def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, int] | None, Elements]:
-    """The elements wanted, up to the pixel data; the latter's (tag, offset of its value, length), if there are any."""
+def read_elements(
+    stream: BinaryIO, syntax: str, more: Sequence[int] = ()
+) -> tuple[str, tuple[int, int, int] | None, Elements]:
+    """The elements wanted, up to the pixel data; the latter's (tag, offset of its value, length), if there are any.
+
+    `more` are tags that are wanted beside those of `TAGS`.
+    """
     element: tuple[int, int, int] | None = None
 
     def at_pixels(tag: int, vr: str | None, length: int) -> bool:
@@ -206,7 +212,7 @@ def read_elements(stream: BinaryIO, syntax: str) -> tuple[str, tuple[int, int, i
         syntax != BIG_ENDIAN,
         stop_when=at_pixels,
         defer_size=MAX_VALUE_BYTES,  # a longer value is not even read
-        specific_tags=list(TAGS.values()),
+        specific_tags=[*TAGS.values(), *more],
     )
     return syntax, element, _by_number(dataset)
 

@@ -28,6 +28,15 @@ _KINDS: Final = {  # what follows _STORAGE, the longer first (PS3.6, table A-1)
 }
 
 
+MODALITY: Final = re.compile(
+    "ANN|AR|ASMT|AU|BDUS|BI|BMD|CFM|CR|CT|CTPROTOCOL|DG|DMS|DOC|DX|ECG|EEG|EMG|EOG|EPS|ES|FID|GM|HC|HD|IO|IOL|"
+    "IVOCT|IVUS|KER|KO|LEN|LS|MG|MR|NM|OAM|OCT|OP|OPM|OPT|OPTBSV|OPTENF|OPV|OSS|OT|PA|PLAN|POS|PR|PT|PX|REG|"
+    "RESP|RF|RG|RTDOSE|RTIMAGE|RTINTENT|RTPLAN|RTRAD|RTRECORD|RTSEGANN|RTSTRUCT|RWV|SEG|SM|SMR|SR|SRF|STAIN|"
+    "TEXTUREMAP|TG|US|VA|VF|XA|XAPROTOCOL|XC"
+)
+"""Values of Modality (PS3.3, C.7.3.1.1.1); any other may be a person's name, and is not repeated."""
+
+
 def what_else(sop_class: str, *, has_rows: bool) -> str:
     """What a file is in words, if its SOP class is none of a CT image; "" where it is one, or where nothing is known.
 

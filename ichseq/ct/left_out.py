@@ -11,7 +11,7 @@ class LeftOut(NamedTuple):
     """A file that was not used.
 
     Attributes:
-        file: as shown to the user (zip member: "archive.zip/member").
+        file: as shown to the user (a member of an archive: "archive.zip/member").
         reason: what is wrong with it and, where the user can do something, what.
         expected: whether it is rightly no slice of an axial series, such as a localizer, a dose report, a text file or
             a duplicate. False: a slice may be missing.

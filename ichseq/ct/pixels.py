@@ -1,24 +1,26 @@
 """Pixels of one slice: stored values to Hounsfield units."""
 
-import io
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import numpy as np
-from pydicom.pixels import get_decoder
 
 from ichseq.ct.archive import FileList
-from ichseq.ct.compressed import check_fragments, missing_decoder
-from ichseq.ct.dicom import NO_END
+from ichseq.ct.codestream import Layout, check_frame
+from ichseq.ct.compressed import decoder_of, read_frame
+from ichseq.ct.decoder_process import decode, dtype_of
+from ichseq.ct.dicom import PACKED
 from ichseq.ct.elements import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, Refused, quiet_pydicom, read_meta
 from ichseq.ct.left_out import SliceError
-from ichseq.ct.scan import Headers
-from ichseq.ct.streams import Inflated, Window
+from ichseq.ct.scan import CHANGED, Headers, check_unchanged
+from ichseq.ct.streams import Inflated, Window, unpacked
 from ichseq.errors import ScanError
 from ichseq.windows import AIR_HU
 
 _INT16: Final = np.iinfo(np.int16)
 _WRAPPED_FROM: Final = 3096  # air of a wrapped scan lies at 3096..4095, that is -1000..-1 HU
 _AIR_FROM: Final = 3000
+_BEFORE: Final = 12  # bytes of an element with explicit VR before its value: tag, VR, length
+_OF_LAYOUT: Final = ("rows", "columns", "bits_allocated", "bits_stored")
 
 
 def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[np.ndarray, bool]:
@@ -35,21 +37,29 @@ def read_hu(stream: BinaryIO, name: str, image: np.void, syntax: str) -> tuple[n
         repaired.
 
     Raises:
-        SliceError: the pixels are truncated, damaged, or need a decoder that is not installed.
+        SliceError: the pixels are truncated, damaged, elsewhere than the header said, or need a decoder that is not
+            installed.
     """
-    member = getattr(stream, "raw", None)
     try:
+        if image["noted"] & PACKED:
+            stream.seek(0)
+            stream = unpacked(stream, name)
+        member = getattr(stream, "raw", None)
         if syntax == DEFLATED:
             stream = _inflate(stream, name, image)
         if syntax in (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN):
-            raw = _read_native(stream, name, image)
+            raw = _read_native(stream, name, image, 8 if syntax == IMPLICIT else _BEFORE)
         else:
-            raw = _decode(stream, name, image, syntax)
-        if isinstance(member, Window | Inflated):  # of an archive, which knows its checksum
+            stream.seek(int(image["pixel_offset"]) - _BEFORE)
+            _check_place(stream.read(2), name, image)
+            raw = _read_compressed(stream, image, syntax)
+        if isinstance(member, Window | Inflated):  # of an archive, or packed: with a checksum
             member.check()
         return to_hu(raw, image)
     except SliceError:
         raise
+    except Refused as refused:
+        raise SliceError(name, refused.reason) from None
     except ScanError as error:
         raise SliceError(name, error.reason) from error
     except OSError as error:
@@ -66,8 +76,14 @@ def read_slice(files: FileList, headers: Headers, row: int) -> tuple[np.ndarray,
     """
     name = files.name(row)
     try:
-        with files.open(row) as stream:
-            return read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+        try:
+            with files.open(row) as stream:
+                found = read_hu(stream, name, headers.numbers[row], headers.text("syntax", row))
+        except ScanError:
+            check_unchanged(files, headers, row)  # which is then the reason
+            raise
+        check_unchanged(files, headers, row)
+        return found
     except SliceError:
         raise
     except ScanError as error:  # it could not be opened any more
@@ -151,51 +167,30 @@ def _inflate(stream: BinaryIO, name: str, image: np.void) -> BinaryIO:
     return Inflated(stream, name, limit=end + (16 << 20))  # type: ignore[return-value]
 
 
-def _read_native(stream: BinaryIO, name: str, image: np.void) -> np.ndarray:
+def _check_place(element: bytes, name: str, image: np.void) -> None:
+    """See that an element of pixels still begins where it did: a file may change and keep its size and time."""
+    if not element.startswith(b"\x7f\xe0" if image["big_endian"] else b"\xe0\x7f"):  # the group of its tag
+        raise SliceError(name, CHANGED)
+
+
+def _read_native(stream: BinaryIO, name: str, image: np.void, before: int) -> np.ndarray:
+    """Stored values; `before` bytes of the element, tag and length, stand before them."""
     shape, dtype = (int(image["rows"]), int(image["columns"])), _dtype(image)
-    stream.seek(int(image["pixel_offset"]))
+    stream.seek(int(image["pixel_offset"]) - before)
     size = shape[0] * shape[1] * dtype.itemsize
-    data = stream.read(size)
-    if len(data) < size:
-        raise SliceError(name, f"truncated: {len(data)} of {size} bytes of pixel data; get the file again")
-    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
+    data = stream.read(before + size)
+    _check_place(data, name, image)
+    if len(data) < before + size:
+        raise SliceError(name, f"truncated: {len(data) - before} of {size} bytes of pixel data; get the file again")
+    return np.frombuffer(data, dtype, offset=before).astype(dtype.newbyteorder("="), copy=False).reshape(shape)
 
 
-def _whole_items(stream: BinaryIO, name: str, start: int) -> BinaryIO:
-    """The items of compressed pixel data, without what follows them."""
-    try:
-        end, _ = check_fragments(stream, start, stream.seek(0, 2))
-    except Refused as refused:  # the file has changed since its header was read
-        raise SliceError(name, refused.reason) from None
-    stream.seek(start)
-    return io.BytesIO(stream.read(end - start))
-
-
-def _decode(stream: BinaryIO, name: str, image: np.void, syntax: str) -> np.ndarray:
-    """Decode compressed pixels by pydicom and its plugins."""
-    if missing := missing_decoder(syntax, int(image["bits_stored"])):
-        raise SliceError(name, missing)
-    shape = int(image["rows"]), int(image["columns"])
-    stream.seek(int(image["pixel_offset"]))
-    options: dict[str, Any] = {
-        "rows": shape[0],
-        "columns": shape[1],
-        "number_of_frames": 1,
-        "samples_per_pixel": 1,
-        "photometric_interpretation": "MONOCHROME2",
-        "bits_allocated": int(image["bits_allocated"]),
-        "bits_stored": int(image["bits_stored"]),
-        "pixel_representation": int(image["signed"]),
-        "pixel_keyword": "PixelData",
-    }
-    if image["noted"] & NO_END:  # pydicom would take what stands there for an item
-        stream = _whole_items(stream, name, int(image["pixel_offset"]))
-    try:
-        with quiet_pydicom():
-            raw, _ = get_decoder(syntax).as_array(stream, index=0, raw=True, **options)
-    except Exception as error:  # a plugin may raise anything on damaged data; the slice is out, the others are not
-        kind = type(error).__name__
-        raise SliceError(name, f"compressed pixel data cannot be decoded ({kind}); get the file again") from error
-    if raw.shape != shape:
-        raise SliceError(name, f"holds {raw.shape} pixels where its header says {shape}; get the file again")
-    return raw.astype(_dtype(image).newbyteorder("="), copy=False)
+def _read_compressed(stream: BinaryIO, image: np.void, syntax: str) -> np.ndarray:
+    """Decode compressed pixels, if the frame says of itself what the header says; raises Refused."""
+    rows, columns, allocated, stored = (int(image[name]) for name in _OF_LAYOUT)
+    layout = Layout(syntax, rows, columns, allocated, stored, bool(image["signed"]))
+    plugin = decoder_of(syntax, stored)
+    frame = read_frame(stream, int(image["pixel_offset"]))
+    check_frame(frame, layout)
+    pixels = decode(frame, layout, plugin)
+    return np.frombuffer(pixels, dtype_of(layout)).reshape(rows, columns)

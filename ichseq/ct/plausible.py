@@ -9,21 +9,13 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ichseq.ct.choice import distance_mm
+from ichseq.ct.content import AIR_HU, FEWEST_SLICES, Finding, Shown, findings, no_picture, shown_in
 from ichseq.ct.series import Series
+from ichseq.ct.skull import GRID_MM, averaged, find_skull
 
-GRID_MM: Final = 2.0
-BONE_HU: Final = 200
-BRAIN_HU: Final = (-10, 100)
 CONTRAST_HU: Final = (100, 300)
-
-GAP_MM: Final = 3.0
-"""How far bone reaches: gaps of twice that in the skull are closed, and what is as near to bone is not looked at."""
-
-BRAIN_AREA_CM2: Final = 25.0
-BRAIN_SHARE: Final = 0.8
 
 WIDE_SHARE: Final = 0.6
 """Of the area within the skull where that is largest; narrower slices do not tell of contrast medium."""
@@ -60,8 +52,6 @@ FAR: Final = 1.5
 """How many times nearer or farther than in training slices may be before a warning."""
 
 ADULT_YEARS: Final = 16
-FEWEST_SLICES: Final = 5
-"""Fewer slices may well be of a head and show no closed skull."""
 
 
 class Plausibility:
@@ -84,6 +74,10 @@ class Plausibility:
         self._age_years, self._contrast = series.age_years, series.contrast
         self.skulls_mm: list[float] = []
         self.inside_mm2: list[tuple[float, float]] = []
+        called = no_picture(series.reconstruction.marks)
+        self._by_header = [called] if called else []
+        self._shown: list[Shown] = []
+        self._air = False
 
     @property
     def bright_slices(self) -> float:
@@ -98,27 +92,28 @@ class Plausibility:
         """Take in the next slice, (rows, columns) in HU."""
         known = math.isfinite(self._pixel_mm)
         factor = max(1, round(GRID_MM / self._pixel_mm) if known else max(hu.shape) // 128)
-        grid, mm = _averaged(hu, factor), self._pixel_mm * factor if known else GRID_MM
-        steps = max(1, round(GAP_MM / mm))
-        bone = ndimage.binary_dilation(grid > BONE_HU, iterations=steps)
-        filled = ndimage.binary_fill_holes(bone)
-        inside = _largest(filled & ~bone)
-        values = grid[inside]
-        brain = (values > BRAIN_HU[0]) & (values < BRAIN_HU[1])
-        if values.size * mm * mm < 100 * BRAIN_AREA_CM2 or brain.mean() < BRAIN_SHARE:
+        grid, mm = averaged(hu, factor), self._pixel_mm * factor if known else GRID_MM
+        self._air |= bool(grid.min() < AIR_HU)
+        skull = find_skull(grid, mm)
+        self._shown.append("skull" if skull else shown_in(hu, grid, mm, known=known))
+        if skull is None:
             self.skulls_mm.append(0.0)
             self.inside_mm2.append((0.0, 0.0))
             return
-        bright = (values > CONTRAST_HU[0]) & (values < CONTRAST_HU[1])
-        self.inside_mm2.append((values.size * mm * mm, int(bright.sum()) * mm * mm))
-        parts, _ = ndimage.label(filled)
-        skull = parts == parts[np.unravel_index(int(inside.argmax()), inside.shape)]
-        self.skulls_mm.append(_circumference(skull) * mm - 2 * math.pi * steps * mm)
+        bright = (skull.values > CONTRAST_HU[0]) & (skull.values < CONTRAST_HU[1])
+        self.inside_mm2.append((skull.values.size * mm * mm, int(bright.sum()) * mm * mm))
+        self.skulls_mm.append(_circumference(skull.mask) * mm - 2 * math.pi * skull.reach_mm)
+
+    def no_head(self) -> str:
+        """Why the series is surely no plain picture of a head; "" where it may be one."""
+        return next((one.words for one in self._findings() if one.no_head), "")
 
     def warnings(self) -> list[str]:
         """What a person should know who asks for bleeding in an adult's head without contrast medium."""
-        found = list(self._far)
-        if len(self.skulls_mm) >= FEWEST_SLICES and not any(self.skulls_mm):
+        content = self._findings()
+        found = [*self._far, *(one.words for one in content)]
+        no_skull = len(self.skulls_mm) >= FEWEST_SLICES and not any(self.skulls_mm)
+        if no_skull and not any(one.explains for one in content):
             found.append("no skull around tissue like brain is seen: this may be no head")
         found += self._cut_off()
         if self._contrast:
@@ -130,6 +125,9 @@ class Plausibility:
         elif self._is_small():
             found.append(f"a small head, perhaps a child's: the skull measures less than {ADULT_SKULL_MM / 10:.0f} cm")
         return found
+
+    def _findings(self) -> list[Finding]:
+        return [*self._by_header, *findings(self._shown, air=self._air)]
 
     def _cut_off(self) -> list[str]:
         """Whether the head ends at the first or the last slice, which is not where heads end."""
@@ -162,25 +160,6 @@ def _far_from_learned(series: Series, learned_mm: tuple[float, float]) -> list[s
         if mm < low / FAR or mm > high * FAR:
             found.append(f"slices {mm:.3g} mm {words}, while the network learned on {low:g} to {high:g} mm")
     return found
-
-
-def _averaged(hu: NDArray[np.int16], factor: int) -> NDArray[np.float32]:
-    """Means of square blocks of pixels; what is left over at the right and at the bottom is dropped."""
-    rows, columns = (n // factor for n in hu.shape)
-    blocks = hu[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
-    means: NDArray[np.float32] = blocks.mean((1, 3), dtype=np.float32)
-    return means
-
-
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected part."""
-    parts, count = ndimage.label(mask)
-    if count == 0:
-        return mask
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    largest: NDArray[np.bool_] = parts == sizes.argmax()
-    return largest
 
 
 def _circumference(mask: NDArray[np.bool_]) -> float:

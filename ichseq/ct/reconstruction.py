@@ -19,7 +19,7 @@ SOFT: Final = 1
 SHARP: Final = 2
 """A kernel for bone or lung, whose noise and edges hide and imitate blood."""
 REFORMATTED: Final = 4
-"""Computed from other slices: a reformat, or a mean of thin ones."""
+"""Computed from other slices: a reformat, a mean of thin ones, or what ImageType calls a map."""
 MAP: Final = 8
 """No plain picture: a map of perfusion or material, a projection, a subtraction, a rendering."""
 ENHANCED: Final = 16
@@ -117,7 +117,9 @@ def marks_of(kernel: str, description: str, kinds: list[str]) -> int:
     marks = _sharpness(kernel) or _sharpness_in_words(description)
     if _REFORMATS.search(of_kind) or kinds[0] == "DERIVED":
         marks |= REFORMATTED
-    if _MAPS.search(of_kind) or _MAPS.search(description):
+    if _MAPS.search(of_kind):
+        marks |= MAP | REFORMATTED
+    if _MAPS.search(description):
         marks |= MAP
     return marks | (ENHANCED if _ENHANCED.search(description) else 0)
 

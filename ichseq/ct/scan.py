@@ -10,6 +10,8 @@
 Everything handed over is a few numpy arrays, whatever the number of files.
 """
 
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +24,12 @@ from ichseq.ct.dicom import IMAGE_DTYPE, Header, read_header
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.errors import ScanError, counted
 
-ROW_DTYPE: Final = np.dtype([("file", "i8"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())])
-"""IMAGE_DTYPE and, first, the file's number in the list that was scanned."""
+ROW_DTYPE: Final = np.dtype(
+    [("file", "i4"), ("stamp", "u4"), *((name, IMAGE_DTYPE[name]) for name in IMAGE_DTYPE.names or ())]
+)
+"""IMAGE_DTYPE and, first, the file's number in the list that was scanned, and its `stamp_of`."""
+
+CHANGED: Final = "changed since its header was read; run again, and leave the files as they are meanwhile"
 
 TEXTS: Final = ("patient_id", "study_uid", "series_uid", "sop_uid", "kernel", "syntax")
 
@@ -99,8 +105,8 @@ def scan_headers(
     for i in range(len(files) if files is not None else 0):
         assert files is not None
         try:
-            header = _scan_one(files, i, need_position)
-            rows.append((first + i, *header.numbers))
+            stamp, header = _scan_one(files, i, need_position)
+            rows.append((first + i, stamp, *header.numbers))
             texts.append(tuple(getattr(header, name).encode("utf-8") for name in TEXTS))
             dicom_files += 1
         except SliceError as error:
@@ -112,16 +118,45 @@ def scan_headers(
     return _table(np.array(rows, ROW_DTYPE), columns, left_out, dicom_files)
 
 
-def _scan_one(files: FileList, i: int, need_position: bool) -> Header:
+def _scan_one(files: FileList, i: int, need_position: bool) -> tuple[int, Header]:
     name = files.name(i)
     try:
+        stamp = stamp_of(files, i)  # before the header: what changes while it is read is noticed later
         with files.open(i) as stream:
             size = int(files.size[i]) if files.archive[i] >= 0 else None
-            return read_header(stream, name, size=size, need_position=need_position)
+            return stamp, read_header(stream, name, size=size, need_position=need_position)
     except SliceError:
         raise
     except ScanError as error:  # it could not even be opened
         raise SliceError(name, error.reason, is_dicom=False) from error
+
+
+def stamp_of(files: FileList, i: int) -> int:
+    """Stands for the size of a file and the time when its content was changed; of a member, those of its archive.
+
+    Raises:
+        ScanError: it is not there any more.
+    """
+    status = files.status(i)
+    return zlib.crc32(struct.pack("<qq", status.st_size, status.st_mtime_ns))
+
+
+def check_unchanged(files: FileList, headers: Headers, row: int) -> None:
+    """See that a file is the one whose header was read: what the header says of its pixels holds for no other.
+
+    To be asked after the file was opened and read, so that it holds for what was read.
+
+    Args:
+        files: entry k is the file of row k of `headers`.
+        headers: the slices.
+        row: which one.
+
+    Raises:
+        SliceError: it is not.
+        ScanError: it is not there any more.
+    """
+    if stamp_of(files, row) != headers.numbers["stamp"][row]:
+        raise SliceError(files.name(row), CHANGED)
 
 
 def group_headers(headers: Headers) -> list[np.ndarray]:

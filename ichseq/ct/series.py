@@ -17,7 +17,8 @@ from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.order import Order, arrange
 from ichseq.ct.pixels import read_slice
 from ichseq.ct.reconstruction import Reconstruction
-from ichseq.ct.scan import Headers, group_headers, nothing_usable, scan_headers
+from ichseq.ct.scan import Headers, check_unchanged, group_headers, nothing_usable, scan_headers
+from ichseq.ct.streams import unpacked
 from ichseq.ct.together import put_together
 from ichseq.errors import ConfigError, ScanError
 
@@ -49,7 +50,7 @@ class Series:
     Attributes:
         patient_id, study_uid, series_uid: as in the header. Parts of a split series share `series_uid`; `key` differs.
         sop_uids: SOPInstanceUID of each slice.
-        files: file of each slice, as shown to the user; zip member: "archive.zip/member".
+        files: file of each slice, as shown to the user; a member of an archive: "archive.zip/member".
         positions_mm: float64 (n,), position along the normal, ascending; NaN where the header has none.
         spacing_mm: (between rows, between columns); NaN where the header has none.
         orientation: float64 (6,), ImageOrientationPatient of the first slice; NaN where the header has none.
@@ -166,12 +167,13 @@ class Series:
         return hu
 
     def open_file(self, number: int) -> BinaryIO:
-        """A slice's file, at its beginning, out of its zip if it lies in one; to be closed.
+        """A slice's file, out of its archive and unpacked if need be, at its beginning; to be closed.
 
         Raises:
-            ScanError: it can't be opened.
+            ScanError: it can't be opened, or has changed since its header was read.
         """
-        return self._files.open(number)
+        check_unchanged(self._files, self._headers, number)
+        return unpacked(self._files.open(number), self.files[number])
 
     def without(self, file: str) -> "Series":
         """The series less one slice.
@@ -281,7 +283,8 @@ def load_series(
     """Find the CT series of a source. Reads headers only.
 
     Args:
-        source: a folder (any nesting and names), a .zip (never unpacked), a DICOM file, or a list of any of these.
+        source: a folder (any nesting and names), a zip or tar (not unpacked to disk), a DICOM file (which may be packed
+            by gzip, bzip2 or xz), or a list of any of these.
         order: "position" along the patient. "instance" (by InstanceNumber) and "file" (by name) are for scans without
             positions, and only as good as these numbers and names.
         progress: called with (files done, files in all).

@@ -4,12 +4,13 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ichseq.data.index_files import patients_of, read_series_there, read_settings, write_settings
-from ichseq.data.owned import INDEX, STORE, Owned, is_half_written, refuse_links
+from ichseq.data.owned import INDEX, SOURCES, STORE, Owned, is_half_written, refuse_links
 from ichseq.errors import ConfigError, DataError
 from ichseq.files import locked
+from ichseq.pseudonyms import SALT
 
 _LOCK: Final = ".lock"
 Identity = tuple[str, str, str]
@@ -17,7 +18,14 @@ Identity = tuple[str, str, str]
 
 
 def check_output(
-    out: Path, sources: Sequence[Path], *, folds: int, seed: int, labelled: bool, exams_labelled: bool
+    out: Path,
+    sources: Sequence[Path],
+    *,
+    folds: int,
+    seed: int,
+    labelled: bool,
+    exams_labelled: bool,
+    pseudonymise: bool,
 ) -> tuple[dict[Identity, tuple[str, int]], bool]:
     """See whether a set may be prepared here, before any work is done and again under the lock; writes nothing.
 
@@ -29,7 +37,8 @@ def check_output(
         DataError: the folder holds something else or a set of another version, cannot be written, lies inside the
             source or around it, or has a link for a store; or the set that is there has labels of a kind of which this
             run has none.
-        ConfigError: the set that is there was drawn with other folds or another seed.
+        ConfigError: the set that is there was drawn with other folds or another seed, or has pseudonyms where this run
+            has none, or the other way round.
     """
     for source in sources:
         _keep_apart(source.resolve(), out.resolve(), source, out)
@@ -52,6 +61,9 @@ def check_output(
                 f"{out}: its folds were drawn with {name} {settings[name]} and are never drawn again; ask for {name} "
                 f"{settings[name]} instead of {asked}, or prepare into another folder"
             )
+    if ("pseudonyms" in settings) != pseudonymise:
+        has, how = ("ids as the scans have them", "out") if pseudonymise else ("pseudonyms for ids", "")
+        raise ConfigError(f"{out}: has {has}; prepare it with{how} --pseudonymise, or prepare into another folder")
     if settings["labels"] and not labelled:
         raise DataError(f"{out}: has labels from {settings['labels']}, and this run would lose them; give them again")
     if settings.get("exam_labels") and not exams_labelled:
@@ -123,9 +135,9 @@ def alone(out: Path) -> Iterator[None]:
         yield
 
 
-def begin(out: Path, **settings: Any) -> None:
+def begin(out: Path) -> None:
     """Mark a new folder as ours, and its set as not finished."""
-    write_settings(out, finished=False, **settings)
+    write_settings(out, finished=False)
 
 
 def discard(out: Path, owned: Owned) -> None:
@@ -136,5 +148,7 @@ def discard(out: Path, owned: Owned) -> None:
             if (out / STORE).is_dir():
                 (out / STORE).rmdir()
             (out / INDEX).unlink()
+            (out / SALT).unlink(missing_ok=True)
+            (out / SOURCES).unlink(missing_ok=True)
             (out / _LOCK).unlink(missing_ok=True)
             out.rmdir()

@@ -14,6 +14,7 @@ from typing import Final
 
 from ichseq.errors import DataError
 from ichseq.files import PART
+from ichseq.pseudonyms import SALT
 
 STORE: Final = "store"
 INDEX: Final = "index.json"
@@ -21,14 +22,17 @@ SERIES: Final = "series.parquet"
 SLICES: Final = "slices.parquet"
 EXAMS: Final = "exams.parquet"
 LEFT_OUT: Final = "left_out.csv"
+SOURCES: Final = ".sources"
+"""Lists from which state of the source files each file of the store was made (ichseq.data.source_states)."""
 LEDGER: Final = ".store-files"
 """Lists the files of the store that were this set's, while a run is at work."""
 
+_WHOLE: Final = (INDEX, SERIES, SLICES, EXAMS, LEFT_OUT, SOURCES, SALT)
 _FILE: Final = r"[0-9a-f]{40}-[0-9a-f]{16}\.b2nd"
 _PLACE: Final = re.compile(rf"{STORE}/([0-9a-f]{{2}})/\1[0-9a-f]{{38}}-[0-9a-f]{{16}}\.b2nd")
 _BESIDE: Final = rf"\.[0-9a-f]{{8}}{re.escape(PART)}"  # as `files.replacing` ends it for several writers
 _HALF_FILE: Final = re.compile(rf"\.{_FILE}{_BESIDE}")
-_HALF_TABLE: Final = re.compile(rf"\.({'|'.join(map(re.escape, (INDEX, SERIES, SLICES, EXAMS, LEFT_OUT)))}){_BESIDE}")
+_HALF_TABLE: Final = re.compile(rf"\.({'|'.join(map(re.escape, _WHOLE))}){_BESIDE}")
 
 
 def place_of(name: str, digest: str) -> str:

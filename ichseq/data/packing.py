@@ -6,10 +6,9 @@ Everything a worker is given and gives back is flat (numpy and Arrow), so that a
 import hashlib
 import itertools
 import json
-import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,12 +22,13 @@ from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS
 from ichseq.ct.scan import Headers, scan_headers
 from ichseq.ct.series import Series, make_series
 from ichseq.data.owned import is_place, place_of
+from ichseq.data.source_states import add_state, state_of, states_there
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
-from ichseq.errors import DataError, ScanError
+from ichseq.errors import DataError
 from ichseq.workers import end_with, note
 
 # Columns of a header that say nothing about the pixels.
-_NOT_OF_THE_PIXELS: Final = ("file", "noted", *(name for name, _ in RECONSTRUCTION_FIELDS))
+_NOT_OF_THE_PIXELS: Final = ("file", "stamp", "noted", *(name for name, _ in RECONSTRUCTION_FIELDS))
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,28 @@ def scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
 
 
 def pack_batch(
-    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path
+    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path, key: str
 ) -> tuple[list[Packed], list[LeftOut], int, int]:
     """What `pack_groups` gives, and how many slices are done; the worker ends with `parent`, the process that asks."""
     end_with(parent)
-    packed, left_out, read = pack_groups(pieces, folder, notes)
+    packed, left_out, read = pack_groups(pieces, folder, notes, key)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
 def pack_groups(
-    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path
+    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path, key: str
 ) -> tuple[list[Packed], list[LeftOut], int]:
     """Put the series of some groups of headers (`group_headers`) into the store below a folder.
 
-    A series whose file is there, whole and not older than its slices, is not read again. A slice that cannot be decoded
-    is left out and the series goes on without it; the next run tries again, as the error may have passed.
+    A series whose file is there, whole and made from its slices as they still are, is not read again. A slice that
+    cannot be decoded is left out and the series goes on without it; the next run tries again, as the error may have
+    passed.
 
     Args:
         groups: files and headers of each.
         folder: the prepared folder.
         notes: where the slice is noted that is being read (`ichseq.workers.note`).
+        key: enters the files' names, so that without it headers can't be tried on them; "": none.
 
     Returns:
         The series, what was left out of them, and how many of them were read now.
@@ -85,23 +87,23 @@ def pack_groups(
     """
     packed: list[Packed] = []
     left_out: list[LeftOut] = []
-    read = 0
+    read, known = 0, states_there(folder)
     with ThreadPoolExecutor(1) as thread:
         writing: list[Future[None]] = []
         for files, headers in groups:
             found, out = make_series(files, headers)
             left_out += out
-            content, newest = _content(headers), _newest(files)
+            content, state = _content(headers), state_of(files)
             for series in found:
-                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}".encode()).hexdigest()[:40]
-                place, stored = _still_good(folder, name, series, newest)
+                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}{key}".encode()).hexdigest()[:40]
+                place, stored = _still_good(folder, name, series, known, state)
                 if stored is None:
                     data, stored = _pack(series, notes)
                     place = _place(name, stored)
                     if data:  # the disk is waited for while the next series is read
                         read += 1
                         _finish(writing)
-                        writing.append(thread.submit(write_whole, folder / place, data))
+                        writing.append(thread.submit(_write, folder, place, data, state))
                 bad = dict(stored.notes["left_out"])
                 left_out += [LeftOut(series.files[k], reason) for k, reason in bad.items()]
                 if len(bad) < len(series):
@@ -109,6 +111,11 @@ def pack_groups(
         _finish(writing)
     note(notes, "")
     return packed, left_out, read
+
+
+def _write(folder: Path, place: str, data: bytes, state: str) -> None:
+    add_state(folder, place, state)  # first: the name tells the bytes, and a run that is killed loses no file
+    write_whole(folder / place, data)
 
 
 def _finish(writing: "list[Future[None]]") -> None:
@@ -126,18 +133,6 @@ def _content(headers: Headers) -> str:
     return hashlib.sha256(b"\n".join(rows)).hexdigest()
 
 
-def _newest(files: FileList) -> int:
-    """When the youngest of the files was changed or put in place, in ns; for members of an archive, the archive."""
-    try:
-        status = [os.stat(path) for path in files.archive_paths()]
-        for i in np.flatnonzero(files.archive < 0):
-            with files.open(int(i)) as stream:
-                status.append(os.fstat(stream.fileno()))
-    except (OSError, ScanError):  # gone since its header was read: reading it again will say so
-        return sys.maxsize
-    return max(max(one.st_mtime_ns, one.st_ctime_ns) for one in status)
-
-
 def _place(name: str, stored: Stored) -> str:
     """Path of a series' file below the prepared folder.
 
@@ -148,21 +143,18 @@ def _place(name: str, stored: Stored) -> str:
     return place_of(name, digest.hexdigest()[:16])
 
 
-def _still_good(folder: Path, name: str, series: Series, newest: int) -> tuple[str, Stored | None]:
-    """Place and content of the series' file that need not be read again; of several, of the youngest."""
-    found: list[tuple[int, str, Stored]] = []
+def _still_good(
+    folder: Path, name: str, series: Series, known: Mapping[str, str], state: str
+) -> tuple[str, Stored | None]:
+    """Place and content of the series' file that need not be read again, as it was made from the same state."""
     for path in folder.glob(place_of(name, "*")):
         place = path.relative_to(folder).as_posix()
-        if not is_place(place):
-            continue
-        try:
-            written, stored = os.stat(path).st_mtime_ns, read_stored(path)
-        except (OSError, DataError):  # damaged: it is written again
-            continue
-        if written >= newest and stored.shape == series.shape and not stored.notes["left_out"]:
-            found.append((written, place, stored))
-    _, place, good = max(found, key=lambda item: item[:2], default=(0, "", None))
-    return place, good
+        if is_place(place) and state and known.get(place) == state:
+            with suppress(DataError):  # damaged: it is written again
+                stored = read_stored(path)
+                if stored.shape == series.shape and not stored.notes["left_out"]:
+                    return place, stored
+    return "", None
 
 
 def _pack(series: Series, reading: Path) -> tuple[bytes, Stored]:

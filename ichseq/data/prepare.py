@@ -29,24 +29,25 @@ from ichseq.data.exam_labels import completed
 from ichseq.data.folds import assign_folds, patient_labels, too_many_folds
 from ichseq.data.index import Index
 from ichseq.data.index_files import SERIES_SCHEMA, patients_of, write_index
-from ichseq.data.label_files import ExamSeries, LabelFiles, read_label_files
-from ichseq.data.label_table import read_labels
+from ichseq.data.label_files import ExamSeries, LabelFiles
 from ichseq.data.labelling import check_labels, label, refuse_shared_uids
 from ichseq.data.output import Identity, alone, begin, check_output, check_same_source, discard, places_there
 from ichseq.data.owned import LEFT_OUT, Owned, sweep
 from ichseq.data.packing import Packed, pack_batch, scan_piece
+from ichseq.data.pseudonymise import left_out_without_ids, names_of_set, settings_without_ids, without_ids
+from ichseq.data.rsna_layout import choose_files
+from ichseq.data.source_states import keep_states
 from ichseq.data.store import write_whole
 from ichseq.data.summary import Summary
-from ichseq.errors import ConfigError, DataError
+from ichseq.errors import ConfigError
 from ichseq.labels import LABELS
 from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
+from ichseq.pseudonyms import Pseudonyms, kept_salt
 from ichseq.seeds import DEFAULT_SEED
 from ichseq.workers import deaths_explained
 
 Progress = Callable[[int, int], None]
-TRAIN_CSV: Final = "stage_2_train.csv"
-"""The label file of the RSNA 2019 layout; the slices that it labels lie beside it, in stage_2_train/."""
 
 _HEADERS_AT_ONCE: Final = 1000
 _SLICES_AT_ONCE: Final = 300
@@ -62,6 +63,8 @@ def prepare(
     folds: int = DEFAULT_FOLDS,
     seed: int = DEFAULT_SEED,
     workers: int | None = None,
+    pseudonymise: bool = False,
+    salt_file: Path | None = None,
     progress: Progress | None = None,
 ) -> Summary:
     """Prepare the CT series of a source for training, or add what is new in it to a set prepared before.
@@ -71,7 +74,7 @@ def prepare(
     are drawn all the same.
 
     Args:
-        source: a folder, a .zip (never unpacked), a DICOM file, or a list of any of these.
+        source: a folder, a zip or tar (not unpacked to disk), a DICOM file, or a list of any of these.
         out: the prepared folder; new, empty, or prepared before from the same series or some of them.
         labels: label tables of slices (ichseq.data.label_table) or of exams (ichseq.data.exam_table), one or several;
             None: the source's stage_2_train.csv, if it has one.
@@ -79,22 +82,28 @@ def prepare(
         folds: how many; patients that have a fold keep it.
         seed: of the folds' draw.
         workers: processes; None: as many as there are cores, or whatever an enclosing `joblib.parallel_config` says.
+        pseudonymise: put pseudonyms in the place of ids and names of files; their salt lies in the set.
+        salt_file: or lies in this file, which is made if it is not there; pseudonymises then anyway.
         progress: called with (done, total); a file counts once for its header and once for its pixels.
 
     Raises:
         ScanError: the source does not exist, or has no usable CT slice.
-        DataError: bad labels; an output that cannot be written, holds something else, or was made by another version.
-        ConfigError: more folds than patients; other folds or another seed than the set was drawn with.
+        DataError: bad labels; an output that cannot be written, holds something else, or was made by another version; a
+            salt that is missing or another one.
+        ConfigError: more folds than patients; other folds or another seed than the set was drawn with; pseudonyms where
+            the set has none, or none where it has them.
     """
     out = Path(out)
     sources = [Path(source)] if isinstance(source, str | Path) else [Path(item) for item in source]
     if folds < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"folds {folds}, workers {workers}: at least 1 of each is needed")
     every_file = list_files(source)
-    files, tables = _choose(every_file, sources, labels)
+    files, tables = choose_files(every_file, sources, labels)
     has = {"labelled": tables.name is not None, "exams_labelled": bool(tables.exams)}
-    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, **has)
+    pseudonymise = pseudonymise or salt_file is not None
+    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, pseudonymise=pseudonymise, **has)
     check()
+    given = None if salt_file is None else kept_salt(salt_file)
     parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
     work = _Progress(progress, 2 * len(files))
 
@@ -113,25 +122,31 @@ def prepare(
     }
     with alone(out):
         there, exists = check()  # again: another run may have finished a set here while the headers were read
-        check_same_source(out, there, identities)
+        if not exists:
+            begin(out)
+        names = names_of_set(out, given) if pseudonymise else None
+        check_same_source(out, there, identities if names is None else {names.exam(*one) for one in identities})
         sweep(out)
         owned = Owned(out)
         if exists:
             owned.add(places_there(out))
-        else:
-            begin(out, **settings)
-        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned)
+        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned, names)
         if not packed:
             discard(out, owned)
             raise nothing_usable(files, headers.dicom_files, left_out)
         series, slices = _tables(packed)
         slices, exams, counts = label(series, slices, tables, exam_series)
         kept = dict(there.values())
+        left_out = listed = sorted(left_out)
+        if names is not None:
+            series, slices = without_ids(series, slices, names)
+            listed, settings = left_out_without_ids(left_out, names), settings_without_ids(settings, names)
         series = _with_folds(series, slices, exams, folds=folds, seed=seed, kept=kept)
-        left_out = sorted(left_out)
-        write_whole(out / LEFT_OUT, _csv(left_out))
+        write_whole(out / LEFT_OUT, _csv(listed))
         write_index(out, series, slices, exams, **settings)
-        owned.keep_only(set(series["store"].to_pylist()))
+        used = set(series["store"].to_pylist())
+        owned.keep_only(used)
+        keep_states(out, used)
     work.done()
     index = Index.load(out)
     return Summary(index, left_out, counts, read, len(every_file) - len(files), index.n_patients - len(set(kept)))
@@ -157,40 +172,6 @@ def _jobs(workers: int | None) -> int | None:
         return workers
     configured = joblib.parallel.get_active_backend()[1]  # what parallel_config asks for; 1 where it was not used
     return None if configured not in (None, 1) else -1
-
-
-def _choose(
-    files: FileList, sources: Sequence[Path], labels: str | Path | Sequence[str | Path] | None
-) -> tuple[FileList, LabelFiles]:
-    """The files to prepare, and their labels; of the RSNA 2019 layout the training part."""
-    found = files.find(TRAIN_CSV)
-    chosen = files
-    if len(found) == 1 and (inside := _beside(files, found[0])).any():
-        chosen = files.take(np.flatnonzero(inside))
-    if labels is not None:
-        given = [labels] if isinstance(labels, str | Path) else labels
-        return chosen, read_label_files([Path(one) for one in given])
-    if len(found) > 1:
-        raise DataError(f"{files.name(found[0])} and {files.name(found[1])}: two label files; name one with --labels")
-    if found:
-        with files.open(found[0]) as stream:
-            return chosen, LabelFiles(read_labels(stream, files.name(found[0])))
-    for source in sources:  # stage_2_train/ was named itself, and its labels lie beside it
-        path = source.resolve().parent / TRAIN_CSV
-        if source.resolve().name == TRAIN_CSV.removesuffix(".csv") and path.is_file():
-            return chosen, LabelFiles(read_labels(path, str(source.parent / TRAIN_CSV)))
-    return chosen, LabelFiles()
-
-
-def _beside(files: FileList, csv_number: int) -> np.ndarray:
-    """Bool (n,): which files lie in stage_2_train/ beside the label file; compared as bytes, a letter at a time."""
-    starts = np.concatenate([[0], files.ends[:-1]])
-    name = files.names[starts[csv_number] : files.ends[csv_number]].tobytes()
-    prefix = name.removesuffix(b".csv") + b"/"
-    inside = (files.archive == files.archive[csv_number]) & (files.ends - starts > len(prefix))
-    for k, letter in enumerate(prefix):
-        inside[inside] = files.names[starts[inside] + k] == letter
-    return inside
 
 
 def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
@@ -242,14 +223,16 @@ def _pack(
     work: _Progress,
     left_out: list[LeftOut],
     owned: Owned,
+    names: Pseudonyms | None,
 ) -> tuple[list[Packed], int]:
     work.add(len(files) - len(headers))
     packed: list[Packed] = []
     read = 0
     folder = out.resolve()  # workers may stand elsewhere
+    key = "" if names is None else names.key_for("store")
     with deaths_explained(_AGAIN) as notes:
         tasks = (
-            joblib.delayed(pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes)
+            joblib.delayed(pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes, key)
             for batch in _batches(groups)
         )
         for found, missing, count, done in parallel(tasks):
@@ -258,7 +241,12 @@ def _pack(
             left_out += missing
             read += count
             work.add(done)
-    return sorted(packed, key=lambda item: item.order), read
+    return sorted(packed, key=functools.partial(_place, names)), read
+
+
+def _place(names: Pseudonyms | None, item: Packed) -> tuple[Any, ...]:
+    """Sorts series; by their pseudonyms, where they have some: the order of ids would tell which is whose."""
+    return item.order if names is None else (*names.exam(*item.order[:3]), *item.order[3:])
 
 
 def _pieces(files: FileList, headers: Headers, groups: list[np.ndarray]) -> list[tuple[FileList, Headers]]:

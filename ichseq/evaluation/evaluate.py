@@ -77,11 +77,12 @@ def evaluate_fold(
     if run["fold"] == ALL_PATIENTS:
         raise RunError(f"{leaf}: was trained on every patient, so that none is left to score it on; name a fold, or a "
                        "set of others with --data")  # fmt: skip
-    refuse_seen_patients(leaf, index, run["fold"])
+    remarks = refuse_seen_patients(leaf, index, run["fold"])
     ensemble = ModelEnsemble.load(bag_of(leaf, bag), tta, device)
     series = index.validation_series(run["fold"])
     predicted = predict_prepared(ensemble, index, series, progress=progress)
     identity = {"run": str(leaf), "fold": run["fold"], "bag": bag, "tta": list(tta), "weights": ensemble.hashes}
+    identity |= {"remarks": remarks} if remarks else {}
     calibration = calibration_in(leaf, leaf.parent)
     return _score(
         leaf, index, series, predicted.slices, predicted.exams, [run["prevalence"]], calibration, bleeds, identity
@@ -125,6 +126,8 @@ def evaluate_all(
     prevalences = [run["prevalence"] for run in runs]
     hashes = list(dict.fromkeys(one for part in parts for one in part.metrics["weights"]))
     identity = {"run": str(out), "fold": "all", "bag": bag, "tta": list(tta), "weights": hashes}
+    remarks = [text for part in parts for text in part.metrics.get("remarks", [])]
+    identity |= {"remarks": remarks} if remarks else {}
     return _score(out, index, series, slices, exams, prevalences, calibration_in(out), bleeds, identity)
 
 
@@ -156,11 +159,12 @@ def evaluate_set(
         DataError: the set has no labels.
     """
     folders = models_of(run, bag)
-    refuse_seen_set(folders, index)
+    remarks = refuse_seen_set(folders, index)
     ensemble = ModelEnsemble.load(folders, tta, device)
     series = np.arange(index.n_series)
     predicted = predict_prepared(ensemble, index, series, progress=progress)
     identity = {"run": str(run), "fold": None, "bag": bag, "tta": list(tta), "weights": ensemble.hashes}
+    identity |= {"remarks": remarks} if remarks else {}
     prevalences = [None if is_network(folder) else read_run(folder).get("prevalence") for folder in folders]
     out = set_folder(run, index.folder, index.key)
     calibration = find_calibration(run)

@@ -53,6 +53,7 @@ def write_evaluation_page(folder: Path, metrics: Mapping[str, Any], curves: pd.D
 def notes(metrics: Mapping[str, Any]) -> list[str]:
     """What a person should know of the figures: the set, and what the operating points were fitted on."""
     lines = [f"Set {metrics['data_key'][:12]}" + (", made-up scans (phantoms)" if metrics["phantom"] else "")]
+    lines += metrics.get("remarks", [])
     of = metrics["calibration"]
     if of is None:
         return [*lines, "No calibration: operating points are undefined"]

@@ -43,6 +43,7 @@ def metrics_text(metrics: Mapping[str, Any]) -> str:
         lines += ["", *_aligned([head, *rows])]
     if reasons:
         lines += ["", "Undefined:", *(f"  {reason}" for reason in reasons)]
+    lines += ["", *(f"Note: {text}" for text in metrics["remarks"])] if "remarks" in metrics else []
     return "\n".join(lines) + "\n"
 
 

@@ -64,11 +64,15 @@ class Runner:
             test: folder of another prepared set, all of which is scored.
 
         Raises:
-            DataError: a set is missing or damaged, or the two have a patient in common.
+            DataError: a set is missing or damaged, or the two have a patient in common, or it can't be
+                known whether they have.
         """
         self.data, self.runs, self.index, self.quick = data, runs, Index.load(data), quick
         self.test_index = None if test is None else Index.load(test)
         if self.test_index is not None:
+            if self.index.settings.get("pseudonyms") != self.test_index.settings.get("pseudonyms"):
+                raise DataError(f"{test}, {data}: whether they share a patient can't be known, as their ids are not "
+                                "pseudonyms by one salt; prepare both with one --salt-file")  # fmt: skip
             shared = len(set(self.index.patients()) & set(self.test_index.patients()))
             if shared:
                 raise DataError(f"{test}: {counted(shared, 'patient')} of it are in {data} too, so figures on it would "

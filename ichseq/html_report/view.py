@@ -13,6 +13,7 @@ from ichseq.html_report.sides import sides_of
 from ichseq.predictions.findings import ExamFindings, LabelFinding
 from ichseq.predictions.names import pseudonym, score_text
 from ichseq.predictions.schema import Floats
+from ichseq.pseudonyms import Pseudonyms
 
 
 @dataclass
@@ -150,6 +151,7 @@ def view_of(
     *,
     chosen: str = "",
     show_id: bool = False,
+    names: Pseudonyms | None = None,
 ) -> ExamView:
     """An exam before its pictures are drawn."""
     exam, identity = findings.exam, list[tuple[str, str]]()
@@ -157,7 +159,7 @@ def view_of(
         identity = [("Patient", exam.patient_id), ("Study", exam.study_uid), ("Series", exam.series_uid)]
         if series is not None:
             identity.append(("First file", series.files[0]))
-    name = exam.patient_id if show_id and exam.patient_id else pseudonym(exam)
+    name = exam.patient_id if show_id and exam.patient_id else pseudonym(exam, names)
     return ExamView(place, name, identity, findings, series, list(warnings), chosen)
 
 

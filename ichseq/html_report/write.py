@@ -20,8 +20,9 @@ from ichseq.html_report.pictures import CLEAR
 from ichseq.html_report.view import ExamView, view_of
 from ichseq.inference.answered import Answered
 from ichseq.predictions.findings import DEFAULT_RULE, by_urgency, findings_of
-from ichseq.predictions.names import PSEUDONYM_NOTE, score_text
+from ichseq.predictions.names import PSEUDONYM_NOTE, SALTED_NOTE, score_text
 from ichseq.predictions.schema import CHOSEN
+from ichseq.pseudonyms import Pseudonyms, is_pseudonym
 
 FORMAT = 1
 _ASSETS = ("report.css", "theme.js", "list.js", "exam.js")
@@ -33,6 +34,7 @@ def write_report(
     *,
     series: Sequence[Series | None] | None = None,
     show_id: bool = False,
+    names: Pseudonyms | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> list[str]:
     """Write a report, beside and then renamed into place; one that is there is replaced as a whole.
@@ -43,6 +45,7 @@ def write_report(
         out: the folder.
         series: of each exam, where they are not those of `answered`; they may lack slices. None: there is no scan.
         show_id: show PatientID, UIDs and names of files; else patients have pseudonyms.
+        names: these, by a salt; None: those that follow from the id alone.
         progress: called with (exams done, exams in all).
 
     Returns:
@@ -58,7 +61,7 @@ def write_report(
     chosen = of.exams[CHOSEN].tolist() if CHOSEN in of.exams.columns else [""] * len(of.exams)
     views = [
         view_of(place, one, scans[one.number], _warnings(answered, one.number), chosen=chosen[one.number],
-                show_id=show_id)
+                show_id=show_id, names=names)
         for place, one in enumerate(ordered, 1)
     ]  # fmt: skip
     remarks: list[str] = []
@@ -114,13 +117,14 @@ def _shared(answered: Answered, views: Sequence[ExamView], *, show_id: bool) -> 
     """What all pages know."""
     of = answered.predictions
     first = views[0].findings
+    named = SALTED_NOTE if all(is_pseudonym(view.name) for view in views) else PSEUDONYM_NOTE
     notes = [*of.calibration_notes] if of.calibration_notes else [] if first.fitted else [DEFAULT_RULE]
     return {
         "views": views,
         "flagged": sum(view.findings.flagged for view in views),
         "networks": networks_of(answered.ensemble),
         "unknown_network": UNKNOWN,
-        "notes": [*([of.note] if of.note else []), *notes, *([] if show_id else [PSEUDONYM_NOTE])],
+        "notes": [*([of.note] if of.note else []), *notes, *([] if show_id else [named])],
         "left_out": [
             *_left_out([one for one in of.left_out if one not in of.failed], show_id=show_id),
             *(f"not asked: {line}" for line in _left_out(of.not_asked, show_id=show_id, plural="series")),

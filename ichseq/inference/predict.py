@@ -1,6 +1,5 @@
 """Predictions from DICOM series or from a prepared set, by one model or the mean of several."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -8,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
-from ichseq.ct.left_out import LeftOut, SliceError, count_reasons
+from ichseq.ct.choice import NO_PICTURE
+from ichseq.ct.left_out import LeftOut, count_reasons
 from ichseq.ct.order import Order
-from ichseq.ct.plausible import Plausibility
 from ichseq.ct.series import Series
 from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
@@ -21,85 +18,11 @@ from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import network_note
-from ichseq.inference.sources import Asked, asked_of, load_sources
+from ichseq.inference.one_series import SeriesPrediction, predict_read, read_series
+from ichseq.inference.sources import NO_HEAD, Asked, asked_of, load_sources, no_heads_among
 from ichseq.model import Model
 from ichseq.predictions.schema import CHOSEN, ExamId, exam_rows, slice_rows
-
-_SHOWN = 5  # different warnings on the terminal, the most frequent ones
-
-
-@dataclass(frozen=True)
-class SeriesPrediction:
-    """What came of one series.
-
-    Attributes:
-        table: its slices' rows; None if no slice can be read.
-        warnings: what a person should know of it.
-        unread: slices that can't be read.
-        exam: (6,) what the network answers for the exam; None: the highest of its slices.
-    """
-
-    table: pd.DataFrame | None
-    warnings: list[str]
-    unread: list[LeftOut]
-    exam: np.ndarray | None = None
-
-
-def predict_series(ensemble: ModelEnsemble, series: Series) -> SeriesPrediction:
-    """Predict one series, in pieces: of a long one no more is in memory than of a short one, embeddings aside.
-
-    The slices that can't be read are left out, and listed.
-    """
-    return _answer(ensemble, *_readable(ensemble, series))
-
-
-_Read = tuple[Series | None, list[Tensor | None], list[str], list[LeftOut]]
-
-
-def _readable(ensemble: ModelEnsemble, series: Series) -> _Read:
-    """The series less what can't be read, its crop boxes, what it does not look like, and what was left out."""
-    bodies, looks = ensemble.empty_bodies(series.shape[1:]), Plausibility(series, ensemble.learned_mm)
-
-    def look(hu: np.ndarray) -> None:
-        ensemble.add_body(bodies, hu)
-        looks.add(hu)
-
-    whole, unread = series.readable(look)
-    return whole, ensemble.crop_boxes(bodies), looks.warnings(), unread
-
-
-def _answer(
-    ensemble: ModelEnsemble,
-    whole: Series | None,
-    boxes: Sequence[Tensor | None],
-    doubts: Sequence[str],
-    unread: list[LeftOut],
-) -> SeriesPrediction:
-    """Predict what `_readable` gave; a slice that fails at its second reading is left out, and the series redone."""
-    lost = 0  # slices that were read once, and then not again
-    while whole is not None:
-        try:
-            table, exam = _table(ensemble, whole, boxes)
-            later = [f"{counted(lost, 'slice')} could be read once only: left out"] if lost else []
-            return SeriesPrediction(table, [*whole.warnings, *doubts, *later], unread, exam)
-        except SliceError as error:
-            unread, lost = [*unread, error.left_out], lost + 1
-            if len(whole) == 1:
-                break
-            whole, boxes, doubts, more = _readable(ensemble, whole.without(error.file))
-            unread = [*unread, *more]
-    return SeriesPrediction(None, [], unread)
-
-
-def _table(
-    ensemble: ModelEnsemble, whole: Series, boxes: Sequence[Tensor | None]
-) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """A series' rows, and what the network answers for the exam."""
-    embeddings, positions = ensemble.embed_series(whole, boxes), torch.tensor(whole.positions_mm)
-    answers = ensemble.answers(embeddings, torch.tensor([len(whole)]), positions, of=whole.files[0])
-    exam = ExamId(whole.patient_id, whole.study_uid, whole.series_uid)
-    rows = slice_rows(exam, whole.sop_uids, whole.files, whole.positions_mm, answers.slices)
-    return rows, None if answers.exams is None else answers.exams[0]
+from ichseq.predictions.warned import warning_lines
 
 
 def predict_prepared(
@@ -151,6 +74,8 @@ class Predictions:
         note: what a person should know of all these predictions, if anything.
         calibration_notes: what the calibrated columns stand on; none without such columns.
         series: of each exam, in their order, slice k that of its row k, without pixels; none of a prepared set.
+        others: the series without an answer, each with the reason, likewise.
+        studies: the table of studies (`ichseq.inference.studies`); None: it was not made.
         report_remarks: what could not be shown in a report.
         dicom_remarks: first files of exams without DICOM results, with reasons; as expected ones, what results lack.
     """
@@ -164,25 +89,23 @@ class Predictions:
     note: str | None = None
     calibration_notes: list[str] = field(default_factory=list)
     series: list[Series] = field(default_factory=list)
+    others: list[tuple[Series, str]] = field(default_factory=list)
+    studies: pd.DataFrame | None = None
     report_remarks: list[str] = field(default_factory=list)
     dicom_remarks: list[LeftOut] = field(default_factory=list)
 
     def remarks(self) -> list[str]:
         """What a person should know of these predictions, a line each."""
         lines = [f"Note: {note}" for note in (self.note, *self.calibration_notes) if note]
-        warned = sum(bool(warnings) for warnings in self.series_warnings)
-        if warned:
-            lines.append(
-                f"Note: {warned} of {len(self.exams)} series with warnings: column `warnings` of the exams' table"
-            )
-            often = Counter(text for warnings in self.series_warnings for text in warnings).most_common(_SHOWN)
-            lines += [f"    {number} series: {text}" for text, number in often]
+        lines += warning_lines(self.slices, self.exams, self.series_warnings)
         expected = [item for item in self.left_out if item.expected]
         lines += [f"left out: {counted(n, 'file')}: {reason}" for reason, n in count_reasons(expected).items()]
         examples = {item.reason.partition(":")[0]: item.file for item in reversed(self.not_asked)}
         for reason, n in count_reasons(self.not_asked).items():
             example = examples[reason.partition(":")[0].removesuffix(" (details differ)")]
-            lines.append(f"not asked: {n} series, such as that of {example}: {reason}; --all-series asks all")
+            options = "--all-series with --any-series" if reason.startswith(NO_PICTURE) else "--all-series"
+            asks = "" if reason.startswith(NO_HEAD) else f"; {options} asks all"
+            lines.append(f"not asked: {n} series, such as that of {example}: {reason}{asks}")
         lines += [f"not predicted: {item.file}: {item.reason}" for item in self.failed]
         lines += [f"report: {line}" for line in self.report_remarks]
         return lines + [f"dicom: {item.file}: {item.reason}" for item in self.dicom_remarks]
@@ -192,17 +115,20 @@ Predictor = Callable[[Sequence[Series]], Iterator[SeriesPrediction]]
 """Predicts many series, in their order: `predict_local`, or `ichseq.inference.cluster.predict_distributed`."""
 
 
-def predict_local(ensemble: ModelEnsemble) -> Predictor:
-    """Predicting in this process: the next series is read while one is predicted."""
+def predict_local(ensemble: ModelEnsemble, *, any_series: bool = False) -> Predictor:
+    """Predicting in this process: the next series is read while one is predicted.
+
+    With `any_series`, what is surely no plain picture of a head is predicted too.
+    """
 
     def predictor(found: Sequence[Series]) -> Iterator[SeriesPrediction]:
         with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
-            waiting = [thread.submit(_readable, ensemble, series) for series in found[:1]]
+            waiting = [thread.submit(read_series, ensemble, series, any_series) for series in found[:1]]
             for k in range(len(found)):
                 read = waiting.pop().result()
                 if k + 1 < len(found):
-                    waiting.append(thread.submit(_readable, ensemble, found[k + 1]))
-                yield _answer(ensemble, *read)
+                    waiting.append(thread.submit(read_series, ensemble, found[k + 1], any_series))
+                yield predict_read(ensemble, read, any_series)
 
     return predictor
 
@@ -215,21 +141,23 @@ def predict_sources(
     weights: str = "",
     order: Order = "position",
     all_series: bool = False,
+    any_series: bool = False,
     learned_mm: tuple[float, float] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Predictions:
     """Predict the series of the sources taken together, going on past what can't be read.
 
-    Of each study, those that `ichseq.ct.choice.choose` takes; if none of a series' slices can be read, those that it
-    stood for.
+    Of each study, those that `ichseq.ct.choice.choose` takes; if none of a series' slices can be read, or it is no
+    plain picture of a head, those that it stood for.
 
     Args:
         predictor: models, or a `ModelEnsemble`, or a `Predictor`.
-        sources: folders, zips, files, or lists of them; a series may lie in several of them.
+        sources: folders, archives, files, or lists of them; a series may lie in several of them.
         note: what a person should know of all predictions; with models, `network_note` is asked.
         weights: which weights answer, as `ModelEnsemble.weights` says, which is asked with models.
         order: of the slices, as for `load_series`.
         all_series: every series of every study.
+        any_series: with models, what is surely no plain picture of a head too; a `Predictor` has its own rule.
         learned_mm: distances of slices that the models have learned on; with models, they are asked.
         progress: called with (series done, series in all).
 
@@ -240,7 +168,7 @@ def predict_sources(
     if not callable(predictor):
         ensemble = predictor if isinstance(predictor, ModelEnsemble) else ModelEnsemble(predictor)
         note, learned_mm = note or network_note(ensemble.models), learned_mm or ensemble.learned_mm
-        weights, predictor = weights or ensemble.weights, predict_local(ensemble)
+        weights, predictor = weights or ensemble.weights, predict_local(ensemble, any_series=any_series)
     found, failed = load_sources(sources, order=order)
     failed += [item for item in found.left_out if not item.expected]
     asked = asked_of(found, learned_mm, all_series=all_series)
@@ -261,6 +189,8 @@ def predict_found(
 ) -> Predictions:
     """Predict series that are loaded, going on past slices that can't be read.
 
+    A series that is surely no plain picture of a head is passed over: a failure, if its study has no answer then.
+
     Args:
         predictor: as for `predict_sources`.
         found: the series, or those that were chosen.
@@ -276,7 +206,8 @@ def predict_found(
     """
     tables, series_warnings, scores = [], [], list[np.ndarray | None]()
     unread, not_asked, why = list[LeftOut](), list[LeftOut](), list[str]()
-    answered: list[Series] = []
+    no_heads = list[tuple[Series, str]]()
+    answered, others = list[Series](), list[tuple[Series, str]]()
     asked = found if isinstance(found, Asked) else asked_of(found, all_series=True)
     while asked.series:
         lost = set[int]()
@@ -284,6 +215,9 @@ def predict_found(
             unread += outcome.unread
             if outcome.table is None:
                 lost.add(k)
+                no_heads += [(series, outcome.no_head)] * bool(outcome.no_head)
+                why_not = f"{NO_HEAD} ({outcome.no_head})" if outcome.no_head else "no slice of it can be read"
+                others.append((series, why_not))
             else:
                 tables.append(outcome.table)
                 series_warnings.append(outcome.warnings)
@@ -292,8 +226,13 @@ def predict_found(
                 why.append(asked.why[k])
             if progress is not None:
                 progress(k + 1, len(asked.series))
-        not_asked += asked.not_asked(lost)
+        passed = asked.not_asked(lost)
+        others += passed
+        not_asked += [LeftOut(series.files[0], reason, expected=True) for series, reason in passed]
         asked = asked.instead_of(lost)
+    beside = no_heads_among(no_heads, answered)
+    not_asked += [item for item in beside if item.expected]
+    unread += [item for item in beside if not item.expected]
     failed = [*failed, *(item for item in unread if not item.expected)]
     if not tables:
         first = "; ".join(f"{item.file}: {item.reason}" for item in failed[:3])
@@ -302,4 +241,4 @@ def predict_found(
     exams = exam_rows(tables, [[*own, *([note] if note else [])] for own in series_warnings], scores, weights=weights)
     if isinstance(found, Asked):
         exams[CHOSEN] = why
-    return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered)
+    return Predictions(slices, exams, every, failed, not_asked, series_warnings, note, series=answered, others=others)

@@ -3,13 +3,15 @@
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from ichseq.ct.choice import USUAL_MM, PassedOver, choose
+from ichseq.ct.choice import USUAL_MM, PassedOver, choose, study_of
 from ichseq.ct.left_out import LeftOut
 from ichseq.ct.order import Order
 from ichseq.ct.series import Series, SeriesCollection, load_series
 from ichseq.errors import ScanError
+
+NO_HEAD: Final = "surely no plain head CT"
 
 
 class Asked(NamedTuple):
@@ -29,16 +31,15 @@ class Asked(NamedTuple):
     passed_over: list[PassedOver]
     learned_mm: tuple[float, float]
 
-    def not_asked(self, unreadable: Collection[int] = ()) -> list[LeftOut]:
-        """The first file of each series that is not predicted, with the reason, but those of `instead_of`."""
-        kept = [one for one in self.passed_over if one.by not in unreadable]
-        return [LeftOut(self.others[one.number].files[0], one.reason, expected=True) for one in kept]
+    def not_asked(self, unreadable: Collection[int] = ()) -> list[tuple[Series, str]]:
+        """Each series that is not predicted, with the reason, but those of `instead_of`."""
+        return [(self.others[one.number], one.reason) for one in self.passed_over if one.by not in unreadable]
 
     def instead_of(self, unreadable: Collection[int]) -> "Asked":
-        """What to predict where some of `series` can't be read: of those that they stood for, again the best."""
+        """What to predict where some of `series` can't be: of those that they stood for, again the best."""
         left = [self.others[one.number] for one in self.passed_over if one.by in unreadable]
         again = asked_of(left, self.learned_mm)
-        return again._replace(why=[f"a better series can't be read; {why}" for why in again.why])
+        return again._replace(why=[f"a better series could not be predicted; {why}" for why in again.why])
 
 
 def asked_of(
@@ -57,13 +58,27 @@ def asked_of(
     return Asked(taken, choice.why, left, passed, learned_mm)
 
 
+def no_heads_among(no_heads: Sequence[tuple[Series, str]], answered: Sequence[Series]) -> list[LeftOut]:
+    """The first file of each series that is surely no plain picture of a head, with the reason.
+
+    As expected ones those of studies that have an answer from another series.
+
+    Args:
+        no_heads: the series, and why.
+        answered: the series that were predicted.
+    """
+    studies = {study_of(series) for series in answered}
+    reason = f"{NO_HEAD} ({{}}); --any-series predicts it all the same"
+    return [LeftOut(one.files[0], reason.format(why), expected=study_of(one) in studies) for one, why in no_heads]
+
+
 def load_sources(
     sources: Sequence[str | Path | Sequence[str | Path]], *, order: Order
 ) -> tuple[SeriesCollection, list[LeftOut]]:
     """Load all sources as one, so that a series may lie in several of them, and in a file for each slice.
 
     Args:
-        sources: folders, zips, files, or lists of them.
+        sources: folders, archives, files, or lists of them.
         order: of the slices, as for `load_series`.
 
     Returns:

@@ -117,7 +117,8 @@ def _offline_without_network() -> Iterator[None]:
     """Where the hub's host has no address, have its client look into its cache alone; it would retry for a minute."""
     was = hub_constants.HF_HUB_OFFLINE
     try:
-        socket.getaddrinfo(urlsplit(hub_constants.ENDPOINT).hostname, 443)
+        if not was:  # to ask for an address is to use the network
+            socket.getaddrinfo(urlsplit(hub_constants.ENDPOINT).hostname, 443)
     except OSError:
         hub_constants.HF_HUB_OFFLINE = was or not getproxies()
     try:

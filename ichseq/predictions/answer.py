@@ -15,6 +15,8 @@ SHOWN: Final = 10
 def answer_lines(slices: pd.DataFrame, exams: pd.DataFrame) -> list[str]:
     """A line an exam, the most urgent first: a patient's pseudonym and the folder, and nothing else of a header.
 
+    Where the tables have pseudonyms themselves, there is no folder.
+
     Args:
         slices: as for `findings_of`.
         exams: as for `findings_of`.
@@ -27,9 +29,10 @@ def answer_lines(slices: pd.DataFrame, exams: pd.DataFrame) -> list[str]:
     flagged = sum(one.flagged for one in ordered)
     lines = [f"{flagged} of {len(ordered)} exams flagged; {word} of any bleeding, and the slice with the highest:"]
     for one in ordered[:SHOWN]:
-        folder = PurePath(str(slices["file"].iloc[one.rows.start])).parent
+        who, file = pseudonym(one.exam), str(slices["file"].iloc[one.rows.start])
+        where = who if who == one.exam.patient_id else f"{who}, {PurePath(file).parent}"
         lines.append(f"  {score_text(one.score):>5}  {_words(one)}; slice {one.key_slice + 1} of {len(one.rows)}  "
-                     f"[{pseudonym(one.exam)}, {folder}]")  # fmt: skip
+                     f"[{where}]")  # fmt: skip
     more = ordered[SHOWN:]
     if more:
         of_them = sum(one.flagged for one in more)

@@ -22,16 +22,20 @@ from ichseq.predictions.check import (
     refuse_duplicates,
 )
 from ichseq.predictions.schema import (
+    ACQUIRED,
     CHOSEN,
     EXAM_COLUMNS,
     EXAM_NUMBERS,
     EXAM_TEXT,
     PREDICTION_COLUMNS,
+    SCAN_NUMBERS,
+    SCAN_TEXT,
     SLICE_NUMBERS,
     SLICE_TEXT,
 )
 
 _CALIBRATED: Final = (*CALIBRATED, *FLAGGED)
+_OF_SCANS: Final = (CHOSEN, *SCAN_TEXT, *ACQUIRED)
 
 
 def read_table(path: Path, *, calibrated: bool = False) -> pd.DataFrame:
@@ -61,7 +65,8 @@ def read_exams(path: Path, *, calibrated: bool = False) -> pd.DataFrame:
 
     Args:
         path: the file.
-        calibrated: as for `read_table`; and the column `CHOSEN`, if it is there.
+        calibrated: as for `read_table`; and those of the columns `CHOSEN`, `SCAN_TEXT`, `SCAN_NUMBERS` and `ACQUIRED`
+            that are there.
 
     Returns:
         The columns of `EXAM_COLUMNS` and no others; identifiers are text, as they stand in the file. The parts of a
@@ -72,7 +77,8 @@ def read_exams(path: Path, *, calibrated: bool = False) -> pd.DataFrame:
             1 or empty.
     """
     more = _CALIBRATED if calibrated else ()
-    table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS, more, (CHOSEN,) if calibrated else ())
+    of_scans = (_OF_SCANS, SCAN_NUMBERS) if calibrated else ((), ())
+    table = _read(path, "table of exams", EXAM_COLUMNS, EXAM_TEXT, EXAM_NUMBERS, more, *of_scans)
     check_n_slices(table, str(path))
     table["n_slices"] = table["n_slices"].astype(np.int64)
     return table
@@ -86,10 +92,11 @@ def _read(
     numbers: Sequence[str],
     more: Sequence[str],
     more_text: Sequence[str] = (),
+    more_numbers: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The columns asked for, as text and numbers, with probabilities and truth checked.
 
-    `more` numbers are taken where all are there, `more_text` where it is there.
+    `more` numbers are taken where all are there, each of `more_text` and `more_numbers` where it is there.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; name a table that `ichseq predict` or `ichseq evaluate` wrote")
@@ -97,7 +104,7 @@ def _read(
         table = (
             read_parquet(path.read_bytes()).to_pandas(use_threads=False)
             if path.suffix == ".parquet"
-            else _read_csv(path, (*text, *more_text), (*numbers, *more))
+            else _read_csv(path, (*text, *more_text), (*numbers, *more, *more_numbers))
         )
     except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:  # of pandas and Arrow
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -107,8 +114,9 @@ def _read(
     if table.empty:
         raise DataError(f"{path}: no rows; predict at least one scan")
     numbers = [*numbers, *more] if set(more) <= set(table.columns) else list(numbers)
+    numbers += [column for column in more_numbers if column in table.columns]
     text = [*text, *(column for column in more_text if column in table.columns)]
-    table = table[[*dict.fromkeys([*columns, *text]), *(column for column in more if column in numbers)]].copy()
+    table = table[list(dict.fromkeys([*columns, *text, *numbers]))].copy()
     for column in text:
         table[column] = table[column].astype(object).where(table[column].notna(), "").astype("str")
     for column in numbers:

@@ -52,6 +52,16 @@ is that of the exam, and weights tells which weights answered: the first digits 
 CHOSEN: Final = "chosen"
 """Column of a table of exams whose scans were given as files: why that series of its study was asked."""
 
+SCAN_TEXT: Final = ("series_description", "kernel")
+SCAN_NUMBERS: Final = ("series_number", "thickness_mm")
+"""Columns of a table of exams whose scans were at hand: what the header says of the series, empty where it does not."""
+
+ACQUIRED: Final = ("acquisition_date", "acquisition_time")
+"""Further ones, where they were asked for."""
+
+STUDY_COLUMNS: Final = (*EXAM_KEY[:2], "series_found", "series_taken", "taken_series_uid", "taken", "not_taken")
+"""Columns of the table of studies, a row a study, in this order; `ACQUIRED` follow where they were asked for."""
+
 EXAM_TEXT: Final = (*EXAM_KEY, "warnings", "weights")
 EXAM_NUMBERS: Final = (*LABELS, *TRUTH, "n_slices")
 

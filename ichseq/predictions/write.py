@@ -9,11 +9,16 @@ from typing import Final
 import pandas as pd
 
 from ichseq.errors import DataError
-from ichseq.files import flush, replacing
+from ichseq.files import flush, read_parquet, replacing
 from ichseq.predictions.cells import as_cells
+from ichseq.predictions.schema import EXAM_COLUMNS, STUDY_COLUMNS
 
-EXAMS: Final = "exams.csv"
-"""The table of exams, beside that of the slices."""
+EXAMS: Final = "exams"
+STUDIES: Final = "studies"
+"""What the names of the tables of exams and of studies end with, beside that of the slices."""
+
+_PLAIN: Final = "predictions"
+"""A table of slices of this name has exams and studies beside it that are called so and no more."""
 
 
 def check_writable(path: Path) -> None:
@@ -33,17 +38,51 @@ def check_writable(path: Path) -> None:
 
 
 def exams_beside(path: Path) -> Path:
-    """Where the exams' table goes, once both it and the table of slices are found to be writable.
+    """Where the exams' table of a table of slices is; two tables of slices in one folder never share one.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from ichseq.predictions.write import exams_beside
+        >>> exams_beside(Path("predictions.csv")).name, exams_beside(Path("ward.parquet")).name
+        ('exams.csv', 'ward-exams.parquet')
+    """
+    return _beside(path, EXAMS)
+
+
+def studies_beside(path: Path) -> Path:
+    """Where the table of studies of a table of slices is, likewise."""
+    return _beside(path, STUDIES)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{what if path.stem == _PLAIN else f'{path.stem}-{what}'}{path.suffix}")
+
+
+def check_outputs(path: Path) -> None:
+    """Find out before the work whether a table of slices and those beside it can be written.
 
     Raises:
-        DataError: one of them isn't, or both would be one file.
+        DataError: one of them can't, the name is one that a table beside another one has, or something else stands
+            where one of those beside it goes.
     """
-    if path.name.lower() == EXAMS:
-        raise DataError(f"{path}: the exams' table has that name; name another file for the slices with -o")
+    if path.stem.lower().rpartition("-")[2] in (EXAMS, STUDIES):
+        raise DataError(f"{path}: tables of exams and of studies have such names; name another file for the slices "
+                        "with -o")  # fmt: skip
     check_writable(path)
-    exams = path.with_name(EXAMS)
-    check_writable(exams)
-    return exams
+    for one, columns in ((exams_beside(path), EXAM_COLUMNS), (studies_beside(path), STUDY_COLUMNS)):
+        check_writable(one)
+        if one.is_file() and not set(columns) <= set(_columns_of(one)):  # a label table, say, that nothing has named
+            raise DataError(f"{one}: is no table of ichseq's, and would be written over; move it, or name another file "
+                            "for the slices with -o")  # fmt: skip
+
+
+def _columns_of(path: Path) -> list[str]:
+    try:
+        if path.suffix == ".parquet":
+            return list(read_parquet(path.read_bytes()).schema.names)
+        return list(pd.read_csv(path, nrows=0).columns)
+    except (OSError, ValueError, KeyError):
+        return []
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -17,10 +17,12 @@ from tqdm import tqdm
 import ichseq
 from ichseq.config import Config, save_config
 from ichseq.files import write_text
+from ichseq.pseudonyms import SALT
 from ichseq.runs.names import CHECKPOINTS, CONFIG, HISTORY, LOG, RUN
+from ichseq.runs.patients import Seen
 from ichseq.runs.records import read_json, write_json
 
-_BEFORE_THE_FIRST_STEP = (CONFIG, RUN, f".{RUN}.part", LOG)
+_BEFORE_THE_FIRST_STEP = (CONFIG, RUN, f".{RUN}.part", SALT, LOG)
 
 
 class RunLog:
@@ -35,11 +37,18 @@ class RunLog:
     def __init__(self, leaf: Path, *, writes: bool, shown: bool) -> None:
         self.leaf, self.writes, self.shown = leaf, writes, shown and writes
 
-    def begin(self, config: Config, content: dict[str, Any]) -> None:
-        """Write config.yaml and run.json."""
+    def begin(self, config: Config, content: dict[str, Any], seen: Seen) -> None:
+        """Write config.yaml and run.json, with the patients that are trained on, and the salts beside it."""
         if self.writes:
             save_config(config, self.leaf / CONFIG)
-            content = {**content, "commit": commit(), "versions": versions(), "threads": torch.get_num_threads()}
+            seen.write_salts(self.leaf)
+            content = {
+                **content,
+                **seen.record(),
+                "commit": commit(),
+                "versions": versions(),
+                "threads": torch.get_num_threads(),
+            }
             write_json(self.leaf / RUN, content | {"seconds": 0.0, "finished": False}, sealed=True)
 
     def end(self, seconds: float) -> None:

@@ -47,15 +47,19 @@ def write_json(path: Path, content: dict[str, Any], *, sealed: bool = False) -> 
         raise RunError(f"{path}: can't be written ({error.strerror}); make room, or make it writable") from None
 
 
+def folder_of(leaf: Path) -> Path:
+    """The leaf itself, also where one of its epochs was named."""
+    return leaf.parents[1] if leaf.parent.name == EPOCHS else leaf
+
+
 def read_run(leaf: Path) -> dict[str, Any]:
     """run.json of a leaf, also for the weights of one of its epochs.
 
     Raises:
         RunError: it is missing, or not as it was written: its fold and its patients say what may be scored.
     """
-    folder = leaf.parents[1] if leaf.parent.name == EPOCHS else leaf
     try:
-        content = documents.unsealed(read_document(folder / RUN))
+        content = documents.unsealed(read_document(folder_of(leaf) / RUN))
         if not {"fold", "stage", "patients"} <= content.keys():
             raise ValueError("not what a run writes")
         return content

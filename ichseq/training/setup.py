@@ -19,9 +19,10 @@ from ichseq.data.batches import Plan
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import ConfigError, DataError
 from ichseq.model import Model
+from ichseq.networks.named import is_network
 from ichseq.runs.folders import has_run
 from ichseq.runs.log import RunLog
-from ichseq.runs.patients import patient_hashes, refuse_seen_patients
+from ichseq.runs.patients import Seen, refuse_seen_patients, refuse_set_of_network
 from ichseq.training.checkpoint import Checkpoint, saved_plan
 from ichseq.training.memory_plan import MemoryPlan, plan_memory
 from ichseq.training.optimizer import make_optimizer, make_scheduler
@@ -144,7 +145,11 @@ def set_up(
     started, train, stage = time.monotonic(), config.train, make_stage(stage_name, config)
     training, prevalence, of_exams = _labelled_series(config, stage, index, fold)
     _check_wishes(config, stage, index, fold, has_start=init is not None or saved is not None)
-    seen = _patients_of_the_start(config, index, fold, init) if saved is None else []
+    starts = _starts(config, init) if saved is None else []
+    if init is not None and saved is None:
+        refuse_set_of_network(init, index)
+    for text in [text for start in starts for text in refuse_seen_patients(start, index, fold)]:
+        log.note(f"Note: {text}")
 
     model = build_model(config, stage_name, index, fold, init=init, saved=saved)
     model.set_prior(prevalence, of_exams)
@@ -167,13 +172,11 @@ def set_up(
     scheduler = make_scheduler(optimizer, train, steps_per_epoch)
 
     if saved is None:
-        patients = index.patients()
-        hashes = patient_hashes(patients[i] for i in training)
         log.begin(config, {
             "stage": stage_name, "fold": fold, "seed": train.seed, "device": str(processes.device),
             "data_key": index.key, "data_folder": str(index.folder), "phantom": index.phantom,
-            "prevalence": prevalence, "exam_prevalence": of_exams, "patients": sorted({*hashes, *seen}),
-        })  # fmt: skip
+            "prevalence": prevalence, "exam_prevalence": of_exams,
+        }, Seen.of(index, training, starts))  # fmt: skip
     return Setup(
         config=config, stage=stage, index=index, fold=fold, training_series=training,
         validation_series=index.validation_series(fold), leaf=leaf, log=log, processes=processes, model=model, ema=ema,
@@ -234,16 +237,14 @@ def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *,
         raise ConfigError(f"train.fit_share wants labels of slices, and fold {fold} has none; set it to false")
 
 
-def _patients_of_the_start(config: Config, index: Index, fold: int, init: Path | None) -> list[str]:
-    """Hashes of the patients that the first weights have seen; none of them is in the validation part.
+def _starts(config: Config, init: Path | None) -> list[Path]:
+    """The leaves of runs that the first weights are from.
 
     Of a network there is no list of those that it has seen; its card may name them.
     """
-    seen = refuse_seen_patients(init, index, fold) if init else []
+    starts = [init] if init and not is_network(init) else []
     file = weights_file(config.model)
-    if file is not None and has_run(file.parent):
-        seen = seen + refuse_seen_patients(file.parent, index, fold)
-    return seen
+    return [*starts, file.parent] if file is not None and has_run(file.parent) else starts
 
 
 def _planned(
