@@ -151,6 +151,7 @@ def test_a_name_stands_wherever_a_run_is_named(
     tuned = ichseq.train("frozen", 1, data=others, out=tmp_path / "tuned", init=start, settings=TINY, progress=False)
     (leaf,) = find_leaves(tuned)
     began = f"{name}, licence mit"
+    assert f"weights from {began}" in (leaf / "log.txt").read_text()
     model = Model.load(leaf, device="cpu")
     assert model.trained_on["began_from"] == [began]
     assert "network" not in model.trained_on

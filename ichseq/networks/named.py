@@ -16,6 +16,7 @@ from ichseq.networks.shipped import DESCRIPTION
 
 _RUN: Final = "run.json"  # as a run calls it; tests/test_named.py sees that they agree
 _MOST_LETTERS: Final = 100  # of a licence's name
+_MOST_NETWORKS: Final = 16  # that weights began from, the last ones: model.json takes no more
 _MOST_MATTER: Final = 20_000  # letters of front matter
 
 
@@ -99,7 +100,7 @@ def descent_of(trained_on: Mapping[str, Any]) -> list[str]:
     if network is None:
         return before
     licence = trained_on["licence"] or "not stated" if "licence" in trained_on else None
-    return [*before, str(network) if licence is None else f"{network}, licence {licence}"]
+    return [*before, str(network) if licence is None else f"{network}, licence {licence}"][-_MOST_NETWORKS:]
 
 
 def licence_in(card: str) -> str | None:

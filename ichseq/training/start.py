@@ -109,7 +109,8 @@ def start_from(model: Model, init: Path) -> str:
     if descent := descent_of(other.trained_on):
         model.trained_on["began_from"] = descent
     took = f"; first convolution extended to {model.input_channels} channels" if extended else ""
-    return f"weights from {init}{took}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+    source = descent[-1] if "network" in other.trained_on else init
+    return f"weights from {source}{took}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
 
 
 def _extended_input(model: Model, other: Model, init: Path) -> dict[str, torch.Tensor]:
