@@ -142,4 +142,4 @@ def test_a_run_that_was_killed_goes_on_with_its_salt(raw: Path, tmp_path: Path) 
     drawn = kept_salt(tmp_path / "set" / SALT)
     (tmp_path / "set" / f".{SALT}.0123abcd.part").write_text("half")
     assert prepared(raw, tmp_path / "set", pseudonymise=True).settings["pseudonyms"] == drawn.salt_id
-    assert {path.name for path in (tmp_path / "set").iterdir() if path.name.startswith(".")} == {".lock"}
+    assert {path.name for path in (tmp_path / "set").iterdir() if path.suffix == ".part"} == set()

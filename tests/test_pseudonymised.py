@@ -20,6 +20,7 @@ from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.labels import LABELS
 from ichseq.predictions.findings import findings_of
 from ichseq.predictions.read import read_exams, read_table
+from ichseq.predictions.write import exams_beside, studies_beside
 from ichseq.pseudonyms import SALT, kept_salt
 from ichseq.training.train import train_stage
 
@@ -61,9 +62,13 @@ def test_no_id_is_in_what_is_written_or_printed(run: Path, scans: Path, tmp_path
     assert not [canary for canary in canaries(scans) if canary in written]
     assert "SMITH cut.dcm" in done.stderr, "whoever holds the scans has to know which file failed"
     table = read_table(out)
-    assert {path.name for path in out.parent.iterdir()} == {"p.csv", "exams.csv", SALT}
+    assert {path.name for path in out.parent.iterdir()} == {"p.csv", "p-exams.csv", "p-studies.csv", SALT}
     shown = (report / "index.html").read_text()
     assert all(patient in shown and patient in done.stdout for patient in table["patient_id"])
+    studies = pd.read_csv(studies_beside(out))
+    assert studies["patient_id"].tolist() == sorted(set(table["patient_id"]))
+    assert set(studies["taken_series_uid"]) == set(table["series_uid"])
+    assert set(studies["study_uid"]) == set(table["study_uid"])
     assert "keyed hash" in shown
 
 
@@ -96,7 +101,7 @@ def test_a_report_of_a_table_finds_the_scans_by_the_salt(run: Path, scans: Path,
     assert done.exit_code == 0, done.output
     pages = "\n".join(path.read_text() for path in (tmp_path / "r").rglob("*.html"))
     assert not [canary for canary in canaries(scans) if canary in pages]
-    assert all(patient in pages for patient in read_exams(tmp_path / "exams.csv")["patient_id"])
+    assert all(patient in pages for patient in read_exams(exams_beside(tmp_path / "p.csv"))["patient_id"])
     assert list((tmp_path / "r").rglob("*.webp"))
 
 
@@ -105,6 +110,8 @@ def test_what_contradicts_is_refused_before_the_work(run: Path, scans: Path, tmp
         predict_scans(run, scans, pseudonymise=True)
     with pytest.raises(ConfigError, match="show_id"):
         predict_scans(run, scans, out=tmp_path / "p.csv", report=tmp_path / "r", show_id=True, pseudonymise=True)
+    with pytest.raises(ConfigError, match="dates"):
+        predict_scans(run, scans, out=tmp_path / "p.csv", dates=True, pseudonymise=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -184,7 +184,7 @@ def predict_scans(
         check_folder(Path(report), out)
     if dicom is not None:
         check_results_folder(Path(dicom))
-    names = _names(out, show_id=show_id, salt_file=salt_file) if pseudonymise or salt_file is not None else None
+    names = _names(out, salt_file, show_id=show_id, dates=dates) if pseudonymise or salt_file is not None else None
     asked = _asked(model)
     applied = _calibration(asked, point) if calibrated else None
     views = [tta] if isinstance(tta, str) else list(tta)
@@ -223,12 +223,14 @@ def predict_scans(
     return given
 
 
-def _names(out: str | Path | None, *, show_id: bool, salt_file: str | Path | None) -> Pseudonyms:
+def _names(out: str | Path | None, salt_file: str | Path | None, *, show_id: bool, dates: bool) -> Pseudonyms:
     """The pseudonyms that are asked for."""
     from ichseq.pseudonyms import SALT, kept_salt
 
     if show_id:
         raise ConfigError("show_id shows ids in the report, and pseudonymise keeps them out of it; ask for one of them")
+    if dates:
+        raise ConfigError("dates tell whose exam it is, and pseudonymise leaves them out; ask for one of them")
     if salt_file is None and out is None:
         raise ConfigError("pseudonymise keeps a salt beside the tables, and none are written; name a salt_file")
     return kept_salt(Path(salt_file) if salt_file is not None else Path(str(out)).with_name(SALT))

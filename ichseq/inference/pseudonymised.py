@@ -29,9 +29,7 @@ def pseudonymised(predictions: Predictions, names: Pseudonyms) -> Predictions:
         predictions,
         slices=slices.iloc[np.argsort(of_slice, kind="stable")].reset_index(drop=True),
         exams=exams.iloc[order].reset_index(drop=True),
-        studies=None
-        if studies is None
-        else without_ids(studies, names).sort_values(list(EXAM_KEY[:2]), ignore_index=True),
+        studies=None if studies is None else studies.sort_values(list(EXAM_KEY[:2]), ignore_index=True),
         series_warnings=_in_order(predictions.series_warnings, order),
         series=_in_order(predictions.series, order),
     )
