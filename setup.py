@@ -50,7 +50,7 @@ setup(
         "click>=8.1",
         "filelock>=3.13",
         "jinja2>=3.1",
-        "joblib>=1.4",
+        "joblib>=1.5",
         "kornia>=0.7.3",
         "huggingface_hub>=0.23",
         "markupsafe>=2.1",
