@@ -36,8 +36,8 @@ def main() -> None:
     report("export", f"{asked.run} as ONNX, {asked.size} x {asked.size} slices", rows, [
         f"Median of {asked.rounds} rounds, in turns; from slices in memory, so without reading DICOM. The three "
         f"files take {megabytes:.1f} MB. Load of the machine in the last minute: {os.getloadavg()[0]:.1f} on "
-        f"{os.cpu_count()} cores; on a busy one several threads of torch wait for each other, and the rows of one thread "
-        "are the fairer.",
+        f"{os.cpu_count()} cores; on a busy one several threads of torch wait for each other, and the rows of one "
+        "thread are the fairer.",
     ])  # fmt: skip
 
 
