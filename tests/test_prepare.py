@@ -123,9 +123,10 @@ def test_a_set_keeps_one_range_whatever_a_killed_run_has_left(
     raw: Path, tmp_path: Path, kept: tuple[int, int], other: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, scans = tmp_path / "out", {one.series_uid: one.hu for one in load_series(raw / "stage_2_train")}
-    with monkeypatch.context() as patched, pytest.raises(TypeError):
-        patched.setattr("ichseq.data.prepare.write_index", None)
+    monkeypatch.setattr("ichseq.data.prepare.write_index", None)
+    with pytest.raises(TypeError):
         prepare(raw, out, workers=1, hu_range=other)
+    monkeypatch.undo()
     index = prepare(raw, out, workers=1, hu_range=kept).index
     assert index.hu_range == kept
     for i in range(index.n_series):

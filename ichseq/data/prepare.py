@@ -46,7 +46,7 @@ from ichseq.predictions.schema import ExamId
 from ichseq.pseudonyms import Pseudonyms, kept_salt
 from ichseq.seeds import DEFAULT_SEED
 from ichseq.windows import HU_RANGE
-from ichseq.workers import deaths_explained
+from ichseq.workers import deaths_explained, from_the_start
 
 Progress = Callable[[int, int], None]
 
@@ -108,7 +108,8 @@ def prepare(
     check = functools.partial(check_output, out, sources, **has)
     check()
     given = None if salt_file is None else kept_salt(salt_file)
-    parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
+    how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, **from_the_start()}
+    parallel = joblib.Parallel(n_jobs=_jobs(workers), **how)
     work = _Progress(progress, 2 * len(files))
 
     headers = _scan(files, parallel, work)
@@ -196,9 +197,8 @@ def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
 
 def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, tables: LabelFiles) -> set[Identity]:
     """What can be refused before a pixel is read; returns the identities of the series found."""
-    found = []
-    for first, *_ in groups:  # a group shares all three
-        found.append(ExamId(*(headers.text(name, first) for name in ExamId._fields)))
+    shared = ExamId._fields  # by all of a group
+    found = [ExamId(*(headers.text(name, first) for name in shared)) for first, *_ in groups]
     patients = len({patient or study for patient, study, _ in found})
     if folds > patients:
         raise too_many_folds(folds, patients)

@@ -219,8 +219,10 @@ def _place_code(places: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def _pack(embeddings: Tensor, counts: list[int]) -> tuple[PackedSequence, list[int]]:
+def _pack(embeddings: Tensor, counts: list[int]) -> tuple[PackedSequence | Tensor, list[int]]:
     """The series for a recurrent layer, and their order in there."""
+    if not isinstance(counts[0], int):  # a graph is made, of one series of any length: nothing to pack
+        return embeddings[None], [0]
     # Sorted here, on the CPU: packing would send the order to the GPU, and wait for it.
     order = sorted(range(len(counts)), key=lambda i: -counts[i])
     series = embeddings.split(counts)
@@ -228,7 +230,9 @@ def _pack(embeddings: Tensor, counts: list[int]) -> tuple[PackedSequence, list[i
     return pack_padded_sequence(padded, torch.tensor([counts[i] for i in order]), batch_first=True), order
 
 
-def _unpack(packed: PackedSequence, counts: list[int], order: list[int]) -> Tensor:
+def _unpack(packed: PackedSequence | Tensor, counts: list[int], order: list[int]) -> Tensor:
+    if isinstance(packed, Tensor):
+        return packed[0]
     padded, _ = pad_packed_sequence(packed, batch_first=True)
     place = {i: k for k, i in enumerate(order)}
     return torch.cat([padded[place[i], :count] for i, count in enumerate(counts)])
