@@ -48,7 +48,7 @@ class InputConfig:
     """Side in pixels of what the backbone sees, a square."""
 
     windows: Annotated[Several[Annotated[str, OneOf(WINDOWS)]], NOT_EMPTY, SameAsStart()] = DEFAULT_WINDOWS
-    """Windows by name, an input channel each."""
+    """Windows by name, an input channel each; bone needs a set that was prepared with --bone."""
 
     neighbours: Annotated[int, Field(ge=0, le=32)] = 0
     """Slices on each side that the backbone reads with a slice, each in every window, as further input channels in the
@@ -60,7 +60,8 @@ class InputConfig:
     to 0..1, and normalised as any other."""
 
     normalise: Switch = True
-    """Subtract the published mean of each window and divide by its standard deviation."""
+    """Subtract the published mean of each window and divide by its standard deviation. None are published of bone,
+    which needs false."""
 
     crop: Literal["series", "slice", "none"] = "series"
     """Cut the air around the head: one box for all slices of a series; or each slice by itself, as the published

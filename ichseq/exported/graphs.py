@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from ichseq.errors import ConfigError
 from ichseq.model import Model
 from ichseq.model.heads import Heads
-from ichseq.windows import HU_RANGE
 
 _VIEWED: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "flip": lambda images: images.flip(-1),
@@ -51,7 +50,7 @@ class SlicesGraph(nn.Module):
 
     def images(self, hu: Tensor, boxes: Tensor) -> Tensor:
         """What the backbone sees, (n, C, size, size)."""
-        seen, (low, high) = self.network_input, HU_RANGE
+        seen, (low, high) = self.network_input, self.network_input.hu_range
         slices = seen.with_ends(hu.float()) if hu.ndim == 4 else hu.float()[:, None]
         slices = slices.clamp(low, high) - low  # (n, K, H, W)
         if seen.config.window_first:

@@ -17,7 +17,7 @@ from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU, rows_around
 from ichseq.model.appearance import show
 from ichseq.model.stack import Span, series_spans, slice_spans
-from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
+from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, WINDOWS, range_read
 
 BODY_HU: Final = -100
 """Above it: head, table and head rest; below: air and noise in air."""
@@ -42,9 +42,10 @@ class NetworkInput(nn.Module):
 
     Attributes:
         config: what the backbone sees.
+        hu_range: in HU; what lies outside is clipped before the slices are resampled.
 
     Raises:
-        ConfigError: a window that reaches beyond the stored range.
+        ConfigError: a window that can't be normalised.
     """
 
     scale: Tensor  # (1, C, 1, 1) each
@@ -55,7 +56,8 @@ class NetworkInput(nn.Module):
     def __init__(self, config: InputConfig) -> None:
         super().__init__()
         self.config = config
-        channels = _channels(config.windows, config.normalise)
+        self.hu_range = range_read(config.windows)
+        channels = _channels(config.windows, config.normalise, self.hu_range[0])
         for name, values in zip(("scale", "offset", "least", "most"), channels, strict=True):
             self.register_buffer(name, values, persistent=False)
         # What is black in every window; the published crop cut away what was.
@@ -162,7 +164,7 @@ class NetworkInput(nn.Module):
             squares = torch.cat([self._squares(hu, group, boxes, warp, appearance) for group in same_size])
             return squares.unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
         squares = torch.cat([self._squares(hu, group, boxes, warp, None) for group in same_size])
-        return self.windowed(_shown(squares, spans, appearance)).flatten(1, 2)
+        return self.windowed(self._shown(squares, spans, appearance)).flatten(1, 2)
 
     def _between_neighbours(
         self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
@@ -205,6 +207,13 @@ class NetworkInput(nn.Module):
         """(n, K, H, W) -> (n, K, C, H, W), window and normalisation in one multiplication and one clamp."""
         return torch.addcmul(self.offset, values[:, :, None], self.scale).clamp_(self.least, self.most)
 
+    def _shown(self, slices: Tensor, spans: Sequence[Span], appearance: Appearance | None) -> Tensor:
+        """The spans' slices (n, K, H, W), counted from the range's lower end, in their appearance."""
+        if appearance is None:
+            return slices
+        lowest = self.hu_range[0]
+        return show(slices + lowest, appearance[spans[0].first : spans[-1].stop], lowest) - lowest
+
     def _squares(
         self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
     ) -> Tensor:
@@ -213,7 +222,7 @@ class NetworkInput(nn.Module):
         K is 1, or for hu (S, K, H, W) the slices seen together. 0 is the range's lower end, so what lies outside the
         image is air. With the windows first, (n, K x C, size, size) above black.
         """
-        (low, high), side = HU_RANGE, self.config.image_size
+        (low, high), side = self.hu_range, self.config.image_size
         rows, columns = spans[0].size
         slices = hu[spans[0].first : spans[-1].stop, ..., :rows, :columns].to(self.offset.device)
         slices = slices[:, None] if slices.ndim == 3 else slices
@@ -221,7 +230,7 @@ class NetworkInput(nn.Module):
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.config.window_first:
-            slices = self.windowed(_shown(slices, spans, appearance)).sub_(self.least).flatten(1, 2)
+            slices = self.windowed(self._shown(slices, spans, appearance)).sub_(self.least).flatten(1, 2)
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
         factor = max(1, int(0.7 * max(rows, columns) / side))
         if factor > 1:
@@ -256,8 +265,8 @@ class NetworkInput(nn.Module):
         return torch.cat(sampled)
 
 
-def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
-    """Scale, offset, least and most of each channel, (1, C, 1, 1), for values counted from HU_RANGE's lower end.
+def _channels(windows: Sequence[str], normalise: bool, lowest: int) -> list[Tensor]:
+    """Scale, offset, least and most of each channel, (1, C, 1, 1), for values counted from the range's lower end.
 
     clamp(value x scale + offset, least, most) is the window scaled to 0..1, clipped, and normalised.
     """
@@ -265,10 +274,11 @@ def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
     for name in windows:
         centre, width = WINDOWS[name]
         low = centre - width / 2
-        if low < HU_RANGE[0] or centre + width / 2 > HU_RANGE[1]:
-            raise ConfigError(f"model.windows: {name} reaches beyond the stored range {HU_RANGE} HU")
+        if normalise and name not in CHANNEL_MEAN:
+            raise ConfigError(f"model.windows has {name}, of which no mean and deviation are published; set "
+                              "model.normalise=false")  # fmt: skip
         mean, std = (CHANNEL_MEAN[name], CHANNEL_STD[name]) if normalise else (0.0, 1.0)
-        rows.append((1 / (width * std), ((HU_RANGE[0] - low) / width - mean) / std, -mean / std, (1 - mean) / std))
+        rows.append((1 / (width * std), ((lowest - low) / width - mean) / std, -mean / std, (1 - mean) / std))
     return [torch.tensor(column).view(1, -1, 1, 1) for column in zip(*rows, strict=True)]
 
 
@@ -279,13 +289,6 @@ def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
     """
     last = inside.shape[-1] - inside.flip(-1).int().argmax(-1)
     return inside.int().argmax(-1).float(), last.float()
-
-
-def _shown(slices: Tensor, spans: Sequence[Span], appearance: Appearance | None) -> Tensor:
-    """The spans' slices (n, K, H, W), counted from HU_RANGE's lower end, in their appearance."""
-    if appearance is None:
-        return slices
-    return show(slices + HU_RANGE[0], appearance[spans[0].first : spans[-1].stop]) - HU_RANGE[0]
 
 
 def _for_each_slice(given: Tensor, series: Sequence[Span]) -> Tensor:
