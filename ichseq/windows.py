@@ -1,5 +1,7 @@
 """Hounsfield units: the range that is kept, air, and the windows with their normalisation."""
 
+import math
+from collections.abc import Iterable
 from typing import Final
 
 HU_RANGE: Final = (-200, 823)
@@ -8,8 +10,21 @@ HU_RANGE: Final = (-200, 823)
 AIR_HU: Final = -1024
 """Hounsfield units of air: what stands where a scanner measured nothing."""
 
-WINDOWS: Final = {"brain": (40.0, 80.0), "subdural": (80.0, 200.0), "soft_tissue": (40.0, 380.0)}
+WINDOWS: Final = {
+    "brain": (40.0, 80.0),
+    "subdural": (80.0, 200.0),
+    "soft_tissue": (40.0, 380.0),
+    "bone": (600.0, 2800.0),
+}
 """Name -> (centre, width) in HU. One input channel of the network each, in the order in which they are asked for."""
+
+
+def range_of(windows: Iterable[str]) -> tuple[int, int]:
+    """The range in HU that a network with these windows reads: `HU_RANGE`, and as far as they reach beyond it."""
+    ends = [(centre - width / 2, centre + width / 2) for centre, width in (WINDOWS[name] for name in windows)]
+    least, most = zip(*ends, HU_RANGE, strict=True)
+    return math.floor(min(least)), math.ceil(max(most))
+
 
 DEFAULT_WINDOWS: Final = ("brain", "subdural", "soft_tissue")
 

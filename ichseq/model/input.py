@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ichseq.appearance import Appearance
 from ichseq.config import InputConfig
-from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU, rows_around
 from ichseq.model.appearance import show
+from ichseq.model.centre import centre_box, centred
+from ichseq.model.channels import channels_of
 from ichseq.model.stack import Span, series_spans, slice_spans
-from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, HU_RANGE, WINDOWS
+from ichseq.windows import AIR_HU, WINDOWS, range_of
 
 BODY_HU: Final = -100
 """Above it: head, table and head rest; below: air and noise in air."""
@@ -42,9 +43,10 @@ class NetworkInput(nn.Module):
 
     Attributes:
         config: what the backbone sees.
+        range: in HU, that is read; what lies outside is clipped.
 
     Raises:
-        ConfigError: a window that reaches beyond the stored range.
+        ConfigError: a window without a published mean is to be normalised by it.
     """
 
     scale: Tensor  # (1, C, 1, 1) each
@@ -55,7 +57,8 @@ class NetworkInput(nn.Module):
     def __init__(self, config: InputConfig) -> None:
         super().__init__()
         self.config = config
-        channels = _channels(config.windows, config.normalise)
+        self.range = range_of(config.windows)
+        channels = channels_of(config.windows, config.normalise, self.range)
         for name, values in zip(("scale", "offset", "least", "most"), channels, strict=True):
             self.register_buffer(name, values, persistent=False)
         # What is black in every window; the published crop cut away what was.
@@ -73,9 +76,10 @@ class NetworkInput(nn.Module):
                 body |= (part > BODY_HU).any(0)
         return body
 
-    @staticmethod
-    def box_of(body: Tensor) -> Tensor:
+    def box_of(self, body: Tensor) -> Tensor:
         """(4,) crop box, as a row of `crop_boxes`, around what `body_of` found."""
+        if self.config.crop == "centre":
+            return centre_box(body.shape[0], body.shape[1], self.config.image_size).to(body.device)
         (top, bottom), (left, right) = _extent(body.any(1)), _extent(body.any(0))
         return torch.stack([left + right, top + bottom, right - left, bottom - top]) / 2
 
@@ -162,7 +166,7 @@ class NetworkInput(nn.Module):
             squares = torch.cat([self._squares(hu, group, boxes, warp, appearance) for group in same_size])
             return squares.unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
         squares = torch.cat([self._squares(hu, group, boxes, warp, None) for group in same_size])
-        return self._windowed(_shown(squares, spans, appearance)).flatten(1, 2)
+        return self._windowed(_shown(squares, spans, appearance, self.range[0])).flatten(1, 2)
 
     def _between_neighbours(
         self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
@@ -213,15 +217,20 @@ class NetworkInput(nn.Module):
         K is 1, or for hu (S, K, H, W) the slices seen together. 0 is the range's lower end, so what lies outside the
         image is air. With the windows first, (n, K x C, size, size) above black.
         """
-        (low, high), side = HU_RANGE, self.config.image_size
+        (low, high), side = self.range, self.config.image_size
         rows, columns = spans[0].size
         slices = hu[spans[0].first : spans[-1].stop, ..., :rows, :columns].to(self.offset.device)
         slices = slices[:, None] if slices.ndim == 3 else slices
         slices = self._with_ends(slices) if slices.shape[1] > 1 else slices
+        if self.config.crop == "centre":
+            slices, rows, columns = centred(slices, side), side, side
+            boxes = torch.full_like(boxes, side / 2)
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.config.window_first:
-            slices = self._windowed(_shown(slices, spans, appearance)).sub_(self.least).flatten(1, 2)
+            slices = self._windowed(_shown(slices, spans, appearance, low)).sub_(self.least).flatten(1, 2)
+        if self.config.crop == "centre" and warp is None:
+            return slices  # each pixel is one of the scan's
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
         factor = max(1, int(0.7 * max(rows, columns) / side))
         if factor > 1:
@@ -256,22 +265,6 @@ class NetworkInput(nn.Module):
         return torch.cat(sampled)
 
 
-def _channels(windows: Sequence[str], normalise: bool) -> list[Tensor]:
-    """Scale, offset, least and most of each channel, (1, C, 1, 1), for values counted from HU_RANGE's lower end.
-
-    clamp(value x scale + offset, least, most) is the window scaled to 0..1, clipped, and normalised.
-    """
-    rows = []
-    for name in windows:
-        centre, width = WINDOWS[name]
-        low = centre - width / 2
-        if low < HU_RANGE[0] or centre + width / 2 > HU_RANGE[1]:
-            raise ConfigError(f"model.windows: {name} reaches beyond the stored range {HU_RANGE} HU")
-        mean, std = (CHANNEL_MEAN[name], CHANNEL_STD[name]) if normalise else (0.0, 1.0)
-        rows.append((1 / (width * std), ((HU_RANGE[0] - low) / width - mean) / std, -mean / std, (1 - mean) / std))
-    return [torch.tensor(column).view(1, -1, 1, 1) for column in zip(*rows, strict=True)]
-
-
 def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
     """First and last + 1 true place along the last dimension, the whole of it where none is true.
 
@@ -281,11 +274,11 @@ def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
     return inside.int().argmax(-1).float(), last.float()
 
 
-def _shown(slices: Tensor, spans: Sequence[Span], appearance: Appearance | None) -> Tensor:
-    """The spans' slices (n, K, H, W), counted from HU_RANGE's lower end, in their appearance."""
+def _shown(slices: Tensor, spans: Sequence[Span], appearance: Appearance | None, low: int) -> Tensor:
+    """The spans' slices (n, K, H, W), counted from `low`, in their appearance."""
     if appearance is None:
         return slices
-    return show(slices + HU_RANGE[0], appearance[spans[0].first : spans[-1].stop]) - HU_RANGE[0]
+    return show(slices + low, appearance[spans[0].first : spans[-1].stop]) - low
 
 
 def _for_each_slice(given: Tensor, series: Sequence[Span]) -> Tensor:
