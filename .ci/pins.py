@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("decoders", "dicom", "cluster", "imagenet")
+EXTRAS = ("decoders", "dicom", "onnx", "cluster", "imagenet")
 
 
 def pins() -> dict[str, str]:

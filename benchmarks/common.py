@@ -33,7 +33,9 @@ def machine() -> str:
     return re.sub(r"[^a-z0-9]+", "-", f"{name} {count}".lower()).strip("-")
 
 
-def report(benchmark: str, title: str, rows: Sequence[Sequence[object]], notes: Sequence[str] = ()) -> None:
+def report(
+    benchmark: str, title: str, rows: Sequence[Sequence[object]], notes: Sequence[str] = (), *, keep: bool = True
+) -> None:
     """Print a table, and keep it in results/ under the machine's name and torch's version.
 
     Args:
@@ -41,6 +43,7 @@ def report(benchmark: str, title: str, rows: Sequence[Sequence[object]], notes: 
         title: what was measured.
         rows: the first one holds the headings.
         notes: sentences below the table.
+        keep: False: print it only.
     """
     cells = [[str(cell) for cell in row] for row in rows]
     table = "\n".join("| " + " | ".join(row) + " |" for row in (cells[0], ["---"] * len(cells[0]), *cells[1:]))
@@ -56,6 +59,8 @@ def report(benchmark: str, title: str, rows: Sequence[Sequence[object]], notes: 
     ]
     text = "\n\n".join([f"# {title}", facts[0], table, *notes, facts[1]]) + "\n"
     print(text)
+    if not keep:
+        return
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
     (folder / f"{benchmark}-{machine()}-torch-{version('torch').split('+')[0]}.md").write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@
     table = ichseq.predict(run, "my_scan")         # probabilities, a row a slice
     ichseq.report(table, "my_scan", model=run)     # pages for those who read scans
     maps = ichseq.heatmap(run, series[0], "any")   # where in each slice
+    ichseq.export(run, "out/model.onnx")           # for other runtimes
 
 The command line has the same words: `ichseq --help`. Research software, not a medical device.
 """
@@ -22,6 +23,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "evaluate",
+    "export",
     "heatmap",
     "load_series",
     "predict",
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     # From where they stand: to a type checker, `ichseq.api.train` may be the module of that name.
     from ichseq.api.calibrate import calibrate
     from ichseq.api.evaluate import evaluate
+    from ichseq.api.export import export
     from ichseq.api.heatmap import heatmap
     from ichseq.api.predict import predict
     from ichseq.api.prepare import prepare
@@ -50,6 +53,7 @@ _HOMES = {
     "train": "ichseq.api",
     "evaluate": "ichseq.api",
     "calibrate": "ichseq.api",
+    "export": "ichseq.api",
     "predict": "ichseq.api",
     "heatmap": "ichseq.api",
     "report": "ichseq.api",

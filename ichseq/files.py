@@ -123,7 +123,7 @@ def locked(path: Path, give_up: Callable[[], bool]) -> Iterator[None]:
 
 
 def read_parquet(content: bytes) -> "pa.Table":
-    """The table in the bytes of a Parquet file, read without Arrow's threads.
+    """The table in the bytes of a Parquet file, its pages' checksums compared, read without Arrow's threads.
 
     A process that ends while one of those is at work is aborted (apache/arrow issue 34314).
 
@@ -133,4 +133,5 @@ def read_parquet(content: bytes) -> "pa.Table":
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+    return file.read(use_threads=False)

@@ -1,5 +1,6 @@
 """Worker processes: they end with their parent, and one that dies is an error that says what it was at."""
 
+import multiprocessing
 import os
 import tempfile
 import threading
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ichseq.errors import DataError
 
@@ -22,9 +23,17 @@ def end_with(parent: int) -> None:
     A joblib worker whose parent is gone may else wait for work for ever, and keep its memory and terminal. Does nothing
     in the parent itself, nor in a worker that something else has started.
     """
-    if os.getppid() == parent and parent not in _watched:
+    started_by = multiprocessing.parent_process()
+    if started_by is not None and started_by.pid == parent and parent not in _watched:
+        if os.getppid() != parent:  # it was killed before the worker came to its first task
+            os._exit(1)
         _watched.add(parent)
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def from_the_start() -> dict[str, Any]:
+    """Keywords of `joblib.Parallel` with which its workers call `end_with` before they wait for their first task."""
+    return {"initializer": end_with, "initargs": (os.getpid(),)}
 
 
 _watched: set[int] = set()

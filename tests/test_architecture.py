@@ -30,6 +30,7 @@ ORDER = [
     "phantom",
     "data",
     "model",
+    "exported",
     "runs",
     "training",
     "inference",

@@ -88,7 +88,9 @@ def test_a_step_may_be_written_again(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-00000003"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit", "no tensors", "no state", "half state", "other state"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "bit", "no tensors", "no state", "half state", "other state", "state bit"]
+)
 def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) -> None:
     write(tmp_path / "last", 1)
     write(tmp_path / "last", 2)
@@ -103,6 +105,9 @@ def test_a_damaged_newest_falls_back_and_says_so(tmp_path: Path, damage: str) ->
         tensors.unlink()
     elif damage == "no state":
         state.unlink()
+    elif damage == "state bit":
+        assert '"step": 2' in state.read_text()
+        state.write_text(state.read_text().replace('"step": 2', '"step": 3'))
     else:
         state.write_text(state.read_text()[:20] if damage == "half state" else "[]")
     found = ck.read_checkpoint(tmp_path / "last")

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from resealed import edit
 
 from ichseq.data.index import Index
 from ichseq.data.index_files import read_series_there, write_index, write_settings
@@ -197,6 +198,16 @@ def test_sets_that_must_not_be_used_are_named(tmp_path: Path) -> None:
         (tmp_path / "index.json").write_text(text)
         with pytest.raises(DataError, match=r"index\.json: damaged"):
             Index.load(tmp_path)
+
+
+@pytest.mark.parametrize("values", [{"folds": "2"}, {"folds": None}, {"key": 1}, {"tables": []}, {"source": "raw"}])
+def test_settings_that_prepare_does_not_write_are_named_though_they_are_sealed(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    write(tmp_path)
+    edit(tmp_path / "index.json", **values)
+    with pytest.raises(DataError, match=rf"index\.json: {next(iter(values))} is .*, which `prepare` does not write"):
+        Index.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["series.parquet", "slices.parquet"])

@@ -30,6 +30,23 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path, name: str) -> None:
     assert (read["patient_id"] == ["007", "007", "NA", "nan", "null"]).all()
 
 
+def test_a_changed_bit_of_a_parquet_table_is_an_error_or_changes_nothing(tmp_path: Path) -> None:
+    table = pd.concat([five_slices()] * 20, ignore_index=True)
+    table["sop_uid"], table["slice_index"] = [f"1.2.{k}" for k in range(100)], range(100)
+    table[list(LABELS)] = np.random.default_rng(0).random((100, len(LABELS)))
+    write_table(table, tmp_path / "t.parquet")
+    sound, refused = (tmp_path / "t.parquet").read_bytes(), 0
+    for place in range(4, len(sound), 67):
+        (tmp_path / "t.parquet").write_bytes(sound[:place] + bytes([sound[place] ^ 4]) + sound[place + 1 :])
+        try:
+            read = read_table(tmp_path / "t.parquet")
+        except DataError:
+            refused += 1
+        else:
+            pd.testing.assert_frame_equal(read, table, check_dtype=False)
+    assert refused > 50
+
+
 def with_value(column: str, value: object) -> pd.DataFrame:
     table = five_slices()
     table[column] = table[column].astype(object)

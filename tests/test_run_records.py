@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from five_slices import five_slices
+from resealed import edit
 
 from ichseq.errors import RunError
 from ichseq.runs.records import (
@@ -67,6 +69,15 @@ def test_a_damaged_run_is_named(leaf: Path, content: str | None) -> None:
     (leaf / "run.json").unlink()
     if content is not None:
         (leaf / "run.json").write_text(content)
+    with pytest.raises(RunError, match=r"fold3: run.json can't be read"):
+        read_run(leaf)
+
+
+@pytest.mark.parametrize(
+    "values", [{"fold": "3"}, {"fold": True}, {"patients": 7}, {"patients": [[]]}, {"stage": None}]
+)
+def test_a_run_that_says_what_no_run_does_is_named_though_it_is_sealed(leaf: Path, values: dict[str, Any]) -> None:
+    edit(leaf / "run.json", **values)
     with pytest.raises(RunError, match=r"fold3: run.json can't be read"):
         read_run(leaf)
 

@@ -8,6 +8,7 @@ it.
 
 from ichseq.api.calibrate import calibrate
 from ichseq.api.evaluate import Asked, Evaluation, evaluate, evaluate_asked, what_to_score
+from ichseq.api.export import export
 from ichseq.api.fold import Fold, as_fold
 from ichseq.api.heatmap import heatmap
 from ichseq.api.predict import as_ensemble, predict, predict_scans
@@ -27,6 +28,7 @@ __all__ = [
     "calibrate",
     "evaluate",
     "evaluate_asked",
+    "export",
     "heatmap",
     "one_process",
     "predict",

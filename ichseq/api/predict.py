@@ -44,8 +44,9 @@ def predict(
 
     Args:
         model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it, an experiment's result, the name of a
-            network that ships (a folder of that name wins), or several of these, whose probabilities are averaged;
-            None: the network "phantom-1", which ships. A `Model` computes where it is, and is in evaluation mode after.
+            network that ships (a folder of that name wins), an exported network (an .onnx file or its folder, on the
+            CPU), or several of these, whose probabilities are averaged; None: the network "phantom-1", which ships. A
+            `Model` computes where it is, and is in evaluation mode after.
         scans: a folder, a zip, a tar, a DICOM file or a list of these, taken together; or a `Series`, or what
             `load_series` gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without

@@ -4,6 +4,7 @@ import click
 
 from ichseq import __version__
 from ichseq.cli.experiments import experiment
+from ichseq.cli.export import export
 from ichseq.cli.group import Group
 from ichseq.cli.networks import calibrate, evaluate, models, predict, train
 from ichseq.cli.reports import report
@@ -21,5 +22,5 @@ def main(debug: bool) -> None:
 
 _ROAD = (demo, phantom, prepare, train, evaluate, calibrate, predict, report)
 
-for command in (*_ROAD, models, compare, ensemble, submit, experiment, settings):
+for command in (*_ROAD, models, export, compare, ensemble, submit, experiment, settings):
     main.add_command(command)

@@ -144,8 +144,8 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     "runs",
     type=PATH,
     multiple=True,
-    help="runs/NAME, a leaf, an experiment's result, or the name of a network that ships; may be repeated. The mean "
-    f"over all of them and their folds. Default: {DEFAULT}, which ships.",
+    help="runs/NAME, a leaf, an experiment's result, the name of a network that ships, or an exported one (.onnx); may "
+    f"be repeated. The mean over all of them and their folds. Default: {DEFAULT}, which ships.",
 )
 @click.option("-o", "--out", type=PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
 @click.option(

@@ -38,9 +38,9 @@ SMALLEST: Final = 64
 
 NOISE_HU: Final = 100.0
 ALIKE: Final = 0.3
-"""Correlation of neighbouring pixels below which a picture that varies by more than `NOISE_HU` is noise.
+"""Correlation of neighbouring pixels below which a picture is noise whose quartiles are `NOISE_HU` apart.
 
-Measured: 0.59 and more in these slices, 0.97 and more in those that are no 8-bit pictures.
+Measured: 0.89 and more in 2,284 real slices, 0.85 and more in made-up ones.
 """
 
 LOST_HU: Final = 1024
@@ -145,15 +145,18 @@ def no_picture(marks: int) -> Finding | None:
 
 
 def _is_noise(hu: NDArray[np.int16]) -> bool:
-    """Whether neighbouring pixels do not go together, along rows or along columns, in every fourth row."""
+    """Whether neighbouring pixels do not go together, along rows or along columns, in every fourth row.
+
+    And most pixels vary: a slice that grazes the vertex varies in a few pixels, which go little together.
+    """
+    low, high = np.percentile(hu[::8, ::2], (25, 75))
+    if high - low <= NOISE_HU:
+        return False
     rows, below = hu[:-1:4].astype(np.float32), hu[1::4].astype(np.float32)
     mean = rows.mean()
     rows, below = rows - mean, below - mean
-    variance = float((rows**2).mean())
-    if variance <= NOISE_HU**2:
-        return False
     along = (rows[:, 1:] * rows[:, :-1]).mean(), (rows * below).mean()
-    return float(min(along)) < ALIKE * variance
+    return float(min(along)) < ALIKE * float((rows**2).mean())
 
 
 def _shows_lungs(grid: NDArray[np.float32], cell_cm2: float) -> bool:

@@ -70,6 +70,15 @@ EXAMS_SCHEMA: Final = pa.schema(
 )
 
 _KEY: Final = b"ichseq_key"
+_KINDS: Final = {
+    "finished": bool,
+    "folds": int,
+    "seed": int,
+    "source": list,
+    "key": str,
+    "phantom": bool,
+    "tables": dict,
+}
 _CONTENT: Final = b"ichseq_content"
 PREPARE_AGAIN: Final = "run `ichseq prepare` again, which does only what is missing"
 
@@ -102,9 +111,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
             f"{CODEC}); prepare it again into another folder, or use the version that made it"
         )
     try:
-        return unsealed(settings)
+        settings = unsealed(settings)
     except ValueError:
         raise DataError(f"{path}: is not as it was written, so it is damaged or was edited; {PREPARE_AGAIN}") from None
+    for name, kind in _KINDS.items():
+        if name in settings and type(settings[name]) is not kind:
+            raise DataError(
+                f"{path}: {name} is {settings[name]!r:.60}, which `prepare` does not write; {PREPARE_AGAIN}"
+            )
+    return settings
 
 
 def write_settings(folder: Path, *, finished: bool, **settings: Any) -> None:

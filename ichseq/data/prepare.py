@@ -45,7 +45,7 @@ from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
 from ichseq.pseudonyms import Pseudonyms, kept_salt
 from ichseq.seeds import DEFAULT_SEED
-from ichseq.workers import deaths_explained
+from ichseq.workers import deaths_explained, from_the_start
 
 Progress = Callable[[int, int], None]
 
@@ -104,7 +104,8 @@ def prepare(
     check = functools.partial(check_output, out, sources, folds=folds, seed=seed, pseudonymise=pseudonymise, **has)
     check()
     given = None if salt_file is None else kept_salt(salt_file)
-    parallel = joblib.Parallel(n_jobs=_jobs(workers), return_as="generator_unordered", batch_size=1)
+    how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, **from_the_start()}
+    parallel = joblib.Parallel(n_jobs=_jobs(workers), **how)
     work = _Progress(progress, 2 * len(files))
 
     headers = _scan(files, parallel, work)

@@ -13,6 +13,7 @@ from pydicom.uid import PYDICOM_ROOT_UID, generate_uid
 
 import ichseq
 from ichseq.ct.series import Series
+from ichseq.exported.loaded import ExportedModel
 from ichseq.inference.model_ensemble import ModelEnsemble
 
 NAME = "ichseq"
@@ -38,6 +39,9 @@ class Answerer:
         digest = hashlib.blake2b(digest_size=16)
         for model in ensemble.models:
             digest.update(json.dumps(dataclasses.asdict(model.config), sort_keys=True, default=str).encode())
+            if isinstance(model, ExportedModel):
+                digest.update("".join(model.digests).encode())
+                continue
             for key, tensor in sorted(model.state_dict().items()):
                 digest.update(key.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
         digest.update(json.dumps([ensemble.views, calibration_notes, ichseq.__version__]).encode())

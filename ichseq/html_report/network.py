@@ -9,8 +9,8 @@ from typing import Final
 from markupsafe import Markup, escape
 
 from ichseq.errors import RunError
+from ichseq.exported.loaded import AnyModel
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.model import Model
 from ichseq.networks.shipped import card_of, network_in_words
 
 UNKNOWN: Final = "The table does not say which network answered."
@@ -48,7 +48,7 @@ def networks_of(ensemble: ModelEnsemble | None) -> list[Network]:
     return list(found.values())
 
 
-def _network(model: Model) -> Network:
+def _network(model: AnyModel) -> Network:
     of = model.trained_on
     what = network_in_words(dataclasses.asdict(model.config))
     text = _card(str(of.get("network"))) if of.get("network") else None

@@ -8,6 +8,7 @@ from pathlib import Path
 import joblib
 
 from ichseq.ct.series import Series
+from ichseq.exported.description import exported_file, files_of
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.one_series import SeriesPrediction, predict_series
 from ichseq.inference.predict import Predictor
@@ -40,7 +41,9 @@ def predict_distributed(
 def _state(folder: Path) -> _Folder:
     """The folder with age and size of its files: a worker lives long, and may have loaded what stood there before."""
     try:
-        status = [os.stat(folder / name) for name in (WEIGHTS, MODEL)]
+        exported = exported_file(folder)
+        names = [folder / WEIGHTS, folder / MODEL] if exported is None else files_of(exported)
+        status = [os.stat(name) for name in names]
     except OSError:  # loading them says what is wrong
         status = []
     return str(folder), tuple(number for one in status for number in (one.st_mtime_ns, one.st_size))

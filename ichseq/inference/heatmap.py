@@ -80,6 +80,7 @@ def heatmaps_in_turn(
     pairs = _pairs(wanted, len(series))
     if not pairs:
         return
+    ensemble.check_heatmaps()
     boxes, whole = _boxes(ensemble, series)
     positions = torch.tensor(whole.positions_mm, dtype=torch.float32, device=ensemble.device)
     embeddings = ensemble.embed_series(whole, boxes)

@@ -12,7 +12,9 @@ from torch import Tensor
 from ichseq.config import embedding_settings
 from ichseq.ct.series import Series
 from ichseq.devices import choose_device
-from ichseq.errors import RunError
+from ichseq.errors import ConfigError, RunError
+from ichseq.exported.description import exported_file
+from ichseq.exported.loaded import AnyModel, ExportedModel
 from ichseq.geometry import VIEWS, check_views
 from ichseq.model import Model
 from ichseq.model.evidence import own_gradients
@@ -40,13 +42,13 @@ class ModelEnsemble:
     them reads each slice for all.
 
     Attributes:
-        models: in evaluation mode.
+        models: in evaluation mode; exported ones among them.
         views: that are averaged with the slices as they are.
         warps: (1, 3, 3) of each view, None first, for the slices as they are.
         device: where the models are; all on one.
     """
 
-    def __init__(self, models: Model | Sequence[Model], tta: Iterable[str] = ()) -> None:
+    def __init__(self, models: AnyModel | Sequence[AnyModel], tta: Iterable[str] = ()) -> None:
         """Take the models.
 
         Args:
@@ -54,11 +56,13 @@ class ModelEnsemble:
             tta: names of `ichseq.geometry.VIEWS` that are averaged with the slices as they are.
 
         Raises:
-            ConfigError: an unknown view.
+            ConfigError: an unknown view, or any of an exported model.
         """
-        self.models = [models] if isinstance(models, Model) else list(models)
+        self.models = [models] if isinstance(models, AnyModel) else list(models)
         self.views = [tta] if isinstance(tta, str) else list(tta)
         check_views(self.views, "--tta")
+        if self.views and any(isinstance(model, ExportedModel) for model in self.models):
+            raise ConfigError("--tta: an exported network reads the slices as they are; leave it out, or name the run")
         self.device = self.models[0].device
         self.warps = [None, *(VIEWS[name][None] for name in self.views)]
         # Of each model, the number of the first one with the same embeddings; and these first ones, each once.
@@ -66,16 +70,30 @@ class ModelEnsemble:
                              for model in self.models]  # fmt: skip
         self._embedders = sorted(set(self._embedder_of))
         for model in self.models:
-            model.eval()
+            if isinstance(model, Model):
+                model.eval()
 
     @classmethod
     def load(cls, folders: Sequence[Path], tta: Iterable[str] = (), device: str = "auto") -> "ModelEnsemble":
-        """The models of some folders, on a device (auto: a GPU if there is one); a shared backbone is there once."""
-        place = choose_device(device)
-        ensemble = cls([Model.load(folder, device="cpu") for folder in folders], tta)
+        """The models of some folders, on a device (auto: a GPU if there is one); a shared backbone is there once.
+
+        Where there is an .onnx file among them, all are on the CPU.
+
+        Raises:
+            ConfigError: an unknown view, no such device, or a GPU for an exported network.
+            RunError: no model there, or a damaged one.
+        """
+        files = [exported_file(folder) for folder in folders]
+        place = choose_device("cpu" if device == "auto" and any(files) else device)
+        if any(files) and place.type != "cpu":
+            raise ConfigError(f"device is {device!r}: an exported network is asked on the CPU; name the run instead")
+        ensemble = cls([Model.load(folder, device="cpu") if file is None else ExportedModel.load(file)
+                        for folder, file in zip(folders, files, strict=True)], tta)  # fmt: skip
         for model, embedder in zip(ensemble.models, ensemble._embedder_of, strict=True):
-            model.backbone = ensemble.models[embedder].backbone
-            model.to(place)
+            shared = ensemble.models[embedder]
+            if isinstance(model, Model) and isinstance(shared, Model):
+                model.backbone = shared.backbone
+                model.to(place)
         ensemble.device = ensemble.models[0].device
         return ensemble
 
@@ -131,6 +149,9 @@ class ModelEnsemble:
         found = []
         for place, k in enumerate(self._embedders):
             model = self.models[k]
+            if isinstance(model, ExportedModel):
+                found.append(model.embed(hu, lengths, boxes=None if boxes is None else boxes[place]))
+                continue
             for warp in self.warps:
                 box = None if boxes is None else boxes[place]
                 turned = None if warp is None else warp.expand(len(lengths), 3, 3)
@@ -154,8 +175,17 @@ class ModelEnsemble:
 
     @property
     def embedders(self) -> list[Model]:
-        """The models whose backbones read the slices, in the order of what `embed` gives."""
-        return [self.models[k] for k in self._embedders]
+        """The models whose backbones read the slices, in the order of what `embed` gives; no exported ones."""
+        return [model for k in self._embedders if isinstance(model := self.models[k], Model)]
+
+    def check_heatmaps(self) -> None:
+        """See that every backbone can be looked into.
+
+        Raises:
+            ConfigError: there are exported networks among them.
+        """
+        if len(self.embedders) < len(self._embedders):
+            raise ConfigError("an exported network has no heat maps; name the run that it was made of")
 
     def own_gradients(
         self, embeddings: Sequence[Tensor], positions_mm: Tensor | None, wanted: Sequence[tuple[int, int]]
@@ -170,6 +200,7 @@ class ModelEnsemble:
         found: list[Tensor | None] = [None] * len(embeddings)
         for model, embedder in zip(self.models, self._embedder_of, strict=True):
             first = self._embedders.index(embedder) * len(self.warps)
+            assert isinstance(model, Model)  # as `check_heatmaps` has seen
             for place in range(first, first + len(self.warps)):
                 given = embeddings[place].clone()  # what inference mode made has no gradient
                 own = own_gradients(model, given, positions_mm, wanted, in_order=_sequence_was_trained(model))
@@ -205,11 +236,11 @@ class ModelEnsemble:
 
 
 def _probabilities(
-    model: Model, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None
+    model: AnyModel, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """(S, 6) and (series, 6); a model whose sequence part was not trained answers with its slice head."""
     with _autocast(model):
-        if _sequence_was_trained(model):
+        if isinstance(model, ExportedModel) or _sequence_was_trained(model):
             output = model.answer(embeddings, lengths, positions_mm)
             logits, of_exams = output.logits, output.exam_logits
         else:
@@ -224,12 +255,14 @@ def _sequence_was_trained(model: Model) -> bool:
     return model.trained_on.get("answers_with") != "slice_head"
 
 
-def _answers_exams(model: Model) -> bool:
+def _answers_exams(model: AnyModel) -> bool:
     """Whether a model says more of an exam than the highest of its slices."""
+    if isinstance(model, ExportedModel):
+        return model.answers_exams
     return model.exam is not None and _sequence_was_trained(model)
 
 
-def _autocast(model: Model) -> AbstractContextManager[object]:
+def _autocast(model: AnyModel) -> AbstractContextManager[object]:
     """On a GPU, the precision in which the model was trained; on a CPU the full one."""
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(model.trained_on.get("precision")))
     if model.device.type != "cuda" or kind is None:
@@ -237,10 +270,12 @@ def _autocast(model: Model) -> AbstractContextManager[object]:
     return torch.autocast("cuda", dtype=kind)
 
 
-def _same_embeddings(one: Model, other: Model) -> bool:
+def _same_embeddings(one: AnyModel, other: AnyModel) -> bool:
     """Whether two models see a slice alike and have the same backbone, weights and all."""
     if one is other:
         return True
+    if not (isinstance(one, Model) and isinstance(other, Model)):
+        return False
     views = [
         (embedding_settings(model.config), model.config.channels_last, model.trained_on.get("precision"))
         for model in (one, other)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ichseq.model import Model
+from ichseq.exported.loaded import AnyModel
 
 PHANTOM_NOTE = (
     "these weights were trained on made-up scans (phantoms), wholly or at first, and have no model card: what their "
@@ -10,7 +10,7 @@ PHANTOM_NOTE = (
 )
 
 
-def phantom_note(models: Iterable[Model]) -> str | None:
+def phantom_note(models: Iterable[AnyModel]) -> str | None:
     """What a person should know of every prediction of these models: that some were trained on phantoms, if so.
 
     Of a network that ships, its name, and where its model card is; of others `PHANTOM_NOTE`.

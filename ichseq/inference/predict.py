@@ -16,11 +16,11 @@ from ichseq.data.batches import Item, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
+from ichseq.exported.loaded import AnyModel
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import phantom_note
 from ichseq.inference.one_series import SeriesPrediction, predict_read, read_series
 from ichseq.inference.sources import NO_HEAD, Asked, asked_of, load_sources, no_heads_among
-from ichseq.model import Model
 from ichseq.predictions.schema import CHOSEN, ExamId, exam_rows, slice_rows
 from ichseq.predictions.warned import warning_lines
 
@@ -134,7 +134,7 @@ def predict_local(ensemble: ModelEnsemble, *, any_series: bool = False) -> Predi
 
 
 def predict_sources(
-    predictor: Predictor | ModelEnsemble | Sequence[Model],
+    predictor: Predictor | ModelEnsemble | Sequence[AnyModel],
     sources: Sequence[str | Path | Sequence[str | Path]],
     *,
     note: str | None = None,

@@ -53,12 +53,16 @@ class Heads(nn.Module):
         Out of training, slice head and sequence part are blended by `sequence_share`, and the exam head, which reads
         what the sequence part says, by `exam_share`.
         """
+        return self.answer_counted(embeddings, lengths.tolist(), positions_mm)
+
+    def answer_counted(self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None = None) -> Output:
+        """`answer`, where the numbers of slices are no tensor but integers: an exported graph has one, still open."""
         of_slices = self.slice_logits(embeddings)
         if self.sequence is None:
-            return Output(of_slices, of_slices, self._exam_logits(embeddings, of_slices, lengths.tolist()))
-        in_order, of_exams = self.series_logits(embeddings, lengths, positions_mm)
-        return Output(self._blended(in_order, of_slices), of_slices,
-                      self._blended_exams(of_exams, of_slices, lengths.tolist()))  # fmt: skip
+            return Output(of_slices, of_slices, self._exam_logits(embeddings, of_slices, counts))
+        in_order, of_exams = self._series_logits(embeddings, counts, positions_mm)
+        of_exams = self._blended_exams(of_exams, of_slices, counts)
+        return Output(self._blended(in_order, of_slices), of_slices, of_exams)
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
         """Logits (S, 6) of each slice by itself."""
@@ -81,15 +85,20 @@ class Heads(nn.Module):
         self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """`sequence_logits`, and the exam head's (P, 6) of the series, None without one; arguments as there."""
+        return self._series_logits(embeddings, lengths.tolist(), positions_mm)
+
+    def _series_logits(
+        self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         if self.sequence is None:
             of_slices = self.slice_logits(embeddings)
-            return of_slices, self._exam_logits(embeddings, of_slices, lengths.tolist())
+            return of_slices, self._exam_logits(embeddings, of_slices, counts)
         if positions_mm is not None:
             positions_mm = positions_mm.to(embeddings.device, torch.float32)
         # In full precision: autocast makes a GPU's LSTM half precision even where bf16 is asked for, and in bf16 no
         # scaler keeps its gradients from vanishing. It is a small part of a step.
         with torch.autocast(embeddings.device.type, enabled=False):
-            read, counts = self.drop(embeddings.float()), lengths.tolist()
+            read = self.drop(embeddings.float())
             if self.training and self.config.channel_dropout > 0:
                 read = drop_channels(read, counts, self.config.channel_dropout)
             if self.training:

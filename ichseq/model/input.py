@@ -166,7 +166,7 @@ class NetworkInput(nn.Module):
             squares = torch.cat([self._squares(hu, group, boxes, warp, appearance) for group in same_size])
             return squares.unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
         squares = torch.cat([self._squares(hu, group, boxes, warp, None) for group in same_size])
-        return self._windowed(_shown(squares, spans, appearance, self.range[0])).flatten(1, 2)
+        return self.windowed(_shown(squares, spans, appearance, self.range[0])).flatten(1, 2)
 
     def _between_neighbours(
         self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
@@ -196,16 +196,16 @@ class NetworkInput(nn.Module):
             seen = torch.where(there[:, :, None, None, None], seen, self.least)
         return seen.flatten(1, 2)
 
-    def _with_ends(self, slices: Tensor) -> Tensor:
+    def with_ends(self, slices: Tensor) -> Tensor:
         """Slices (n, K, H, W), each between its neighbours, with what is seen beyond the ends of a series."""
         there = slices[:, :, 0, 0] != NO_SLICE_HU  # (n, K)
         if self.config.edge == "zero":
             return slices.masked_fill(~there[:, :, None, None], AIR_HU)  # which is black in every window
         first, stop = (place[:, None].long() for place in _extent(there))
         places = torch.arange(slices.shape[1], device=slices.device).clamp(first, stop - 1)  # (n, K)
-        return slices[torch.arange(len(slices), device=slices.device)[:, None], places]
+        return slices[torch.arange(slices.shape[0], device=slices.device)[:, None], places]
 
-    def _windowed(self, values: Tensor) -> Tensor:
+    def windowed(self, values: Tensor) -> Tensor:
         """(n, K, H, W) -> (n, K, C, H, W), window and normalisation in one multiplication and one clamp."""
         return torch.addcmul(self.offset, values[:, :, None], self.scale).clamp_(self.least, self.most)
 
@@ -221,14 +221,14 @@ class NetworkInput(nn.Module):
         rows, columns = spans[0].size
         slices = hu[spans[0].first : spans[-1].stop, ..., :rows, :columns].to(self.offset.device)
         slices = slices[:, None] if slices.ndim == 3 else slices
-        slices = self._with_ends(slices) if slices.shape[1] > 1 else slices
+        slices = self.with_ends(slices) if slices.shape[1] > 1 else slices
         if self.config.crop == "centre":
             slices, rows, columns = centred(slices, side), side, side
             boxes = torch.full_like(boxes, side / 2)
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.config.window_first:
-            slices = self._windowed(_shown(slices, spans, appearance, low)).sub_(self.least).flatten(1, 2)
+            slices = self.windowed(_shown(slices, spans, appearance, low)).sub_(self.least).flatten(1, 2)
         if self.config.crop == "centre" and warp is None:
             return slices  # each pixel is one of the scan's
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.

@@ -108,7 +108,11 @@ def read_description(folder: Path) -> Description:
     content = read_document(folder / DESCRIPTION, most=_MOST_BYTES)
     if content["format"] > FORMAT:
         raise RunError(f"{folder}: written by a newer ichseq; update this one (pip install -U ichseq)")
-    content = unsealed(content)
+    return checked_description(unsealed(content))
+
+
+def checked_description(content: Mapping[str, Any]) -> Description:
+    """The description in the content of a document; raises as `read_model`."""
     shares = [content.get(name) for name in _SHARES]
     for share in shares:
         if share is not None and not (len(share) == len(LABELS) and all(0 <= float(one) <= 1 for one in share)):

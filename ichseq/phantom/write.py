@@ -23,7 +23,7 @@ from ichseq.phantom.icbm152 import FILE
 from ichseq.phantom.scanner import down_in_head, draw_scanner, draw_stack, finish, take_slice
 from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name, write_tables
 from ichseq.seeds import DEFAULT_SEED
-from ichseq.workers import deaths_explained, end_with
+from ichseq.workers import deaths_explained, end_with, from_the_start
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _run(
     calls = [(folder, (seed, part, number), size, source, os.getpid()) for part, number in jobs]
     if workers == 1:
         return (_write_exam(*call) for call in calls)
-    pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1)
+    pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1, **from_the_start())
     return pool(delayed(_write_exam)(*call) for call in calls)
 
 

@@ -109,7 +109,7 @@ def write_tables(tables: Mapping[Path, pd.DataFrame]) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 beside = stack.enter_context(replacing(path))
                 if path.suffix == ".parquet":
-                    table.to_parquet(beside, index=False)
+                    table.to_parquet(beside, index=False, write_page_checksum=True)
                 else:
                     as_cells(table).to_csv(beside, index=False, float_format="%.7g")
                 flush(beside)  # a full disk is heard of here, before the first of them is in its place

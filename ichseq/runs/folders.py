@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ichseq.config import STAGES
 from ichseq.errors import ConfigError, RunError
+from ichseq.exported.description import exported_file
 from ichseq.networks.shipped import shipped_folder, shipped_names
 from ichseq.runs.experiments import read_models
 from ichseq.runs.names import CHECKPOINTS, EPOCHS, MODEL, MODELS, RUN, SETS, fold_name, fold_words
@@ -59,6 +60,9 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
     if shipped_folder(run) is not None:
         raise RunError(f"{run}: ships with ichseq and has no folds; name a set that it never saw, without a fold, "
                        "or a run")  # fmt: skip
+    if exported_file(run) is not None:
+        raise RunError(f"{run}: is an exported network, which has neither folds nor a calibration; name the run that "
+                       "it was made of")  # fmt: skip
     if not run.is_dir():
         near = _near(run)
         hint = f"; there are {', '.join(near)}" if near else "; train one with `ichseq train`"
@@ -88,13 +92,16 @@ def _is_run(folder: Path) -> bool:
 def models_of(run: Path, bag: int = 0) -> list[Path]:
     """Folders of the models that predict for a run: those of its leaves, or the list of an experiment's result.
 
-    The name of a network that ships means that one, unless there is a folder of that name.
+    The name of a network that ships means that one, unless there is a folder of that name. An .onnx file, or a folder
+    that holds one that `ichseq export` has written, stands for itself.
 
     Raises:
         RunError: there are none, or a file of an experiment is damaged.
     """
     if (shipped := shipped_folder(run)) is not None:
         return bag_of(shipped, bag)
+    if (exported := exported_file(run)) is not None:
+        return bag_of(exported, bag)
     if (run / MODELS).is_file():
         return [Path(os.path.normpath(run / path)) for path in read_models(run)]
     return [folder for leaf in find_leaves(run) for folder in bag_of(leaf, bag)]

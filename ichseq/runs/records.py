@@ -60,7 +60,10 @@ def read_run(leaf: Path) -> dict[str, Any]:
     """
     try:
         content = documents.unsealed(read_document(folder_of(leaf) / RUN))
-        if not {"fold", "stage", "patients"} <= content.keys():
+        lists = [content.get("patients"), content.get("salts", [])]
+        if type(content.get("fold")) is not int or not isinstance(content.get("stage"), str):
+            raise ValueError("not what a run writes")
+        if not all(isinstance(of, list) and all(isinstance(one, str) for one in of) for of in lists):
             raise ValueError("not what a run writes")
         return content
     except OSError as error:

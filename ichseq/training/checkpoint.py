@@ -1,7 +1,7 @@
 """Checkpoints: everything that decides the next step, in safetensors and JSON, written beside and renamed into place.
 
     last/step-00000500/state.safetensors   model, optimizer and moving average, by prefixed name
-    last/step-00000500/state.json          position, history, scaler, checksum of the tensors
+    last/step-00000500/state.json          position, history, scaler, checksum of all this and the tensors
 
 The last two are kept; if the newest is damaged, the one before is used.
 """
@@ -57,7 +57,8 @@ def write_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], state:
         with replacing(folder / f"step-{step:08d}") as beside:
             beside.mkdir()
             save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, beside / "state.safetensors")
-            state = {**state, "format": FORMAT, "step": step, "checksum": _checksum(beside / "state.safetensors")}
+            state = json.loads(json.dumps({**state, "format": FORMAT, "step": step}))  # as it will be read
+            state["checksum"] = _checksum(beside / "state.safetensors", state)
             (beside / "state.json").write_text(json.dumps(state), encoding="utf-8")
     except (OSError, safetensors.SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -76,12 +77,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     for path in reversed(_found(folder)):
         try:
             state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            if state["checksum"] != _checksum(path / "state.safetensors"):
-                raise ValueError("its checksum differs")
             if state["format"] > FORMAT:
                 raise RunError(f"{path}: written by a newer ichseq; update this one (pip install -U ichseq)")
+            if state["checksum"] != _checksum(path / "state.safetensors", state):
+                raise ValueError("its checksum differs")
             return Checkpoint(load_file(path / "state.safetensors"), state, damaged)
-        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError) as error:
             damaged[path] = str(error)
     count = f" ({len(damaged)} damaged)" if damaged else ""
     raise RunError(f"{folder.parent}: nothing to resume{count}; train without --resume, or name another run with -o")
@@ -171,6 +172,9 @@ def _found(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
-def _checksum(path: Path) -> str:
+def _checksum(path: Path, state: dict[str, Any]) -> str:
+    """Of the file of tensors, and of the state but for this checksum."""
+    text = json.dumps({name: value for name, value in state.items() if name != "checksum"}, sort_keys=True)
+    digest = hashlib.blake2b(text.encode())
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()

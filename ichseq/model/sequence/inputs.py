@@ -5,6 +5,7 @@ number of slices of each series.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ def with_inputs(embeddings: Tensor, counts: list[int], positions_mm: Tensor | No
 
 def with_differences(values: Tensor, counts: list[int]) -> Tensor:
     """(S, 3D): values, current minus previous, current minus next; zeros at the ends of a series."""
-    steps = [series.diff(dim=0) for series in values.split(counts)]
+    steps = [series[1:] - series[:-1] for series in values.split(counts)]
     previous = torch.cat([F.pad(step, (0, 0, 1, 0)) for step in steps])
     following = torch.cat([F.pad(-step, (0, 0, 0, 1)) for step in steps])
     return torch.cat([values, previous, following], dim=1)
@@ -70,7 +71,7 @@ def relative_mm(positions_mm: Tensor | None, counts: list[int], asking: str) -> 
         raise ValueError(f"{asking} needs positions_mm, the place of every slice in mm; give them beside the slices")
     places = []
     for series in positions_mm.split(counts):
-        usual = torch.arange(len(series), device=series.device, dtype=series.dtype) * USUAL_DISTANCE_MM
+        usual = torch.arange(series.shape[0], device=series.device, dtype=series.dtype) * USUAL_DISTANCE_MM
         places.append(torch.where(series.isnan().any(), usual, series - series[0]))
     return torch.cat(places)
 
@@ -78,7 +79,8 @@ def relative_mm(positions_mm: Tensor | None, counts: list[int], asking: str) -> 
 def _position(embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:
     """(S, 2): k / (n - 1) and log(1 + k) of slice k = 0, 1, ... of n; one slice alone is at 0."""
     numbers = [torch.arange(n, device=embeddings.device, dtype=embeddings.dtype) for n in counts]
-    return torch.cat([torch.stack([k / max(len(k) - 1, 1), k.log1p()], dim=1) for k in numbers])
+    ends: list[Any] = [torch.sym_max(n - 1, 1) for n in counts]  # in an exported graph a number that is still open
+    return torch.cat([torch.stack([k / end, k.log1p()], dim=1) for k, end in zip(numbers, ends, strict=True)])
 
 
 def _spacing(embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:

@@ -43,8 +43,10 @@ class SequencePart(nn.Module):
         return self.head(hidden)
 
 
-def pack(embeddings: Tensor, counts: list[int]) -> tuple[PackedSequence, list[int]]:
+def pack(embeddings: Tensor, counts: list[int]) -> tuple[PackedSequence | Tensor, list[int]]:
     """The series for a recurrent layer, and their order in there."""
+    if not isinstance(counts[0], int):  # a graph is made, of one series of any length: nothing to pack
+        return embeddings[None], [0]
     # Sorted here, on the CPU: packing would send the order to the GPU, and wait for it.
     order = sorted(range(len(counts)), key=lambda i: -counts[i])
     series = embeddings.split(counts)
@@ -52,8 +54,10 @@ def pack(embeddings: Tensor, counts: list[int]) -> tuple[PackedSequence, list[in
     return pack_padded_sequence(padded, torch.tensor([counts[i] for i in order]), batch_first=True), order
 
 
-def unpack(packed: PackedSequence, counts: list[int], order: list[int]) -> Tensor:
+def unpack(packed: PackedSequence | Tensor, counts: list[int], order: list[int]) -> Tensor:
     """(S, W): what a recurrent layer made of the series, stacked as they were."""
+    if isinstance(packed, Tensor):
+        return packed[0]
     padded, _ = pad_packed_sequence(packed, batch_first=True)
     place = {i: k for k, i in enumerate(order)}
     return torch.cat([padded[place[i], :count] for i, count in enumerate(counts)])
