@@ -52,7 +52,7 @@ setup(
         "jinja2>=3.1",
         "joblib>=1.5",
         "kornia>=0.7.3",
-        "huggingface_hub>=0.23",
+        "huggingface_hub>=0.27",
         "markupsafe>=2.1",
         "matplotlib>=3.8",
         "numpy>=1.26",

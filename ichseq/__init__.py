@@ -9,6 +9,7 @@
     ichseq.report(table, "my_scan", model=run)     # pages for those who read scans
     maps = ichseq.heatmap(run, series[0], "any")   # where in each slice
     ichseq.export(run, "out/model.onnx")           # for other runtimes
+    ichseq.publish(run, "owner/name")              # for others, on the Hugging Face hub
 
 The command line has the same words: `ichseq --help`. Research software, not a medical device.
 """
@@ -28,6 +29,7 @@ __all__ = [
     "load_series",
     "predict",
     "prepare",
+    "publish",
     "report",
     "train",
 ]
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from ichseq.api.heatmap import heatmap
     from ichseq.api.predict import predict
     from ichseq.api.prepare import prepare
+    from ichseq.api.publish import publish
     from ichseq.api.report import report
     from ichseq.api.train import train
     from ichseq.ct.series import Series, load_series
@@ -57,6 +60,7 @@ _HOMES = {
     "predict": "ichseq.api",
     "heatmap": "ichseq.api",
     "report": "ichseq.api",
+    "publish": "ichseq.api",
 }
 
 

@@ -1,4 +1,4 @@
-"""The library in Python: nine names, each with an example that runs, and the same answers as the commands."""
+"""The library in Python: a few names, each with an example that runs, and the same answers as the commands."""
 
 import doctest
 import importlib
@@ -25,7 +25,8 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
 
-NAMES = ["Model", "Series", "calibrate", "evaluate", "heatmap", "load_series", "predict", "prepare", "report", "train"]
+NAMES = ["Model", "Series", "calibrate", "evaluate", "heatmap", "load_series", "predict", "prepare", "publish",
+         "report", "train"]  # fmt: skip
 
 
 def test_completion_shows_the_public_names() -> None:
@@ -67,7 +68,7 @@ def test_every_example_runs(phantoms: Path, tmp_path: Path, monkeypatch: pytest.
     dataset = importlib.import_module("ichseq.data.dataset").SeriesDataset
     places = [ichseq.prepare, dataset, ichseq.load_series, ichseq.Series, ichseq.Series.plot]
     places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.calibrate, ichseq.predict]
-    places += [ichseq.heatmap, ichseq.report]
+    places += [ichseq.heatmap, ichseq.report, ichseq.publish]
     assert {place.__name__ for place in places} >= set(NAMES)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for place in places:

@@ -37,6 +37,7 @@ ORDER = [
     "html_report",
     "dicom_results",
     "evaluation",
+    "publishing",
     "experiment",
     "api",
     "demo",

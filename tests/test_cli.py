@@ -19,7 +19,7 @@ from ichseq.cli import main
 from ichseq.cli.options import FoldType
 
 ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict", "report"]
-COMMANDS = [*ROAD, "models", "export", "compare", "ensemble", "submit", "experiment", "settings"]
+COMMANDS = [*ROAD, "models", "publish", "export", "compare", "ensemble", "submit", "experiment", "settings"]
 
 
 def test_help_needs_no_torch() -> None:

@@ -40,7 +40,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def test_a_run_leaves_what_it_should(run: Path) -> None:
     leaf = leaf_of(run, "joint", 0)
     names = {path.name for path in leaf.iterdir()}
-    assert names == {"config.yaml", "weights.safetensors", "model.json", "last", "history.csv", "run.json", "log.txt"}
+    files = {"config.yaml", "weights.safetensors", "model.json", "last", "history.csv", "run.json", "salt", "log.txt"}
+    assert names == files
     history = pd.read_csv(leaf / "history.csv")
     assert history["epoch"].tolist() == [1, 2]
     assert history["step"].tolist() == [4, 8]  # 8 patients, 2 a step

@@ -1,5 +1,5 @@
-"""The road in Python: prepare, train, evaluate, calibrate, predict and report, with the words and the defaults of the
-commands, and heatmap.
+"""The road in Python: prepare, train, evaluate, calibrate, predict, report and publish, with the words and the defaults
+of the commands, and heatmap.
 
 Import them from `ichseq`. A command parses its options, calls the function of its name, and prints what comes back; its
 defaults are read from the signatures here. What is heavy is imported inside the functions, so that help needs none of
@@ -14,6 +14,7 @@ from ichseq.api.heatmap import heatmap
 from ichseq.api.predict import as_ensemble, predict, predict_scans
 from ichseq.api.prepare import prepare
 from ichseq.api.progress import Bar, progress_bar
+from ichseq.api.publish import Published, publish
 from ichseq.api.report import report, report_scans
 from ichseq.api.train import Stage, one_process, train, train_leaves
 
@@ -22,6 +23,7 @@ __all__ = [
     "Bar",
     "Evaluation",
     "Fold",
+    "Published",
     "Stage",
     "as_ensemble",
     "as_fold",
@@ -35,6 +37,7 @@ __all__ = [
     "predict_scans",
     "prepare",
     "progress_bar",
+    "publish",
     "report",
     "report_scans",
     "train",

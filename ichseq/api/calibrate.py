@@ -23,8 +23,8 @@ def calibrate(
     `ichseq.predict` applies it where `calibrated` is asked for, and `evaluate` scores at its points.
 
     Args:
-        run: runs/NAME, a leaf of it, or with `data` an experiment's result or the name of a network that ships, of
-            which the calibration goes to runs/NAME.
+        run: runs/NAME, a leaf of it, or with `data` an experiment's result or the name of a network (see `predict`),
+            of which the calibration goes to runs/NAME.
         fold: a fold's number; "all": every fold that the run has. Each must have been evaluated.
         data: a prepared set that the run never saw and was evaluated on, instead of its folds.
         method: "platt": slope and intercept of the log odds, by label; "temperature": the slope alone.

@@ -75,7 +75,7 @@ def evaluate(
 
     Args:
         run: runs/NAME or a leaf of it, or for a set that it never saw an experiment's result or the name of a network
-            that ships, whose figures go to runs/NAME; None: the newest run.
+            (see `predict`), whose figures go to runs/NAME; None: the newest run.
         fold: a fold's number, or "all": every fold by the leaf that did not train on it, as one table. None: of the
             set that the run was trained on, fold 0 or the only one that it has; of another set, all of it, by the
             models of all folds together.
@@ -106,7 +106,7 @@ def evaluate(
 def what_to_score(run: str | Path | None, fold: Fold | None, data: str | Path) -> Asked:
     """The leaves or models that `evaluate` asks; raises as it does."""
     from ichseq.data.index import Index
-    from ichseq.networks.shipped import shipped_folder
+    from ichseq.networks.named import network_folder
     from ichseq.runs.folders import find_leaves, models_of, newest_run
     from ichseq.runs.names import MODELS
     from ichseq.runs.records import read_run
@@ -119,7 +119,7 @@ def what_to_score(run: str | Path | None, fold: Fold | None, data: str | Path) -
         found = Path(run) if run is not None else newest_run(number)
         return Asked(found, find_leaves(found, number), fold)
     found = Path(run) if run is not None else newest_run()
-    if shipped_folder(found) is not None:
+    if network_folder(found) is not None:
         return Asked(found, models_of(found), None)
     folders = models_of(found) if (found / MODELS).is_file() else find_leaves(found)
     runs = [read_run(folder) for folder in folders]

@@ -44,9 +44,10 @@ def predict(
 
     Args:
         model: what is asked: an `ichseq.Model`, a run (runs/NAME), a leaf of it, an experiment's result, the name of a
-            network that ships (a folder of that name wins), an exported network (an .onnx file or its folder, on the
-            CPU), or several of these, whose probabilities are averaged; None: the network "phantom-1", which ships. A
-            `Model` computes where it is, and is in evaluation mode after.
+            network that ships (a folder of that name wins) or of one on the Hugging Face hub,
+            "hf-hub:owner/name@revision", a folder of `publish`, an exported network (an .onnx file or its folder, on
+            the CPU), or several of these, whose probabilities are averaged; None: the network "phantom-1", which ships.
+            A `Model` computes where it is, and is in evaluation mode after.
         scans: a folder, a zip, a tar, a DICOM file or a list of these, taken together; or a `Series`, or what
             `load_series` gives.
         order: of the slices of files: "position"; "instance" (InstanceNumber) and "file" (name) are for scans without
@@ -172,7 +173,7 @@ def predict_scans(
     from ichseq.html_report import check_folder, write_report
     from ichseq.inference.answered import Answered
     from ichseq.inference.calibrated import with_calibrated
-    from ichseq.inference.notes import phantom_note
+    from ichseq.inference.notes import network_note
     from ichseq.inference.predict import predict_found, predict_sources
     from ichseq.inference.pseudonymised import pseudonymised
     from ichseq.inference.studies import with_scans
@@ -189,7 +190,7 @@ def predict_scans(
     applied = _calibration(asked, point) if calibrated else None
     views = [tta] if isinstance(tta, str) else list(tta)
     predictor, ensemble = _predictor(asked, bag, views, scheduler, device, any_series)
-    note, weights = phantom_note(ensemble.models), ensemble.weights
+    note, weights = network_note(ensemble.models), ensemble.weights
     paths, series = paths_or_series(scans)
     with dask_cluster(scheduler), bar_of(progress)("predict", "series") as move:
         if paths:

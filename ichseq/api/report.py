@@ -130,9 +130,9 @@ def _noted(predictions: Predictions, ensemble: ModelEnsemble | None) -> Predicti
     """The predictions with the note on their network; `predict` appends it to the warnings of every exam."""
     from dataclasses import replace
 
-    from ichseq.inference.predict import phantom_note
+    from ichseq.inference.predict import network_note
 
-    note = None if ensemble is None else phantom_note(ensemble.models)
+    note = None if ensemble is None else network_note(ensemble.models)
     if note is None:
         return predictions
     texts = [text.removesuffix(note).removesuffix("; ") for text in predictions.exams["warnings"]]

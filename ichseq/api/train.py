@@ -36,7 +36,7 @@ def train(
         config: a YAML file, or a dict of sections, with settings that differ from the defaults.
         data: the prepared set.
         out: the run's folder; None: runs/<time>, or with `resume` the newest run that has the fold and stage.
-        init: a run whose weights are the start, or one of its leaves.
+        init: a run whose weights are the start, one of its leaves, or the name of a network (see `predict`).
         resume: go on from the last checkpoint of the run.
         settings: single settings, which win over `config`: {"train.epochs": 3}, or ["train.epochs=3"].
         progress: whether bars and notes are shown on standard error.

@@ -7,6 +7,7 @@ from ichseq.cli.experiments import experiment
 from ichseq.cli.export import export
 from ichseq.cli.group import Group
 from ichseq.cli.networks import calibrate, evaluate, models, predict, train
+from ichseq.cli.publishing import publish
 from ichseq.cli.reports import report
 from ichseq.cli.scans import demo, phantom, prepare
 from ichseq.cli.settings import settings
@@ -22,5 +23,5 @@ def main(debug: bool) -> None:
 
 _ROAD = (demo, phantom, prepare, train, evaluate, calibrate, predict, report)
 
-for command in (*_ROAD, models, export, compare, ensemble, submit, experiment, settings):
+for command in (*_ROAD, models, publish, export, compare, ensemble, submit, experiment, settings):
     main.add_command(command)

@@ -11,7 +11,7 @@ from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, PSEUDONYMISE, SALT_FILE, SCHEDULER, SHOW_ID, FoldType, Views, default_of
 from ichseq.errors import counted
-from ichseq.networks.shipped import DEFAULT, card_of, described, shipped_names
+from ichseq.networks.shipped import DEFAULT, described, shipped_names
 
 if TYPE_CHECKING:
     from ichseq.ct.order import Order
@@ -49,7 +49,7 @@ def _tta(function: Callable[..., Any]) -> _Decorator:
     help="For validation; all: in turn; all-patients: none.",
 )
 @click.option("-o", "--out", type=PATH, help="Folder of the run; default: runs/<time>.")
-@click.option("--init", type=PATH, help="Run, or name of a network that ships, whose weights are the start.")
+@click.option("--init", type=PATH, help="Run, or name of a network, whose weights are the start.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run.")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="One setting; may be repeated.")
 def train(
@@ -144,7 +144,8 @@ def calibrate(run: Path, fold: Fold, data: Path | None, method: Literal["platt",
     "runs",
     type=PATH,
     multiple=True,
-    help="runs/NAME, a leaf, an experiment's result, the name of a network that ships, or an exported one (.onnx); may "
+    help="runs/NAME, a leaf, an experiment's result, an exported network (.onnx), or a network: one that ships, or "
+    "hf-hub:owner/name@revision; may "
     f"be repeated. The mean over all of them and their folds. Default: {DEFAULT}, which ships.",
 )
 @click.option("-o", "--out", type=PATH, default="predictions.csv", show_default=True, help="CSV or Parquet.")
@@ -240,9 +241,11 @@ def predict(
 def models(name: str | None) -> None:
     """List the networks that ship with ichseq.
 
-    With NAME, print its model card: what it was trained on and measured on, and where it fails.
+    With NAME, print the model card of one of them, or of hf-hub:owner/name: what it was trained on and measured on.
     """
+    from ichseq.networks.named import card_of_network
+
     if name is not None:
-        click.echo(card_of(name).read_text(encoding="utf-8"))
+        click.echo(card_of_network(name))
         return
     click.echo("\n\n".join(map(described, shipped_names())) or "this copy of ichseq came without any network")

@@ -52,7 +52,7 @@ def calibrate_set(run: Path, index: Index, method: Method) -> Calibration:
     """Fit the predictions of a set that a run never saw.
 
     Args:
-        run: a run, a leaf, an experiment's result or the name of a network that ships.
+        run: a run, a leaf, an experiment's result or the name of a network.
         index: the set.
         method: as for `fit_calibration`.
 

@@ -16,7 +16,7 @@ from ichseq.evaluation.score import Prevalence, score
 from ichseq.evaluation.subgroups import bleed_volumes, characteristics
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
-from ichseq.networks.shipped import is_shipped
+from ichseq.networks.named import is_network
 from ichseq.predictions.calibration import Calibration
 from ichseq.predictions.check import count_shared_exams
 from ichseq.predictions.write import write_table
@@ -146,7 +146,7 @@ def evaluate_set(
     The models of all its folds answer together, as in `ichseq predict`.
 
     Args:
-        run: a run, a leaf, an experiment's result or the name of a network that ships.
+        run: a run, a leaf, an experiment's result or the name of a network.
         index: the set.
         bag: as for `evaluate_fold`.
         tta: as for `evaluate_fold`.
@@ -165,7 +165,7 @@ def evaluate_set(
     predicted = predict_prepared(ensemble, index, series, progress=progress)
     identity = {"run": str(run), "fold": None, "bag": bag, "tta": list(tta), "weights": ensemble.hashes}
     identity |= {"remarks": remarks} if remarks else {}
-    prevalences = [None if is_shipped(folder) else read_run(folder).get("prevalence") for folder in folders]
+    prevalences = [None if is_network(folder) else read_run(folder).get("prevalence") for folder in folders]
     out = set_folder(run, index.folder, index.key)
     calibration = find_calibration(run)
     return _score(out, index, series, predicted.slices, predicted.exams, prevalences, calibration, bleeds, identity)

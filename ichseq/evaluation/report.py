@@ -22,16 +22,16 @@ _SUMMARY = (
     ("Exams", "n_exams"),
     ("Patients", "n_patients"),
 )
-_LABEL_HEAD = ("Label", "Log loss", "AUC", "95% interval", "Average precision", "Positive slices")
+LABEL_HEAD = ("Label", "Log loss", "AUC", "95% interval", "Average precision", "Positive slices")
 
 
 def metrics_text(metrics: Mapping[str, Any]) -> str:
     """Lay the figures of `evaluate_table` out for a terminal; what is undefined is a dash, with its reason below."""
     summary, labels, reasons = _rows(metrics)
     lines = [f"{name:<24}{value:>10}  {interval}".rstrip() for name, value, interval in summary]
-    lines += ["", *_aligned([_LABEL_HEAD, *labels])]
+    lines += ["", *_aligned([LABEL_HEAD, *labels])]
     if "by_exam" in metrics:
-        lines += ["", *_aligned([(*_LABEL_HEAD[:-1], "Positive exams"), *_label_rows(metrics, "by_exam")])]
+        lines += ["", *_aligned([(*LABEL_HEAD[:-1], "Positive exams"), *label_rows(metrics, "by_exam")])]
     points = ((metrics.get("by_exam") or {}).get("any") or {}).get("points") or {}
     rows = [
         (name, f"{of['threshold']:.4g}", rate_text(of["sensitivity"]), rate_text(of["specificity"]),
@@ -117,7 +117,7 @@ def write_results_page(
     if report:
         body.append(f'<p><a href="{escape(quote(report))}">Some exams as a reader sees them</a></p>')
     body += ["<h2>Figures</h2>", html_table(("Figure", "Value", "95% interval"), summary)]
-    body.append(html_table(_LABEL_HEAD, labels))
+    body.append(html_table(LABEL_HEAD, labels))
     if reasons:
         body.append("<p>Undefined:</p><ul>" + "".join(f"<li>{escape(reason)}</li>" for reason in reasons) + "</ul>")
     for heading, name in (("Training curves", curves), ("A series, slice by slice", montage)):
@@ -162,8 +162,8 @@ img { max-width: 100%; border-radius: 6px; } code { overflow-wrap: anywhere; }
 
 
 def _rows(metrics: Mapping[str, Any]) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]], list[str]]:
-    """Summary rows (name, value, interval), a row a label in the order of _LABEL_HEAD, and reasons, as text."""
-    return summary_rows(metrics), _label_rows(metrics, "labels"), reasons_text(metrics.get("undefined") or {})
+    """Summary rows (name, value, interval), a row a label in the order of LABEL_HEAD, and reasons, as text."""
+    return summary_rows(metrics), label_rows(metrics, "labels"), reasons_text(metrics.get("undefined") or {})
 
 
 def reasons_text(undefined: Mapping[str, str]) -> list[str]:
@@ -183,7 +183,8 @@ def summary_rows(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [(name, number_text(figure_of(metrics, key)), interval_text(intervals.get(key))) for name, key in _SUMMARY]
 
 
-def _label_rows(metrics: Mapping[str, Any], section: str) -> list[tuple[str, ...]]:
+def label_rows(metrics: Mapping[str, Any], section: str) -> list[tuple[str, ...]]:
+    """Figures of each label, of a section such as labels (slices) or by_exam, as text in the order of `LABEL_HEAD`."""
     intervals = metrics.get("intervals") or {}
     rows: list[tuple[str, ...]] = []
     for label in LABELS:

@@ -3,15 +3,14 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from markupsafe import Markup, escape
 
-from ichseq.errors import RunError
 from ichseq.exported.loaded import AnyModel
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.networks.shipped import card_of, network_in_words
+from ichseq.networks.named import kept_card
+from ichseq.networks.shipped import network_in_words
 
 UNKNOWN: Final = "The table does not say which network answered."
 _SHOWN: Final = "What it was measured on"
@@ -22,7 +21,7 @@ class Network:
     """One network or several of a kind.
 
     Attributes:
-        name: of a network that ships; else what there is instead of a name.
+        name: of a network that ships or is on the hub; else what there is instead of a name.
         number: how many models of this kind answered; their mean counts.
         what: backbone, image size and sequence part.
         trained_on: in words.
@@ -51,7 +50,7 @@ def networks_of(ensemble: ModelEnsemble | None) -> list[Network]:
 def _network(model: AnyModel) -> Network:
     of = model.trained_on
     what = network_in_words(dataclasses.asdict(model.config))
-    text = _card(str(of.get("network"))) if of.get("network") else None
+    text = kept_card(str(of.get("network"))) if of.get("network") else None
     made_up = "made-up scans (phantoms), wholly or at first" if of.get("phantom") else "scans"
     key = f" of set {str(of['data_key'])[:12]}" if of.get("data_key") else ""
     stage = f", stage {of['stage']}" if of.get("stage") else ""
@@ -65,14 +64,6 @@ def _network(model: AnyModel) -> Network:
         measured=None if not measured else html_of(measured),
         card=None if text is None else html_of(text),
     )
-
-
-def _card(network: str) -> str | None:
-    try:
-        path: Path = card_of(network)
-    except RunError:  # a network of that name shipped with another version
-        return None
-    return path.read_text(encoding="utf-8")
 
 
 def section(text: str, title: str) -> str:

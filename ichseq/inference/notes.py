@@ -1,8 +1,11 @@
-"""What a person should know of every prediction of a network: that it was trained on made-up scans."""
+"""What a person should know of every prediction of a network: made-up scans in its training, origin and licence."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ichseq.exported.loaded import AnyModel
+from ichseq.networks.hub import is_hub_name
+from ichseq.networks.named import licence_words
 
 PHANTOM_NOTE = (
     "these weights were trained on made-up scans (phantoms), wholly or at first, and have no model card: what their "
@@ -10,20 +13,24 @@ PHANTOM_NOTE = (
 )
 
 
-def phantom_note(models: Iterable[AnyModel]) -> str | None:
-    """What a person should know of every prediction of these models: that some were trained on phantoms, if so.
+def network_note(models: Iterable[AnyModel]) -> str | None:
+    """What a person should know of every prediction of these models, each line once; None: nothing.
 
-    Of a network that ships, its name, and where its model card is; of others `PHANTOM_NOTE`.
+    Of a network that ships, that it has seen phantoms alone, and where its model card is. Of one from the hub, and of
+    one that began from such a one, name, commit and licence. Of others, `PHANTOM_NOTE` where it holds.
     """
-    trained = [model.trained_on for model in models]
-    notes = [_note(of.get("network")) for of in trained if of.get("phantom")]
+    notes = [note for model in models for note in _notes(model.trained_on)]
     return "; ".join(dict.fromkeys(notes)) or None
 
 
-def _note(network: str | None) -> str:
+def _notes(of: Mapping[str, Any]) -> list[str]:
+    network, made_up = of.get("network"), bool(of.get("phantom"))
+    began = [f"weights that began from {one}" for one in of.get("began_from") or [] if is_hub_name(str(one))]
     if network is None:
-        return PHANTOM_NOTE
-    return (
-        f"network {network} has seen made-up bleeding only; what it was measured on and where it fails: "
-        f"`ichseq models {network}` prints its card"
-    )
+        return [*([PHANTOM_NOTE] if made_up else []), *began]
+    card = f"`ichseq models {network}` prints its card"
+    if "licence" in of:
+        seen = ", trained on made-up scans (phantoms), wholly or at first" if made_up else ""
+        return [f"network {network}{seen}; {licence_words(of['licence'])}; {card}", *began]
+    seen = "has seen made-up bleeding only; what it was measured on and where it fails"
+    return [*([f"network {network} {seen}: {card}"] if made_up else []), *began]

@@ -18,7 +18,7 @@ from ichseq.data.index import Index
 from ichseq.errors import DataError, ScanError, counted
 from ichseq.exported.loaded import AnyModel
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.inference.notes import phantom_note
+from ichseq.inference.notes import network_note
 from ichseq.inference.one_series import SeriesPrediction, predict_read, read_series
 from ichseq.inference.sources import NO_HEAD, Asked, asked_of, load_sources, no_heads_among
 from ichseq.predictions.schema import CHOSEN, ExamId, exam_rows, slice_rows
@@ -153,7 +153,7 @@ def predict_sources(
     Args:
         predictor: models, or a `ModelEnsemble`, or a `Predictor`.
         sources: folders, archives, files, or lists of them; a series may lie in several of them.
-        note: what a person should know of all predictions; with models, `phantom_note` is asked.
+        note: what a person should know of all predictions; with models, `network_note` is asked.
         weights: which weights answer, as `ModelEnsemble.weights` says, which is asked with models.
         order: of the slices, as for `load_series`.
         all_series: every series of every study.
@@ -167,7 +167,7 @@ def predict_sources(
     """
     if not callable(predictor):
         ensemble = predictor if isinstance(predictor, ModelEnsemble) else ModelEnsemble(predictor)
-        note, learned_mm = note or phantom_note(ensemble.models), learned_mm or ensemble.learned_mm
+        note, learned_mm = note or network_note(ensemble.models), learned_mm or ensemble.learned_mm
         weights, predictor = weights or ensemble.weights, predict_local(ensemble, any_series=any_series)
     found, failed = load_sources(sources, order=order)
     failed += [item for item in found.left_out if not item.expected]

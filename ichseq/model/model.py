@@ -35,10 +35,11 @@ from ichseq.model.saved import (
     damage_explained,
     numbers_in,
     read_model,
+    refuse_other_tensors,
     write_model,
 )
 from ichseq.model.stack import Span
-from ichseq.networks.shipped import shipped_folder
+from ichseq.networks.named import network_folder
 
 
 class Model(Heads):
@@ -272,22 +273,23 @@ class Model(Heads):
         """The model of a folder written by `save`, such as runs/NAME/joint/fold0, in evaluation mode.
 
         Args:
-            path: the folder, or one of its two files; or the name of a network that ships, such as "phantom-1", unless
-                there is a folder of that name.
+            path: the folder, or one of its two files; or the name of a network: one that ships, such as "phantom-1"
+                (unless there is a folder of that name), or one on the Hugging Face hub, hf-hub:owner/name@revision.
             device: where it goes; auto: a GPU if there is one.
 
         Raises:
-            RunError: no model there, a damaged one, or one of a newer version.
+            RunError: no model there, a damaged one, one of a newer version, or one that can't be fetched.
             ConfigError: a GPU is asked for, and there is none.
         """
         path, device = Path(path), choose_device(device)
-        folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else shipped_folder(path) or path
+        folder = path.parent if path.name in (WEIGHTS, DESCRIPTION) else network_folder(path) or path
         with damage_explained(folder):
             saved, weights = read_model(folder)
             refuse_larger(saved.config, numbers_in(folder))
             model = cls(**saved.config)
             model.trained_on = saved.trained_on
             model.sequence_share, model.exam_share = saved.sequence_share, saved.exam_share
+            refuse_other_tensors(model.state_dict(), weights)
             model.load_state_dict(weights)
             model.weights_sha256 = saved.weights
         return model.to(device).eval()

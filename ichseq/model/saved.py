@@ -18,9 +18,10 @@ from torch import Tensor
 from ichseq.config import ModelConfig
 from ichseq.config.fields import read_section
 from ichseq.documents import file_digest, read_document, sealed, unsealed
-from ichseq.errors import ConfigError, RunError
+from ichseq.errors import ConfigError, RunError, counted
 from ichseq.files import flush, replacing, write_text
 from ichseq.labels import LABELS
+from ichseq.networks.named import is_network, name_of, origin_of
 from ichseq.networks.shipped import check, is_shipped, shipped_names
 
 FORMAT = 1
@@ -51,7 +52,7 @@ class Description(NamedTuple):
     def text(self) -> str:
         """As JSON, sealed."""
         shares = {name: share for name in _SHARES if (share := getattr(self, name)) is not None}
-        content = {"format": FORMAT, "config": self.config, "trained_on": self.trained_on, **shares}
+        content = {"format": FORMAT, "labels": LABELS, "config": self.config, "trained_on": self.trained_on, **shares}
         return json.dumps(sealed(content | {"weights_sha256": self.weights}), indent=2)
 
 
@@ -107,12 +108,15 @@ def read_description(folder: Path) -> Description:
     """The content of model.json; raises as `read_model`."""
     content = read_document(folder / DESCRIPTION, most=_MOST_BYTES)
     if content["format"] > FORMAT:
-        raise RunError(f"{folder}: written by a newer ichseq; update this one (pip install -U ichseq)")
-    return checked_description(unsealed(content))
+        raise RunError(f"{name_of(folder)}: written by a newer ichseq; update this one (pip install -U ichseq)")
+    described = checked_description(unsealed(content))
+    return described._replace(trained_on=described.trained_on | origin_of(folder))
 
 
 def checked_description(content: Mapping[str, Any]) -> Description:
     """The description in the content of a document; raises as `read_model`."""
+    if (labels := list(content.get("labels", LABELS))) != list(LABELS):
+        raise ConfigError(f"its labels are {', '.join(map(str, labels))}; those of ichseq are {', '.join(LABELS)}")
     shares = [content.get(name) for name in _SHARES]
     for share in shares:
         if share is not None and not (len(share) == len(LABELS) and all(0 <= float(one) <= 1 for one in share)):
@@ -120,8 +124,8 @@ def checked_description(content: Mapping[str, Any]) -> Description:
     trained_on = dict(content["trained_on"])
     if not all(_is_plain(name) and _is_plain(value) for name, value in trained_on.items()):
         raise ValueError("what the weights come from is short text and numbers")
-    return Description(_checked(dict(content["config"])), trained_on, shares[0], shares[1],
-                       str(content["weights_sha256"]))  # fmt: skip
+    config = _checked(dict(content["config"]))
+    return Description(config, trained_on, shares[0], shares[1], str(content["weights_sha256"]))
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:
@@ -152,6 +156,22 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
+def refuse_other_tensors(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """See that a file holds the tensors of a network, no more and no fewer.
+
+    Raises:
+        ValueError: it does not.
+    """
+    wrong = {
+        "lacks": sorted(wanted.keys() - found.keys()),
+        "has, and the network has not,": sorted(found.keys() - wanted.keys()),
+        "has in another shape": sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape),
+    }
+    differing = [f"{how} {counted(len(of), 'tensor')}, the first {of[0]}" for how, of in wrong.items() if of]
+    if differing:
+        raise ValueError(f"its file {'; it '.join(differing)}")
+
+
 def numbers_in(folder: Path) -> int:
     """How many numbers the file of weights holds, by its header; raises as `read_model`."""
     with safetensors.safe_open(folder / WEIGHTS, framework="pt") as file:
@@ -161,6 +181,7 @@ def numbers_in(folder: Path) -> int:
 @contextmanager
 def damage_explained(folder: Path) -> Iterator[None]:
     """Within it, what fails while the model of a folder is read and made is a RunError that says so."""
+    name = name_of(folder)
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -168,9 +189,10 @@ def damage_explained(folder: Path) -> Iterator[None]:
         hint = f"; inside it are {', '.join(map(str, inside))}" if inside else "; train one with `ichseq train`"
         if not folder.exists() and shipped_names():
             hint += f", or name one that ships: {', '.join(shipped_names())}"
-        raise RunError(f"{folder}: no model there ({DESCRIPTION} and {WEIGHTS}){hint}") from None
+        raise RunError(f"{name}: no model there ({DESCRIPTION} and {WEIGHTS}){hint}") from None
     except ConfigError as error:
-        raise RunError(f"{folder}: its {DESCRIPTION} does not describe a model of this version: {error}") from None
+        raise RunError(f"{name}: its {DESCRIPTION} does not describe a model of this version: {error}") from None
     except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         why = str(error) if type(error) is ValueError and str(error) else type(error).__name__
-        raise RunError(f"{folder}: its model is damaged ({why.splitlines()[0]}); train it again") from None
+        remedy = "name another, or ask its authors" if is_network(folder) else "train it again"
+        raise RunError(f"{name}: its model is damaged ({why.splitlines()[0]}); {remedy}") from None

@@ -67,6 +67,11 @@ def default_network() -> Path:
     return _PLACE / DEFAULT
 
 
+def network_place(name: str) -> Path | None:
+    """The folder of the network that ships under a name, whatever folders of that name there are elsewhere."""
+    return _PLACE / name if name in shipped_names() else None
+
+
 def card_of(name: str) -> Path:
     """The model card of a network that ships.
 

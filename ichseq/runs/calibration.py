@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ichseq.errors import RunError
-from ichseq.networks.shipped import shipped_folder
+from ichseq.networks.named import network_folder
 from ichseq.predictions.calibration import Calibration
 from ichseq.runs.folders import has_model, home_of
 from ichseq.runs.names import CALIBRATION
@@ -39,13 +39,13 @@ def calibration_in(*folders: Path) -> Calibration | None:
 def find_calibration(run: Path) -> Calibration | None:
     """The calibration of a run or a leaf; of a leaf without its own, that of its stage; None if there is none.
 
-    Of a network that ships, the one that was made here, in runs/NAME, before the one that came with it.
+    Of a network, the one that was made here, in runs/NAME, before the one that came with it.
 
     Raises:
         RunError: no such run, or the file is damaged or of another version.
     """
-    if (shipped := shipped_folder(run)) is not None:
-        return calibration_in(home_of(run), shipped)
+    if (network := network_folder(run)) is not None:
+        return calibration_in(home_of(run), network)
     return calibration_in(run, run.parent) if has_model(run) else calibration_in(home_of(run))
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from ichseq.config import STAGES
 from ichseq.errors import ConfigError, RunError
 from ichseq.exported.description import exported_file
-from ichseq.networks.shipped import shipped_folder, shipped_names
+from ichseq.networks.named import home_of_network, network_folder
+from ichseq.networks.shipped import is_shipped, shipped_names
 from ichseq.runs.experiments import read_models
 from ichseq.runs.names import CHECKPOINTS, EPOCHS, MODEL, MODELS, RUN, SETS, fold_name, fold_words
 from ichseq.runs.records import read_run
@@ -57,8 +58,9 @@ def find_leaves(run: Path, fold: int | None = None) -> list[Path]:
     Raises:
         RunError: no such run, or nothing in it for that fold.
     """
-    if shipped_folder(run) is not None:
-        raise RunError(f"{run}: ships with ichseq and has no folds; name a set that it never saw, without a fold, "
+    if (network := network_folder(run)) is not None:
+        what = "ships with ichseq" if is_shipped(network) else "is a network by itself"
+        raise RunError(f"{run}: {what} and has no folds; name a set that it never saw, without a fold, "
                        "or a run")  # fmt: skip
     if exported_file(run) is not None:
         raise RunError(f"{run}: is an exported network, which has neither folds nor a calibration; name the run that "
@@ -92,14 +94,14 @@ def _is_run(folder: Path) -> bool:
 def models_of(run: Path, bag: int = 0) -> list[Path]:
     """Folders of the models that predict for a run: those of its leaves, or the list of an experiment's result.
 
-    The name of a network that ships means that one, unless there is a folder of that name. An .onnx file, or a folder
-    that holds one that `ichseq export` has written, stands for itself.
+    The name of a network means that one; of one that ships, unless there is a folder of that name. An .onnx file, or a
+    folder that holds one that `ichseq export` has written, stands for itself.
 
     Raises:
-        RunError: there are none, or a file of an experiment is damaged.
+        RunError: there are none, one can't be fetched, or a file of an experiment is damaged.
     """
-    if (shipped := shipped_folder(run)) is not None:
-        return bag_of(shipped, bag)
+    if (network := network_folder(run)) is not None:
+        return bag_of(network, bag)
     if (exported := exported_file(run)) is not None:
         return bag_of(exported, bag)
     if (run / MODELS).is_file():
@@ -111,13 +113,13 @@ def home_of(run: Path) -> Path:
     """Where what is found out about a run goes: its calibration, its figures on sets that it never saw.
 
     That is the leaf itself, or the folder of an experiment's result; of several folds the folder of their stage; of a
-    network that ships, whose own folder is not to be written to, runs/NAME.
+    network that ships or is on the hub, whose own folder is not to be written to, runs/NAME.
 
     Raises:
         RunError: no such run.
     """
-    if (shipped := shipped_folder(run)) is not None:
-        return RUNS / shipped.name
+    if (network := network_folder(run)) is not None:
+        return home_of_network(network, RUNS)
     return run if has_model(run) or (run / MODELS).is_file() else find_leaves(run)[0].parent
 
 
@@ -125,7 +127,7 @@ def set_folder(run: Path, data: Path, key: str) -> Path:
     """Where the figures of a run on a set that it never saw go.
 
     Args:
-        run: a run, a leaf, an experiment's result or the name of a network that ships.
+        run: a run, a leaf, an experiment's result or the name of a network.
         data: folder of the set.
         key: of the set.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ichseq.data.index import Index
 from ichseq.errors import RunError, counted
+from ichseq.networks.named import data_key_of_network, is_network, name_of
 from ichseq.networks.shipped import is_shipped
 from ichseq.pseudonyms import SALT, Pseudonyms, read_salts, write_salts
 from ichseq.runs.records import folder_of, read_run
@@ -115,7 +116,7 @@ def refuse_seen_patients(leaf: Path, index: Index, fold: int) -> list[str]:
 def refuse_seen_set(folders: Iterable[Path], index: Index) -> list[str]:
     """Refuse a set of which the trainings of some models, or those that they began from, have seen a patient.
 
-    A network that ships keeps no list of its patients; its card names them.
+    A network keeps no list of its patients; see `refuse_set_of_network`.
 
     Args:
         folders: of the models: leaves, or epochs of one.
@@ -129,7 +130,8 @@ def refuse_seen_set(folders: Iterable[Path], index: Index) -> list[str]:
     """
     every, remarks = np.arange(index.n_series), []
     for folder in folders:
-        if is_shipped(folder):
+        if is_network(folder):
+            refuse_set_of_network(folder, index)
             continue
         shared, known = Seen.read(folder).shared_with(index, every)
         if shared:
@@ -141,6 +143,19 @@ def refuse_seen_set(folders: Iterable[Path], index: Index) -> list[str]:
         if not known:
             remarks.append(f"{folder}: {_UNKNOWN.format(index.folder)}")
     return remarks
+
+
+def refuse_set_of_network(folder: Path, index: Index) -> None:
+    """Refuse the set that a network was trained on: which of its patients it has seen, its folder does not say.
+
+    One that ships has seen made-up scans of its own. Of a run nothing is asked.
+
+    Raises:
+        RunError: it is that set.
+    """
+    if is_network(folder) and not is_shipped(folder) and data_key_of_network(folder) == index.key:
+        raise RunError(f"{name_of(folder)}: was trained on {index.folder}, and which of its patients it has seen is "
+                       "not known; name the run that it was made of, or another set")  # fmt: skip
 
 
 def _patients(index: Index, series: Sequence[int] | np.ndarray) -> set[str]:

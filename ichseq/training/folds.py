@@ -7,7 +7,7 @@ from typing import Any
 from ichseq.config import ModelConfig, load_config, read_yaml, settings_of_start
 from ichseq.errors import RunError
 from ichseq.model.saved import damage_explained, read_description
-from ichseq.networks.shipped import shipped_folder
+from ichseq.networks.named import network_folder
 from ichseq.runs.folders import checkpoints_of, find_leaves, leaf_of
 from ichseq.runs.names import CONFIG
 from ichseq.training.checkpoint import has_checkpoint
@@ -36,7 +36,7 @@ def train_folds(
         data: the prepared set.
         out: the run's folder.
         init: a run, of which each fold starts from the leaf of the same fold; or one leaf, for all; or the name of a
-            network that ships, unless there is a folder of that name.
+            network, that ships (unless there is a folder of that name) or on the Hugging Face hub.
         resume: go on from the last checkpoints. Of all folds, those that were not begun are.
         progress: show progress bars.
 
@@ -66,9 +66,9 @@ def train_folds(
 
 
 def _start(init: Path, fold: int) -> Path:
-    """The leaf of a run to start a fold from: the only one, or that of the fold; or a network that ships."""
-    if (shipped := shipped_folder(init)) is not None:
-        return shipped
+    """The leaf of a run to start a fold from: the only one, or that of the fold; or a network."""
+    if (network := network_folder(init)) is not None:
+        return network
     found = find_leaves(init)
     return found[0] if len(found) == 1 else find_leaves(init, fold)[0]
 

@@ -19,10 +19,10 @@ from ichseq.data.batches import Plan
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.errors import ConfigError, DataError
 from ichseq.model import Model
-from ichseq.networks.shipped import is_shipped
+from ichseq.networks.named import is_network
 from ichseq.runs.folders import has_run
 from ichseq.runs.log import RunLog
-from ichseq.runs.patients import Seen, refuse_seen_patients
+from ichseq.runs.patients import Seen, refuse_seen_patients, refuse_set_of_network
 from ichseq.training.checkpoint import Checkpoint, saved_plan
 from ichseq.training.memory_plan import MemoryPlan, plan_memory
 from ichseq.training.optimizer import make_optimizer, make_scheduler
@@ -146,6 +146,8 @@ def set_up(
     training, prevalence, of_exams = _labelled_series(config, stage, index, fold)
     _check_wishes(config, stage, index, fold, has_start=init is not None or saved is not None)
     starts = _starts(config, init) if saved is None else []
+    if init is not None and saved is None:
+        refuse_set_of_network(init, index)
     for text in [text for start in starts for text in refuse_seen_patients(start, index, fold)]:
         log.note(f"Note: {text}")
 
@@ -236,11 +238,11 @@ def _check_wishes(config: Config, stage: Stage[Any], index: Index, fold: int, *,
 
 
 def _starts(config: Config, init: Path | None) -> list[Path]:
-    """The leaves that the first weights are from.
+    """The leaves of runs that the first weights are from.
 
-    A network that ships has seen patients that its card names, and no list of them is kept.
+    Of a network there is no list of those that it has seen; its card may name them.
     """
-    starts = [init] if init and not is_shipped(init) else []
+    starts = [init] if init and not is_network(init) else []
     file = weights_file(config.model)
     return [*starts, file.parent] if file is not None and has_run(file.parent) else starts
 

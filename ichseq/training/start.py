@@ -13,6 +13,7 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.model import Model
 from ichseq.model.backbone import with_channels_of_neighbours
+from ichseq.networks.named import descent_of
 from ichseq.runs.names import MODEL, WEIGHTS
 from ichseq.seeds import derive_seed
 from ichseq.training.checkpoint import Checkpoint
@@ -105,8 +106,11 @@ def start_from(model: Model, init: Path) -> str:
     fresh = sorted({"cross_slice" if ".cross_slice." in key else key.split(".")[0] for key in mine
                     if key not in fitting})  # fmt: skip
     model.trained_on["phantom"] = bool(model.trained_on["phantom"] or other.trained_on.get("phantom"))
+    if descent := descent_of(other.trained_on):
+        model.trained_on["began_from"] = descent
     took = f"; first convolution extended to {model.input_channels} channels" if extended else ""
-    return f"weights from {init}{took}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
+    source = descent[-1] if "network" in other.trained_on else init
+    return f"weights from {source}{took}" + (f"; fresh: {', '.join(fresh)}" if fresh else "")
 
 
 def _extended_input(model: Model, other: Model, init: Path) -> dict[str, torch.Tensor]:
