@@ -12,7 +12,7 @@ from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU
-from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, HU_RANGE, WINDOWS, range_of
+from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, HU_RANGE, WINDOWS, range_read
 
 LENGTHS = torch.tensor([3, 1, 2])
 
@@ -257,7 +257,7 @@ def test_a_neighbour_beyond_the_end_is_black_at_the_centre_too() -> None:
 
 
 def test_the_range_that_is_read_reaches_as_far_as_the_windows() -> None:
-    assert range_of(DEFAULT_WINDOWS) == HU_RANGE
-    assert range_of(["brain", "bone"]) == (-800, 2000)
-    with pytest.raises(ConfigError, match=r"model.normalise.*bone.*symmetric"):
+    assert range_read(DEFAULT_WINDOWS) == HU_RANGE
+    assert range_read(["brain", "bone"]) == (-800, 2000)
+    with pytest.raises(ConfigError, match=r"bone.*model.normalise=false, or symmetric"):
         make(windows=["bone"])

@@ -53,7 +53,7 @@ class SlicesGraph(nn.Module):
 
     def images(self, hu: Tensor, boxes: Tensor) -> Tensor:
         """What the backbone sees, (n, C, size, size)."""
-        seen, (low, high) = self.network_input, self.network_input.range
+        seen, (low, high) = self.network_input, self.network_input.hu_range
         slices = seen.with_ends(hu.float()) if hu.ndim == 4 else hu.float()[:, None]
         slices = slices.clamp(low, high) - low  # (n, K, H, W)
         if seen.config.window_first:

@@ -23,12 +23,13 @@ TISSUE_MIDDLE_HU: Final = 35
 
 
 @torch.no_grad()
-def show(hu: Tensor, appearance: Appearance) -> Tensor:
+def show(hu: Tensor, appearance: Appearance, lowest: float = HU_RANGE[0]) -> Tensor:
     """Slices as a scanner of the given appearance would show them: tissue, then kernel, then noise.
 
     Args:
-        hu: (n, K, H, W) float in HU, clipped to HU_RANGE; K slices seen together, the middle one their own.
+        hu: (n, K, H, W) float in HU, clipped to what is read; K slices seen together, the middle one their own.
         appearance: of each of the n.
+        lowest: the lower end of what is read.
     """
     if appearance.tissue:
         hu = hu.addcmul(_tissue_weight(hu), _tissue_change(hu, appearance))
@@ -45,8 +46,8 @@ def show(hu: Tensor, appearance: Appearance) -> Tensor:
             # A sum of independent pixels: its variance is the sum of the squared weights, of both directions.
             strength = appearance.column("correlated") / _kernels(grain, radius).square().sum(1)[:, None, None, None]
             noise += strength * _smoothed(own, grain, radius, "circular")
-        # Air lies far below what the store keeps, and its noise with it.
-        hu = torch.where(hu > HU_RANGE[0], hu + noise, hu)
+        # Air lies far below what is read, and its noise with it.
+        hu = torch.where(hu > lowest, hu + noise, hu)
     return hu
 
 

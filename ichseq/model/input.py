@@ -18,7 +18,7 @@ from ichseq.model.appearance import show
 from ichseq.model.centre import centre_box, centred
 from ichseq.model.channels import channels_of
 from ichseq.model.stack import Span, series_spans, slice_spans
-from ichseq.windows import AIR_HU, WINDOWS, range_of
+from ichseq.windows import AIR_HU, WINDOWS, range_read
 
 BODY_HU: Final = -100
 """Above it: head, table and head rest; below: air and noise in air."""
@@ -43,10 +43,10 @@ class NetworkInput(nn.Module):
 
     Attributes:
         config: what the backbone sees.
-        range: in HU, that is read; what lies outside is clipped.
+        hu_range: in HU; what lies outside is clipped before the slices are resampled.
 
     Raises:
-        ConfigError: a window without a published mean is to be normalised by it.
+        ConfigError: a window that can't be normalised.
     """
 
     scale: Tensor  # (1, C, 1, 1) each
@@ -57,8 +57,8 @@ class NetworkInput(nn.Module):
     def __init__(self, config: InputConfig) -> None:
         super().__init__()
         self.config = config
-        self.range = range_of(config.windows)
-        channels = channels_of(config.windows, config.normalise, self.range)
+        self.hu_range = range_read(config.windows)
+        channels = channels_of(config.windows, config.normalise, self.hu_range[0])
         for name, values in zip(("scale", "offset", "least", "most"), channels, strict=True):
             self.register_buffer(name, values, persistent=False)
         # What is black in every window; the published crop cut away what was.
@@ -166,7 +166,7 @@ class NetworkInput(nn.Module):
             squares = torch.cat([self._squares(hu, group, boxes, warp, appearance) for group in same_size])
             return squares.unflatten(1, (-1, len(self.least[0]))).add_(self.least).flatten(1, 2)
         squares = torch.cat([self._squares(hu, group, boxes, warp, None) for group in same_size])
-        return self.windowed(_shown(squares, spans, appearance, self.range[0])).flatten(1, 2)
+        return self.windowed(self._shown(squares, spans, appearance)).flatten(1, 2)
 
     def _between_neighbours(
         self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
@@ -209,6 +209,13 @@ class NetworkInput(nn.Module):
         """(n, K, H, W) -> (n, K, C, H, W), window and normalisation in one multiplication and one clamp."""
         return torch.addcmul(self.offset, values[:, :, None], self.scale).clamp_(self.least, self.most)
 
+    def _shown(self, slices: Tensor, spans: Sequence[Span], appearance: Appearance | None) -> Tensor:
+        """The spans' slices (n, K, H, W), counted from the range's lower end, in their appearance."""
+        if appearance is None:
+            return slices
+        lowest = self.hu_range[0]
+        return show(slices + lowest, appearance[spans[0].first : spans[-1].stop], lowest) - lowest
+
     def _squares(
         self, hu: Tensor, spans: Sequence[Span], boxes: Tensor, warp: Tensor | None, appearance: Appearance | None
     ) -> Tensor:
@@ -217,7 +224,7 @@ class NetworkInput(nn.Module):
         K is 1, or for hu (S, K, H, W) the slices seen together. 0 is the range's lower end, so what lies outside the
         image is air. With the windows first, (n, K x C, size, size) above black.
         """
-        (low, high), side = self.range, self.config.image_size
+        (low, high), side = self.hu_range, self.config.image_size
         rows, columns = spans[0].size
         slices = hu[spans[0].first : spans[-1].stop, ..., :rows, :columns].to(self.offset.device)
         slices = slices[:, None] if slices.ndim == 3 else slices
@@ -228,7 +235,7 @@ class NetworkInput(nn.Module):
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.config.window_first:
-            slices = self.windowed(_shown(slices, spans, appearance, low)).sub_(self.least).flatten(1, 2)
+            slices = self.windowed(self._shown(slices, spans, appearance)).sub_(self.least).flatten(1, 2)
         if self.config.crop == "centre" and warp is None:
             return slices  # each pixel is one of the scan's
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
@@ -272,13 +279,6 @@ def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:
     """
     last = inside.shape[-1] - inside.flip(-1).int().argmax(-1)
     return inside.int().argmax(-1).float(), last.float()
-
-
-def _shown(slices: Tensor, spans: Sequence[Span], appearance: Appearance | None, low: int) -> Tensor:
-    """The spans' slices (n, K, H, W), counted from `low`, in their appearance."""
-    if appearance is None:
-        return slices
-    return show(slices + low, appearance[spans[0].first : spans[-1].stop]) - low
 
 
 def _for_each_slice(given: Tensor, series: Sequence[Span]) -> Tensor:
