@@ -10,7 +10,7 @@ from published import QUALITY, windowed
 
 from ichseq.ct.series import load_series
 from ichseq.data.store import read_slices, write_series
-from ichseq.windows import HU_RANGE
+from ichseq.windows import BONE_RANGE, HU_RANGE
 
 
 def main() -> None:
@@ -23,23 +23,24 @@ def main() -> None:
     rows = [["slices", "store KB", "JPEG KB", "largest error of the store in its range", "of the JPEG (grey levels)",
              "decode store ms", "decode JPEG ms", "ratio"]]  # fmt: skip
     for name, source in sources.items():
-        rows.append([name, *measure(source, asked.rounds)])
+        rows += [[f"{name}, {low} to {high} HU", *measure(source, asked.rounds, (low, high))]
+                 for low, high in (HU_RANGE, BONE_RANGE)]  # fmt: skip
     report("store", "The store against JPEG of three windows, a slice of 512 x 512", rows, [
         f"JPEG quality {QUALITY}; its error is of the brain window, in 0..255. Median of {asked.rounds} rounds in "
         "turns, one thread, checksums of the store included.",
     ])  # fmt: skip
 
 
-def measure(source: Path, rounds: int) -> list[str]:
+def measure(source: Path, rounds: int, hu_range: tuple[int, int]) -> list[str]:
     series = [one.hu for one in load_series(source)]
     slices = sum(len(hu) for hu in series)
     with tempfile.TemporaryDirectory() as folder:
         stored, jpegs, wrong, grey = [], [], 0, 0
         for number, hu in enumerate(series):
             path = Path(folder) / f"{number}.b2nd"
-            write_series(path, hu)
+            write_series(path, hu, hu_range=hu_range)
             stored.append(path)
-            wrong = max(wrong, int(np.abs(read_slices(path) - np.clip(hu, *HU_RANGE)).max()))
+            wrong = max(wrong, int(np.abs(read_slices(path) - np.clip(hu, *hu_range)).max()))
             for one in hu:
                 image = windowed(one)
                 jpegs.append(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1])

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import json
 import os
 import signal
 import subprocess
@@ -194,6 +195,24 @@ def test_an_experiment_that_is_stopped_says_how_it_goes_on(prepared: Path, tmp_p
     shown = process.communicate(timeout=60)[1]
     assert process.returncode == 130, shown
     assert shown.rstrip().endswith("long: stopped, saved; run the same command again to go on")
+
+
+def test_prepare_takes_a_range_of_hounsfield_units_and_says_what_is_none(tmp_path: Path) -> None:
+    write_series(tmp_path / "scans", range(1, 4))
+    command = ["prepare", str(tmp_path / "scans"), "--folds", "1", "--workers", "1", "-o"]
+    for name, options in (("plain", []), ("wide", ["--hu-range", "-1024,2000"]), ("bone", ["--bone"])):
+        done = CliRunner().invoke(main, [*command, str(tmp_path / name), *options])
+        assert done.exit_code == 0, done.output
+    kept = [json.loads((tmp_path / name / "index.json").read_text())["hu_range"] for name in ("plain", "wide", "bone")]
+    assert kept == [[-200, 823], [-1024, 2000], [-1024, 3071]]
+    for text in ("-1024", "-1024,3071,1", "low,high", "-1024.5,3071"):
+        done = CliRunner().invoke(main, [*command, str(tmp_path / "no"), "--hu-range", text])
+        assert done.exit_code == 2
+        assert f"'{text}' is no range; give two whole numbers" in done.output
+    again = CliRunner().invoke(main, [*command, str(tmp_path / "wide")])
+    assert again.exit_code == 1
+    assert "keeps -1024 to 2000 HU, not -200 to 823; prepare it with --hu-range -1024,2000" in again.output
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("locale", [{}, {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}], ids=["POSIX", "ASCII"])

@@ -16,7 +16,7 @@ from ichseq import Model
 from ichseq.cli import main
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.data.prepare import prepare
-from ichseq.errors import DataError
+from ichseq.errors import ConfigError, DataError
 from ichseq.experiment import run as running
 from ichseq.experiment.run import Runner
 from ichseq.experiment.spec import load_spec
@@ -193,6 +193,18 @@ def test_a_fold_without_patients_is_refused(prepared: Path, files: Path, tmp_pat
     here.index = replace(here.index, fold=np.where(here.index.fold == 1, 0, here.index.fold))
     with pytest.raises(DataError, match="no patient is in fold 1; the set has too few patients for its 5 folds"):
         here.run(load_spec(files / "base.yaml"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_windows_that_a_set_does_not_show_are_refused_before_any_training(
+    prepared: Path, files: Path, tmp_path: Path
+) -> None:
+    (files / "bone.yaml").write_text("base: slices.yaml\nmodel: {windows: [brain, bone], normalise: false}")
+    (files / "later.yaml").write_text("experiment: {blend: [slices.yaml, bone.yaml], folds: [1]}")
+    (files / "after.yaml").write_text("base: base.yaml\nexperiment: {start: bone.yaml, stages: [frozen]}")
+    for name in ("bone", "later", "after"):
+        with pytest.raises(ConfigError, match=r"keeps -200 to 823 HU, and model\.windows has bone"):
+            runner(prepared, tmp_path / "runs").run(load_spec(files / f"{name}.yaml"))
     assert not (tmp_path / "runs").exists()
 
 

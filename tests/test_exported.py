@@ -192,10 +192,12 @@ def test_torch_export_answers_alike(settings: dict[str, Any], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("size", [(32, 32), (330, 200), (331, 640), (97, 31)])
-@pytest.mark.parametrize("window_first", [False, True])
-def test_the_graph_shows_the_backbone_what_the_network_does(size: tuple[int, int], window_first: bool) -> None:
+@pytest.mark.parametrize(
+    "settings", [{}, {"window_first": True}, {"windows": ["bone", "brain"], "normalise": False}], ids=str
+)
+def test_the_graph_shows_the_backbone_what_the_network_does(size: tuple[int, int], settings: dict[str, Any]) -> None:
     """With and without means over pixels before the sampling; at 330 pixels for 33 their side is on an edge."""
-    made = small_model(image_size=33, window_first=window_first)
+    made = small_model(image_size=33, **settings)
     hu, lengths = slices_of(2, *size), torch.tensor([2])
     boxes = made.crop_boxes(hu, lengths)
     with torch.no_grad():

@@ -16,6 +16,7 @@ from ichseq.data.index_files import read_series_there, write_index, write_settin
 from ichseq.data.owned import place_of
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.windows import BONE_RANGE, DEFAULT_WINDOWS, HU_RANGE, WINDOWS
 
 LENGTHS = [3, 1, 4, 2]
 
@@ -182,6 +183,25 @@ def test_the_key_follows_what_training_sees_and_nothing_else(tmp_path: Path) -> 
         assert write(tmp_path, **change) != key
 
 
+def test_a_set_has_the_range_that_it_was_written_with_and_windows_beyond_it_are_refused(tmp_path: Path) -> None:
+    keys = [
+        write_index(tmp_path / name, *tables(), folds=3, seed=0, source=["raw"], labels=None, hu_range=kept)
+        for name, kept in (("narrow", HU_RANGE), ("wide", BONE_RANGE), ("half", (-800, 1999)))
+    ]
+    assert keys[0] == write(tmp_path / "default")
+    assert len(set(keys)) == 3
+    narrow, wide, half = (Index.load(tmp_path / name) for name in ("narrow", "wide", "half"))
+    assert (narrow.hu_range, wide.hu_range, half.hu_range) == (HU_RANGE, BONE_RANGE, (-800, 1999))
+    for index in (narrow, wide, half):
+        index.refuse_windows(DEFAULT_WINDOWS)
+    wide.refuse_windows(list(WINDOWS))
+    for index, kept in ((narrow, "-200 to 823"), (half, "-800 to 1999")):
+        with pytest.raises(
+            ConfigError, match=f"keeps {kept} HU, .* has bone, -800 to 2000 HU; .*ichseq prepare .*--bone"
+        ):
+            index.refuse_windows(["brain", "bone"])
+
+
 def test_sets_that_must_not_be_used_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no prepared set"):
         Index.load(tmp_path)
@@ -190,7 +210,7 @@ def test_sets_that_must_not_be_used_are_named(tmp_path: Path) -> None:
         Index.load(tmp_path)
     write(tmp_path)
     settings = json.loads((tmp_path / "index.json").read_text())
-    for change in ({"format": 99}, {"codec": "other"}, {"hu_range": [0, 80]}):
+    for change in ({"format": 99}, {"codec": "other"}, {"hu_range": [0, 80]}, {"hu_range": [-32768, 900]}):
         (tmp_path / "index.json").write_text(json.dumps(settings | change))
         with pytest.raises(DataError, match="prepared by another version of ichseq"):
             Index.load(tmp_path)

@@ -217,8 +217,12 @@ def test_weights_that_know_no_neighbours_begin_as_the_same_function(
 def test_what_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"resnet81.*did you mean"):
         Model("resnet81")
-    with pytest.raises(ConfigError, match=r"model\.windows has 'bone'; choose one of brain, subdural, soft_tissue"):
-        make(windows=["bone"])
+    with pytest.raises(
+        ConfigError, match=r"model\.windows has 'stroke'; choose one of brain, subdural, soft_tissue, bone"
+    ):
+        make(windows=["stroke"])
+    with pytest.raises(ConfigError, match=r"model\.windows has bone, .* set model\.normalise=false"):
+        make(windows=["brain", "bone"])
     with pytest.raises(ConfigError, match=r"no file .*nowhere"):
         make(pretrained=str(tmp_path / "nowhere.pth"))
     (tmp_path / "bad.pth").write_bytes(b"no weights")

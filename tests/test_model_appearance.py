@@ -204,6 +204,16 @@ def test_noise_has_the_deviation_asked_for_and_air_none(name: str, grain: float)
     assert torch.equal(show(flat(-200.0), given(**{name: 7.0, "grain": grain})), flat(-200.0))
 
 
+@pytest.mark.parametrize("window_first", [False, True])
+def test_air_is_what_lies_below_all_that_is_read(window_first: bool) -> None:
+    settings = {"normalise": False, "crop": "none", "window_first": window_first}
+    model = small_model(windows=["bone"], **settings)
+    for value, noisy in ((-1000, False), (-600, True), (40, True)):
+        flat_hu = torch.full((1, 32, 32), value, dtype=torch.int16)
+        shown = images(model, flat_hu, given(white=20.0), lengths=torch.tensor([1]))
+        assert (float(shown.std()) * 2800 == pytest.approx(20, abs=2)) if noisy else not shown.any()
+
+
 def test_one_noise_is_independent_of_the_other() -> None:
     white, grainy = ({"white": 5.0}, {"correlated": 4.0, "grain": 1.0})
     both = show(flat(30.0), given(**white, **grainy)) - 30

@@ -12,7 +12,16 @@ from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU
-from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, HU_RANGE, WINDOWS, range_read
+from ichseq.windows import (
+    AIR_HU,
+    BONE_RANGE,
+    CHANNEL_MEAN,
+    CHANNEL_STD,
+    DEFAULT_WINDOWS,
+    HU_RANGE,
+    WINDOWS,
+    range_read,
+)
 
 LENGTHS = torch.tensor([3, 1, 2])
 
@@ -61,6 +70,29 @@ def test_the_published_crop_and_order_are_those_of_opencv(hu: Tensor) -> None:
     for slice_, expected in zip(found, (published(one, 48) for one in hu.numpy()), strict=True):
         # OpenCV repeats the outermost pixel where a sample lies half outside.
         np.testing.assert_allclose(slice_[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=2e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"window_first": True}, {"crop": "slice"}, {"neighbours": 1}])
+def test_a_network_reads_no_more_than_its_windows_need_and_no_less(hu: Tensor, settings: dict[str, object]) -> None:
+    hu = (hu.float() * 2.5).to(torch.int16)  # beyond every window
+    for windows in (DEFAULT_WINDOWS, ("brain", "bone")):
+        model = make(normalise=False, windows=windows, **settings)
+        whole, read = images(model, hu), model.network_input.hu_range
+        assert torch.equal(images(model, hu.clamp(*read)), whole)
+        assert torch.equal(images(model, hu.clamp(*BONE_RANGE)), whole)
+        narrower = images(model, hu.clamp(*HU_RANGE))
+        assert torch.equal(narrower, whole) == ("bone" not in windows)
+
+
+@pytest.mark.parametrize("settings", [{"edge": "zero"}, {"window_first": True}, {"window_first": True, "edge": "zero"}])
+def test_bone_stands_for_its_hounsfield_units_and_what_is_outside_is_black(settings: dict[str, object]) -> None:
+    model = make(normalise=False, windows=["bone", "brain"], crop="none", neighbours=1, **settings)
+    for value, bone in ((-1000, 0.0), (-800, 0.0), (600, 0.5), (1300, 0.75), (2000, 1.0), (3000, 1.0)):
+        flat = torch.full((3, 64, 48), value, dtype=torch.int16)
+        found = images(model, flat, torch.tensor([3])).unflatten(1, (3, 2))  # (slices, seen with each, windows, ...)
+        torch.testing.assert_close(found[:, 1, 0, 8:-8, 12:-12], torch.full((3, 32, 24), bone), atol=1e-6, rtol=0)
+        assert not found[..., :4].any()  # beside the image
+        assert bool(found[0, 0].any()) == (bone > 0 and settings.get("edge") != "zero")
 
 
 def test_the_order_of_windows_and_resampling_matters_only_where_pixels_are_mixed(hu: Tensor) -> None:

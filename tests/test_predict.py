@@ -14,7 +14,8 @@ from dicom_files import ct_dataset
 
 import ichseq
 from ichseq.data.index import Index
-from ichseq.errors import ScanError
+from ichseq.data.prepare import prepare
+from ichseq.errors import ConfigError, ScanError
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.notes import PHANTOM_NOTE
 from ichseq.inference.one_series import SeriesPrediction, SeriesRead, predict_read, read_series
@@ -23,6 +24,7 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.predictions.schema import PREDICTION_COLUMNS
 from ichseq.runs.folders import leaf_of
+from ichseq.windows import BONE_RANGE
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,24 @@ def test_dicom_and_prepared_set_give_the_same_logits(
     assert list(one.columns) == list(other.columns) == list(PREDICTION_COLUMNS)
     assert other["true_any"].isna().all()
     assert one["true_any"].notna().all()
+
+
+@pytest.mark.filterwarnings("ignore:these weights")
+def test_a_set_of_a_wider_range_answers_as_dicom_does(
+    model: Model, phantoms: Path, prepared: Path, tmp_path: Path
+) -> None:
+    index, narrow = prepare(phantoms, tmp_path / "wide", workers=1, hu_range=BONE_RANGE).index, Index.load(prepared)
+    every = np.arange(index.n_series)
+    tables = [predict_prepared(ModelEnsemble(model), one, every).slices for one in (index, narrow)]
+    pd.testing.assert_frame_equal(tables[0], tables[1])  # of a network that reads no more than the narrow one keeps
+    torch.manual_seed(0)
+    bony = Model("test_resnet", image_size=32, hidden_size=8, windows=["brain", "bone"], normalise=False)
+    from_store = predict_prepared(ModelEnsemble(bony), index, every).slices
+    from_files = ichseq.predict(bony, ichseq.load_series(phantoms / "stage_2_train"))
+    one, other = (t.sort_values(["series_uid", "slice_index"], ignore_index=True) for t in (from_store, from_files))
+    assert np.abs(logits(one) - logits(other)).max() < 1e-5
+    with pytest.raises(ConfigError, match=r"keeps -200 to 823 HU, and model\.windows has bone"):
+        predict_prepared(ModelEnsemble([model, bony]), narrow, every)
 
 
 def test_a_warning_says_that_the_weights_are_a_phantoms(model: Model, phantoms: Path) -> None:

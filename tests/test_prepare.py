@@ -31,7 +31,7 @@ from ichseq.data.store import read_slices
 from ichseq.errors import ConfigError, DataError, ScanError
 from ichseq.files import locked
 from ichseq.labels import LABELS
-from ichseq.windows import HU_RANGE
+from ichseq.windows import BONE_RANGE, HU_RANGE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # the UIDs of RSNA 2019 are none
 PATIENTS = 7
@@ -116,6 +116,31 @@ def test_the_set_holds_the_scans_in_order_with_their_labels(raw: Path, tmp_path:
         patient = int(scan.patient_id.removeprefix("ID_patient"))
         assert np.array_equal(index.labels[rows], [labels_of(patient, n) for n in range(1, SLICES + 1)])
     assert set(index.fold) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize(("kept", "other"), [(BONE_RANGE, HU_RANGE), (HU_RANGE, BONE_RANGE)])
+def test_a_set_keeps_one_range_whatever_a_killed_run_has_left(
+    raw: Path, tmp_path: Path, kept: tuple[int, int], other: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, scans = tmp_path / "out", {one.series_uid: one.hu for one in load_series(raw / "stage_2_train")}
+    monkeypatch.setattr("ichseq.data.prepare.write_index", None)
+    with pytest.raises(TypeError):
+        prepare(raw, out, workers=1, hu_range=other)
+    monkeypatch.undo()
+    index = prepare(raw, out, workers=1, hu_range=kept).index
+    assert index.hu_range == kept
+    for i in range(index.n_series):
+        hu = scans[index.series_row(i)["series_uid"]]
+        assert hu.min() < HU_RANGE[0] < HU_RANGE[1] < hu.max()
+        assert np.array_equal(read_slices(index.store_path(i)), np.clip(hu, *kept))
+    assert {path.relative_to(out).as_posix() for path in out.glob("store/*/*")} == set(index.series_column("store"))
+    before = content(out)
+    assert prepare(raw, out, workers=1, hu_range=kept).read == 0
+    with pytest.raises(ConfigError, match=f"keeps .* prepare it with --hu-range {kept[0]},{kept[1]}, or prepare into"):
+        prepare(raw, out, workers=1, hu_range=other)
+    assert content(out) == before
+    prepare(raw, tmp_path / "plain", workers=1)
+    assert (pixels_and_labels(tmp_path / "plain") == pixels_and_labels(out)) == (kept == HU_RANGE)
 
 
 def test_names_and_messages_hold_no_patient(raw: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -499,6 +524,8 @@ def test_refusals_name_the_value_and_come_before_anything_is_written(raw: Path, 
         (ConfigError, "8 folds asked for, but the source holds 7 patients; ask for at most 7", {"folds": 8}),
         (ConfigError, "at least 1", {"folds": 0}),
         (ConfigError, "at least 1", {"workers": 0}),
+        (ConfigError, "--hu-range -100,3071: a set keeps from -200 or less", {"hu_range": (-100, 3071)}),
+        (ConfigError, "--hu-range -1024,40000: a set keeps", {"hu_range": (-1024, 40000)}),
         (
             DataError,
             r"other\.csv: none of its 1 labelled slices is among the 28 images",

@@ -13,7 +13,7 @@ from ichseq.ct.series import load_series
 from ichseq.data.store import CODEC, Expected, read_slices, read_stored, write_series, write_whole
 from ichseq.documents import sealed
 from ichseq.errors import DataError
-from ichseq.windows import HU_RANGE
+from ichseq.windows import BONE_RANGE, HU_RANGE
 
 
 def clipped(hu: np.ndarray) -> np.ndarray:
@@ -32,6 +32,13 @@ def test_what_is_read_is_what_was_written_clipped(tmp_path: Path, shape: tuple[i
     hu = volume(*shape)
     write_series(tmp_path / "a.b2nd", hu)
     assert np.array_equal(read_slices(tmp_path / "a.b2nd"), np.clip(hu, *HU_RANGE))
+
+
+def test_a_wider_range_is_kept_to_its_ends(tmp_path: Path) -> None:
+    hu = volume(2, 64, 64)
+    sums = write_series(tmp_path / "a", hu, hu_range=BONE_RANGE).sums
+    assert np.array_equal(read_slices(tmp_path / "a"), np.clip(hu, *BONE_RANGE))
+    assert not set(sums.tolist()) & set(write_series(tmp_path / "b", hu).sums.tolist())
 
 
 def test_some_slices_and_into_a_given_array(tmp_path: Path) -> None:

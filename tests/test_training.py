@@ -21,12 +21,15 @@ from ichseq import Model
 from ichseq.config import load_config
 from ichseq.data.batches import item_lengths
 from ichseq.data.index import Index
+from ichseq.data.prepare import prepare
 from ichseq.errors import ConfigError, DataError, RunError, Stopped
+from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.runs.folders import leaf_of
 from ichseq.training.loop import Training
 from ichseq.training.start import build_model
 from ichseq.training.stopping import StopRequest
 from ichseq.training.train import start_training, train_stage
+from ichseq.windows import BONE_RANGE
 
 
 def last_weights(leaf: Path) -> dict[str, torch.Tensor]:
@@ -223,6 +226,27 @@ def test_refusals(prepared: Path, run: Path, tmp_path: Path) -> None:
         train_stage(tiny(), "joint", data=prepared, fold=7, out=tmp_path / "r", progress=False)
     with pytest.raises(DataError):
         train_stage(tiny(), "joint", data=tmp_path / "nothing", fold=0, out=tmp_path / "r", progress=False)
+
+
+def test_bone_is_trained_on_in_a_set_that_keeps_it_and_refused_in_another(
+    prepared: Path, phantoms: Path, tmp_path: Path
+) -> None:
+    bone = ("model.windows=[brain, bone]", "model.normalise=false", "train.epochs=1")
+    for stage in ("slice", "joint"):
+        with pytest.raises(ConfigError, match=r"keeps -200 to 823 HU, and model\.windows has bone, -800 to 2000 HU"):
+            train_stage(tiny(stage, *bone), stage, data=prepared, fold=0, out=tmp_path / "no", progress=False)
+    assert not (tmp_path / "no").exists()
+    wide = prepare(phantoms, tmp_path / "wide", workers=1, hu_range=BONE_RANGE).index.folder
+    start = None
+    for stage in ("slice", "frozen"):
+        config = tiny(stage, *bone)
+        start = train_stage(config, stage, data=wide, fold=0, out=tmp_path / "r", init=start, progress=False)
+    assert start is not None
+    metrics = evaluate_fold(start, Index.load(wide)).metrics
+    best = pd.read_csv(start / "history.csv")["valid_weighted_log_loss"].min()
+    assert metrics["weighted_log_loss"] == pytest.approx(best, abs=1e-6)
+    with pytest.raises(ConfigError, match=f"{prepared}: keeps -200 to 823 HU"):
+        evaluate_fold(start, Index.load(prepared))
 
 
 def test_a_loss_not_finite_stops_and_keeps_the_last_checkpoint(prepared: Path, tmp_path: Path) -> None:

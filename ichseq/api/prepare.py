@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ichseq.api.progress import Bar, bar_of
 from ichseq.data import DEFAULT_FOLDS, DEFAULT_SET
 from ichseq.seeds import DEFAULT_SEED
+from ichseq.windows import HU_RANGE
 
 if TYPE_CHECKING:
     from ichseq.data.label_files import ExamSeries
@@ -23,6 +24,7 @@ def prepare(
     exam_series: ExamSeries = "all",
     folds: int = DEFAULT_FOLDS,
     seed: int = DEFAULT_SEED,
+    hu_range: tuple[int, int] = HU_RANGE,
     workers: int | None = None,
     scheduler: str | None = None,
     pseudonymise: bool = False,
@@ -39,6 +41,8 @@ def prepare(
             slices; "thick", the one with the fewest that reaches over the head as far as the others do.
         folds: how many, drawn by patient.
         seed: of the folds' draw.
+        hu_range: Hounsfield units that the set keeps, what lies outside is clipped; wider ones, such as (-1024, 3071),
+            for networks with the window bone.
         workers: processes; None: as many as there are cores.
         scheduler: address of a Dask cluster's scheduler that does the work, such as tcp://node1:8786.
         pseudonymise: put pseudonyms in the place of ids and names of files; the salt that they follow from is drawn and
@@ -53,8 +57,8 @@ def prepare(
         ScanError: the source does not exist, or has no usable CT slice.
         DataError: bad labels; an output that can't be written, holds something else, or is of another version; a salt
             that is missing or another one.
-        ConfigError: more folds than patients; other folds or another seed than the set was drawn with; pseudonyms where
-            the set has none, or none where it has them; no cluster.
+        ConfigError: more folds than patients, or a range narrower than (-200, 823); other folds, seed or range than the
+            set has, pseudonyms where it has none, or none where it has them; no cluster.
 
     Example:
         >>> import ichseq
@@ -73,6 +77,7 @@ def prepare(
             exam_series=exam_series,
             folds=folds,
             seed=seed,
+            hu_range=(int(hu_range[0]), int(hu_range[1])),
             workers=workers,
             pseudonymise=pseudonymise,
             salt_file=None if salt_file is None else Path(salt_file),

@@ -57,6 +57,21 @@ def machine() -> str:
     return f"{cores}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"{cores}, no GPU"
 
 
+class HuRange(click.ParamType):
+    """Two whole numbers with a comma, such as -1024,3071; whether a set may keep it, `prepare` says."""
+
+    name = "low,high"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            low, high = map(int, value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no range; give two whole numbers, such as -1024,3071", param, ctx)
+        return low, high
+
+
 class Views(click.ParamType):
     """Names with commas, such as flip,transpose; whether they exist, `ModelEnsemble` says."""
 

@@ -7,9 +7,10 @@ import click
 
 from ichseq import api
 from ichseq.cli.group import progress_bar
-from ichseq.cli.options import PATH, PSEUDONYMISE, SALT_FILE, SCHEDULER, default_of
+from ichseq.cli.options import PATH, PSEUDONYMISE, SALT_FILE, SCHEDULER, HuRange, default_of
 from ichseq.phantom.choices import DEFAULT_HEADS, DONOR_SHARE, HEADS
 from ichseq.seeds import DEFAULT_SEED
+from ichseq.windows import BONE_RANGE
 
 if TYPE_CHECKING:
     from ichseq.data.label_files import ExamSeries
@@ -101,6 +102,14 @@ def phantom(
     "--folds", default=default_of(api.prepare, "folds"), show_default=True, help="Number of folds, by patient."
 )
 @click.option("--seed", default=default_of(api.prepare, "seed"), show_default=True, help="Seed of the folds.")
+@click.option(
+    "--hu-range",
+    type=HuRange(),
+    default=default_of(api.prepare, "hu_range"),
+    show_default="-200,823",
+    help="Hounsfield units that are kept; the others are clipped.",
+)
+@click.option("--bone", is_flag=True, help="The same as --hu-range -1024,3071, which the window bone needs.")
 @click.option("--workers", type=int, help="Processes; default: as many as there are cores.")
 @SCHEDULER
 @PSEUDONYMISE
@@ -112,6 +121,8 @@ def prepare(
     exam_series: "ExamSeries",
     folds: int,
     seed: int,
+    hu_range: tuple[int, int],
+    bone: bool,
     workers: int | None,
     scheduler: str | None,
     pseudonymise: bool,
@@ -125,6 +136,7 @@ def prepare(
         exam_series=exam_series,
         folds=folds,
         seed=seed,
+        hu_range=BONE_RANGE if bone else hu_range,
         workers=workers,
         scheduler=scheduler,
         pseudonymise=pseudonymise,

@@ -52,7 +52,7 @@ class InputConfig:
     """Side in pixels of what the backbone sees, a square."""
 
     windows: Annotated[Several[Annotated[str, OneOf(WINDOWS)]], NOT_EMPTY, SameAsStart()] = DEFAULT_WINDOWS
-    """Windows by name, an input channel each."""
+    """Windows by name, an input channel each; bone needs a set that was prepared with --bone."""
 
     neighbours: Annotated[int, Field(ge=0, le=32)] = 0
     """Slices on each side that the backbone reads with a slice, each in every window, as further input channels in the
@@ -64,8 +64,8 @@ class InputConfig:
     to 0..1, and normalised as any other."""
 
     normalise: Annotated[bool | Literal["symmetric"], WORDS] = True
-    """true: subtract the published mean of each window and divide by its standard deviation; bone has none. false: each
-    window is 0..1. symmetric: -1..1."""
+    """true: subtract the published mean of each window and divide by its standard deviation; none are published of
+    bone. false: each window is 0..1. symmetric: -1..1."""
 
     crop: Literal["series", "slice", "none", "centre"] = "series"
     """Cut the air around the head: one box for all slices of a series; or each slice by itself, as the published

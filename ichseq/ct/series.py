@@ -104,7 +104,7 @@ class Series:
         A notebook shows it, `savefig` writes it; it belongs to no window of pyplot.
 
         Args:
-            window: a name of `ichseq.windows.WINDOWS`: "brain", "subdural" or "soft_tissue".
+            window: a name of `ichseq.windows.WINDOWS`: "brain", "subdural", "soft_tissue" or "bone".
             slices: at most so many.
 
         Raises:

@@ -27,6 +27,7 @@ from ichseq.data.owned import EXAMS, SERIES, SLICES, is_place
 from ichseq.data.store import Expected
 from ichseq.errors import ConfigError, DataError
 from ichseq.labels import LABELS
+from ichseq.windows import WINDOWS, range_read
 
 ALL_PATIENTS: Final = -1
 """Stands for a fold that holds out no patient."""
@@ -141,6 +142,29 @@ class Index:
     @property
     def n_patients(self) -> int:
         return int(self.patient_codes.max()) + 1 if self.n_series else 0
+
+    @property
+    def hu_range(self) -> tuple[int, int]:
+        """Range in HU that the store keeps; what lay outside was clipped."""
+        low, high = self.settings["hu_range"]
+        return low, high
+
+    def refuse_windows(self, windows: Sequence[str]) -> None:
+        """See that the store keeps all that a network's windows show.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        low, high = self.hu_range
+        for name in windows:
+            least, most = range_read([name])
+            if least < low or high < most:
+                centre, width = WINDOWS[name]
+                raise ConfigError(
+                    f"{self.folder}: keeps {low} to {high} HU, and model.windows has {name}, {centre - width / 2:g} to "
+                    f"{centre + width / 2:g} HU; prepare the scans with --bone into another folder (`ichseq prepare "
+                    "SCANS --bone -o FOLDER`), or choose other windows"
+                )
 
     def series_row(self, i: int) -> dict[str, Any]:
         """Row i of series.parquet: patient_id, study_uid, series_uid, warnings and the rest."""

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ichseq.data.owned import EXAMS, INDEX, SERIES, SLICES
-from ichseq.data.store import CODEC, write_whole
+from ichseq.data.store import CODEC, is_range, write_whole
 from ichseq.documents import read_document, sealed, unsealed
 from ichseq.errors import DataError
 from ichseq.files import read_parquet
@@ -98,14 +98,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
     path = folder / INDEX
     try:
         settings = read_document(path)
-        found = (settings["format"], settings["codec"], tuple(settings["hu_range"]))
+        found = (settings["format"], settings["codec"], is_range(*settings["hu_range"]))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{folder}: no prepared set (index.json is missing); make one with `ichseq prepare`") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: damaged or not ichseq's ({type(error).__name__}); prepare into another folder"
         ) from error
-    if found != (FORMAT, CODEC, HU_RANGE):
+    if found != (FORMAT, CODEC, True):
         raise DataError(
             f"{folder}: prepared by another version of ichseq (format {found[0]}, {found[1]}; this one reads {FORMAT}, "
             f"{CODEC}); prepare it again into another folder, or use the version that made it"
@@ -122,14 +122,20 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def write_settings(folder: Path, *, finished: bool, **settings: Any) -> None:
-    """Write index.json with the versions and the settings given."""
-    header = {"format": FORMAT, "codec": CODEC, "hu_range": list(HU_RANGE), "finished": finished}
+def write_settings(folder: Path, *, finished: bool, hu_range: tuple[int, int] = HU_RANGE, **settings: Any) -> None:
+    """Write index.json with the versions, the range in HU that the store keeps, and the settings given."""
+    header = {"format": FORMAT, "codec": CODEC, "hu_range": list(hu_range), "finished": finished}
     write_whole(folder / INDEX, (json.dumps(sealed(header | settings), indent=2) + "\n").encode())
 
 
 def write_index(
-    folder: Path, series: pa.Table, slices: pa.Table, exams: pa.Table | None = None, **settings: Any
+    folder: Path,
+    series: pa.Table,
+    slices: pa.Table,
+    exams: pa.Table | None = None,
+    *,
+    hu_range: tuple[int, int] = HU_RANGE,
+    **settings: Any,
 ) -> str:
     """Write the tables and index.json, which makes the set a finished one; the same content gives the same bytes.
 
@@ -138,6 +144,7 @@ def write_index(
         series: rows as in SERIES_SCHEMA.
         slices: rows as in SLICES_SCHEMA.
         exams: rows as in EXAMS_SCHEMA; None: no exam has labels of its own.
+        hu_range: in HU, that the store keeps.
         settings: what index.json keeps beside the versions: folds, seed, source and the like.
 
     Returns:
@@ -149,7 +156,7 @@ def write_index(
     if exams is not None:
         tables[EXAMS] = exams.select(EXAMS_SCHEMA.names).cast(EXAMS_SCHEMA)
         settings["exam_labels"] = True
-    key = _key_of(series, slices, tables.get(EXAMS))
+    key = _key_of(series, slices, tables.get(EXAMS), hu_range)
     hashes = {}
     for name, table in tables.items():
         sink = io.BytesIO()
@@ -159,15 +166,16 @@ def write_index(
         write_whole(folder / name, sink.getvalue())
     phantom = bool(np.any(numbers_of(series, "phantom")))
     counts = {"series": len(series), "slices": len(slices), "patients": len(patients_of(series).unique())}
-    write_settings(folder, finished=True, key=key, phantom=phantom, **settings, counts=counts, tables=hashes)
+    header: dict[str, Any] = {"finished": True, "hu_range": hu_range, "key": key, "phantom": phantom}
+    write_settings(folder, **header, **settings, counts=counts, tables=hashes)
     if exams is None:
         (folder / EXAMS).unlink(missing_ok=True)
     return key
 
 
-def _key_of(series: pa.Table, slices: pa.Table, exams: pa.Table | None) -> str:
+def _key_of(series: pa.Table, slices: pa.Table, exams: pa.Table | None, hu_range: tuple[int, int]) -> str:
     """Hash of identity, order, labels, folds and pixels; file names and the place of the source do not enter."""
-    digest = hashlib.sha256(f"{FORMAT} {CODEC} {HU_RANGE}".encode())
+    digest = hashlib.sha256(f"{FORMAT} {CODEC} {hu_range}".encode())
     for table, names in (
         (series, ("patient_id", "study_uid", "series_uid", "n_slices", "rows", "columns", "fold", "phantom")),
         (slices, ("sop_uid", "position_mm", *LABELS, "checksum")),

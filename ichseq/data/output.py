@@ -8,9 +8,11 @@ from typing import Final
 
 from ichseq.data.index_files import patients_of, read_series_there, read_settings, write_settings
 from ichseq.data.owned import INDEX, SOURCES, STORE, Owned, is_half_written, refuse_links
+from ichseq.data.store import is_range
 from ichseq.errors import ConfigError, DataError
 from ichseq.files import locked
 from ichseq.pseudonyms import SALT
+from ichseq.windows import HU_RANGE
 
 _LOCK: Final = ".lock"
 Identity = tuple[str, str, str]
@@ -23,6 +25,7 @@ def check_output(
     *,
     folds: int,
     seed: int,
+    hu_range: tuple[int, int],
     labelled: bool,
     exams_labelled: bool,
     pseudonymise: bool,
@@ -37,9 +40,13 @@ def check_output(
         DataError: the folder holds something else or a set of another version, cannot be written, lies inside the
             source or around it, or has a link for a store; or the set that is there has labels of a kind of which this
             run has none.
-        ConfigError: the set that is there was drawn with other folds or another seed, or has pseudonyms where this run
-            has none, or the other way round.
+        ConfigError: a range that can't be kept; or the set that is there was drawn with other folds or another seed,
+            keeps another range, or has pseudonyms where this run has none, or the other way round.
     """
+    if not is_range(*hu_range):
+        (low, high), (least, most) = hu_range, HU_RANGE
+        raise ConfigError(f"--hu-range {low},{high}: a set keeps from {least} or less (above -32768) to {most} or more "
+                          "(up to 32767), since every network reads that range; give such a LOW,HIGH")  # fmt: skip
     for source in sources:
         _keep_apart(source.resolve(), out.resolve(), source, out)
     existing = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
@@ -61,6 +68,12 @@ def check_output(
                 f"{out}: its folds were drawn with {name} {settings[name]} and are never drawn again; ask for {name} "
                 f"{settings[name]} instead of {asked}, or prepare into another folder"
             )
+    if (kept := tuple(settings["hu_range"])) != hu_range:
+        low, high = kept
+        raise ConfigError(
+            f"{out}: keeps {low} to {high} HU, not {hu_range[0]} to {hu_range[1]}; prepare it with --hu-range "
+            f"{low},{high}, or prepare into another folder"
+        )
     if ("pseudonyms" in settings) != pseudonymise:
         has, how = ("ids as the scans have them", "out") if pseudonymise else ("pseudonyms for ids", "")
         raise ConfigError(f"{out}: has {has}; prepare it with{how} --pseudonymise, or prepare into another folder")
@@ -135,9 +148,9 @@ def alone(out: Path) -> Iterator[None]:
         yield
 
 
-def begin(out: Path) -> None:
+def begin(out: Path, hu_range: tuple[int, int] = HU_RANGE) -> None:
     """Mark a new folder as ours, and its set as not finished."""
-    write_settings(out, finished=False)
+    write_settings(out, finished=False, hu_range=hu_range)
 
 
 def discard(out: Path, owned: Owned) -> None:

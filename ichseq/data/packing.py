@@ -25,6 +25,7 @@ from ichseq.data.owned import is_place, place_of
 from ichseq.data.source_states import add_state, state_of, states_there
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError
+from ichseq.windows import HU_RANGE
 from ichseq.workers import end_with, note
 
 # Columns of a header that say nothing about the pixels.
@@ -56,16 +57,21 @@ def scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
 
 
 def pack_batch(
-    pieces: list[tuple[FileList, Headers]], folder: Path, parent: int, notes: Path, key: str
+    pieces: list[tuple[FileList, Headers]],
+    folder: Path,
+    parent: int,
+    notes: Path,
+    key: str,
+    hu_range: tuple[int, int],
 ) -> tuple[list[Packed], list[LeftOut], int, int]:
     """What `pack_groups` gives, and how many slices are done; the worker ends with `parent`, the process that asks."""
     end_with(parent)
-    packed, left_out, read = pack_groups(pieces, folder, notes, key)
+    packed, left_out, read = pack_groups(pieces, folder, notes, key, hu_range)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 
 
 def pack_groups(
-    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path, key: str
+    groups: Sequence[tuple[FileList, Headers]], folder: Path, notes: Path, key: str, hu_range: tuple[int, int]
 ) -> tuple[list[Packed], list[LeftOut], int]:
     """Put the series of some groups of headers (`group_headers`) into the store below a folder.
 
@@ -78,6 +84,7 @@ def pack_groups(
         folder: the prepared folder.
         notes: where the slice is noted that is being read (`ichseq.workers.note`).
         key: enters the files' names, so that without it headers can't be tried on them; "": none.
+        hu_range: in HU, that is kept.
 
     Returns:
         The series, what was left out of them, and how many of them were read now.
@@ -88,6 +95,7 @@ def pack_groups(
     packed: list[Packed] = []
     left_out: list[LeftOut] = []
     read, known = 0, states_there(folder)
+    how = CODEC if hu_range == HU_RANGE else f"{CODEC} {hu_range}"  # a file of another range is none of this set
     with ThreadPoolExecutor(1) as thread:
         writing: list[Future[None]] = []
         for files, headers in groups:
@@ -95,10 +103,10 @@ def pack_groups(
             left_out += out
             content, state = _content(headers), state_of(files)
             for series in found:
-                name = hashlib.sha256(f"{CODEC}\n{content}\n{series.key}{key}".encode()).hexdigest()[:40]
+                name = hashlib.sha256(f"{how}\n{content}\n{series.key}{key}".encode()).hexdigest()[:40]
                 place, stored = _still_good(folder, name, series, known, state)
                 if stored is None:
-                    data, stored = _pack(series, notes)
+                    data, stored = _pack(series, notes, hu_range)
                     place = _place(name, stored)
                     if data:  # the disk is waited for while the next series is read
                         read += 1
@@ -157,14 +165,14 @@ def _still_good(
     return "", None
 
 
-def _pack(series: Series, reading: Path) -> tuple[bytes, Stored]:
+def _pack(series: Series, reading: Path, hu_range: tuple[int, int]) -> tuple[bytes, Stored]:
     """Read a series, a slice at a time: the bytes for its file, none if no slice can be read."""
     notes: dict[str, Any] = {"left_out": [], "warnings": []}
     slices = _readable(series, notes, reading)
     first = next(slices, None)
     if first is None:
         return b"", Stored((0, *series.shape[1:]), np.empty(0, np.uint64), notes)
-    return pack_series(itertools.chain([first], slices), notes=notes)
+    return pack_series(itertools.chain([first], slices), hu_range=hu_range, notes=notes)
 
 
 def _readable(series: Series, notes: dict[str, Any], reading: Path) -> Iterator[np.ndarray]:

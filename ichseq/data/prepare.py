@@ -45,6 +45,7 @@ from ichseq.predictions.cells import to_cell
 from ichseq.predictions.schema import ExamId
 from ichseq.pseudonyms import Pseudonyms, kept_salt
 from ichseq.seeds import DEFAULT_SEED
+from ichseq.windows import HU_RANGE
 from ichseq.workers import deaths_explained, from_the_start
 
 Progress = Callable[[int, int], None]
@@ -62,6 +63,7 @@ def prepare(
     exam_series: ExamSeries = "all",
     folds: int = DEFAULT_FOLDS,
     seed: int = DEFAULT_SEED,
+    hu_range: tuple[int, int] = HU_RANGE,
     workers: int | None = None,
     pseudonymise: bool = False,
     salt_file: Path | None = None,
@@ -81,6 +83,7 @@ def prepare(
         exam_series: which of several series of an exam have its labels (ichseq.data.label_files).
         folds: how many; patients that have a fold keep it.
         seed: of the folds' draw.
+        hu_range: in HU, that the store keeps; what lies outside is clipped.
         workers: processes; None: as many as there are cores, or whatever an enclosing `joblib.parallel_config` says.
         pseudonymise: put pseudonyms in the place of ids and names of files; their salt lies in the set.
         salt_file: or lies in this file, which is made if it is not there; pseudonymises then anyway.
@@ -90,8 +93,8 @@ def prepare(
         ScanError: the source does not exist, or has no usable CT slice.
         DataError: bad labels; an output that cannot be written, holds something else, or was made by another version; a
             salt that is missing or another one.
-        ConfigError: more folds than patients; other folds or another seed than the set was drawn with; pseudonyms where
-            the set has none, or none where it has them.
+        ConfigError: more folds than patients, or a range narrower than HU_RANGE; other folds, seed or range than the
+            set has, pseudonyms where it has none, or none where it has them.
     """
     out = Path(out)
     sources = [Path(source)] if isinstance(source, str | Path) else [Path(item) for item in source]
@@ -99,9 +102,10 @@ def prepare(
         raise ConfigError(f"folds {folds}, workers {workers}: at least 1 of each is needed")
     every_file = list_files(source)
     files, tables = choose_files(every_file, sources, labels)
-    has = {"labelled": tables.name is not None, "exams_labelled": bool(tables.exams)}
+    has: dict[str, Any] = {"labelled": tables.name is not None, "exams_labelled": bool(tables.exams)}
     pseudonymise = pseudonymise or salt_file is not None
-    check = functools.partial(check_output, out, sources, folds=folds, seed=seed, pseudonymise=pseudonymise, **has)
+    has |= {"folds": folds, "seed": seed, "hu_range": hu_range, "pseudonymise": pseudonymise}
+    check = functools.partial(check_output, out, sources, **has)
     check()
     given = None if salt_file is None else kept_salt(salt_file)
     how: dict[str, Any] = {"return_as": "generator_unordered", "batch_size": 1, **from_the_start()}
@@ -124,14 +128,14 @@ def prepare(
     with alone(out):
         there, exists = check()  # again: another run may have finished a set here while the headers were read
         if not exists:
-            begin(out)
+            begin(out, hu_range)
         names = names_of_set(out, given) if pseudonymise else None
         check_same_source(out, there, identities if names is None else {names.exam(*one) for one in identities})
         sweep(out)
         owned = Owned(out)
         if exists:
             owned.add(places_there(out))
-        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned, names)
+        packed, read = _pack(files, headers, groups, out, parallel, work, left_out, owned, names, hu_range)
         if not packed:
             discard(out, owned)
             raise nothing_usable(files, headers.dicom_files, left_out)
@@ -144,7 +148,7 @@ def prepare(
             listed, settings = left_out_without_ids(left_out, names), settings_without_ids(settings, names)
         series = _with_folds(series, slices, exams, folds=folds, seed=seed, kept=kept)
         write_whole(out / LEFT_OUT, _csv(listed))
-        write_index(out, series, slices, exams, **settings)
+        write_index(out, series, slices, exams, hu_range=hu_range, **settings)
         used = set(series["store"].to_pylist())
         owned.keep_only(used)
         keep_states(out, used)
@@ -187,16 +191,14 @@ def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
             parts.append(part)
             work.add(count)
     headers = Headers.concatenate(parts)
-    order = np.argsort(headers.numbers["file"], kind="stable")  # the workers end in any order
-    kept = headers.take(order)
+    kept = headers.take(np.argsort(headers.numbers["file"], kind="stable"))  # the workers end in any order
     return put_together(replace(kept, left_out=headers.left_out, dicom_files=headers.dicom_files))
 
 
 def _check_headers(headers: Headers, groups: list[np.ndarray], folds: int, tables: LabelFiles) -> set[Identity]:
     """What can be refused before a pixel is read; returns the identities of the series found."""
-    found = []
-    for first, *_ in groups:  # a group shares all three
-        found.append(ExamId(*(headers.text(name, first) for name in ExamId._fields)))
+    shared = ExamId._fields  # by all of a group
+    found = [ExamId(*(headers.text(name, first) for name in shared)) for first, *_ in groups]
     patients = len({patient or study for patient, study, _ in found})
     if folds > patients:
         raise too_many_folds(folds, patients)
@@ -225,15 +227,15 @@ def _pack(
     left_out: list[LeftOut],
     owned: Owned,
     names: Pseudonyms | None,
+    hu_range: tuple[int, int],
 ) -> tuple[list[Packed], int]:
     work.add(len(files) - len(headers))
-    packed: list[Packed] = []
-    read = 0
+    packed, read = list[Packed](), 0
     folder = out.resolve()  # workers may stand elsewhere
     key = "" if names is None else names.key_for("store")
     with deaths_explained(_AGAIN) as notes:
         tasks = (
-            joblib.delayed(pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes, key)
+            joblib.delayed(pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes, key, hu_range)
             for batch in _batches(groups)
         )
         for found, missing, count, done in parallel(tasks):

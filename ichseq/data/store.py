@@ -72,25 +72,45 @@ class Expected:
     sums: np.ndarray
 
 
-def write_series(path: Path, hu: np.ndarray | Iterable[np.ndarray], *, notes: dict[str, Any] | None = None) -> Stored:
-    """Write a series, clipped to `windows.HU_RANGE`; the same values and notes give the same bytes.
+def is_range(low: int, high: int) -> bool:
+    """Whether a store may keep a range in HU: `windows.HU_RANGE` or a wider one, within int16.
+
+    Its least value stands for no slice (`ichseq.geometry.NO_SLICE_HU`).
+    """
+    return -32768 < low <= HU_RANGE[0] and HU_RANGE[1] <= high <= 32767
+
+
+def write_series(
+    path: Path,
+    hu: np.ndarray | Iterable[np.ndarray],
+    *,
+    hu_range: tuple[int, int] = HU_RANGE,
+    notes: dict[str, Any] | None = None,
+) -> Stored:
+    """Write a series, clipped to a range; the same values and notes give the same bytes.
 
     The file appears whole or not at all. Only the compressed slices and one block are in memory.
 
     Args:
         path: the file to write; its folder is made.
         hu: integer (n, rows, columns) in HU, or an iterable of such blocks, one after the other.
+        hu_range: in HU, that is kept.
         notes: plain values to keep in the file; looked at after the last block, so reading may add to them.
 
     Raises:
         DataError: the file cannot be written (read-only or full disk).
     """
-    content, stored = pack_series(hu, notes=notes)
+    content, stored = pack_series(hu, hu_range=hu_range, notes=notes)
     write_whole(path, content)
     return stored
 
 
-def pack_series(hu: np.ndarray | Iterable[np.ndarray], *, notes: dict[str, Any] | None = None) -> tuple[bytes, Stored]:
+def pack_series(
+    hu: np.ndarray | Iterable[np.ndarray],
+    *,
+    hu_range: tuple[int, int] = HU_RANGE,
+    notes: dict[str, Any] | None = None,
+) -> tuple[bytes, Stored]:
     """The bytes that `write_series` writes, and what they will say of themselves."""
     chunks: list[bytes] = []
     sums: list[np.ndarray] = []
@@ -100,7 +120,7 @@ def pack_series(hu: np.ndarray | Iterable[np.ndarray], *, notes: dict[str, Any] 
             raise ValueError(f"blocks of {shape} and {block.shape[1:]} pixels in one series")
         shape = block.shape[1:]
         for one in block:
-            clipped = np.ascontiguousarray(np.clip(one, *HU_RANGE).astype(np.int16, copy=False))
+            clipped = np.ascontiguousarray(np.clip(one, *hu_range).astype(np.int16, copy=False))
             chunks.append(blosc2.compress2(clipped, blocksize=_block_rows(shape) * shape[1] * 2, **_CPARAMS))
             sums.append(_checksums(clipped[None]))
     if not chunks:

@@ -89,13 +89,14 @@ class Runner:
             no table and no figures, but its models can be asked: `ichseq predict --run` takes the folder.
 
         Raises:
-            ConfigError: a fold that does not exist.
+            ConfigError: a fold that does not exist, or a window that shows what a set does not keep.
             DataError: the set has too few patients for its folds.
             RunError: as `train_stage`.
         """
         self.costs, self.models = [], []
         folds = spec.fold_numbers(self.index.folds)
         self._check_folds(folds)
+        self._check_windows(spec)
         system = f"{spec.name}-quick" if self.quick else spec.name
         name = system if spec.seed is None else f"{system}-seed{spec.seed}"
         out = results_folder(self.runs, self.test_index is not None) / name
@@ -132,6 +133,14 @@ class Runner:
             if fold != ALL_PATIENTS and not len(self.index.validation_series(fold)):
                 raise DataError(f"{self.index.folder}: no patient is in fold {fold}; the set has too few patients for "
                                 f"its {self.index.folds} folds: prepare more, or with fewer folds")  # fmt: skip
+
+    def _check_windows(self, spec: Spec) -> None:
+        """Of all that the experiment stands on, before the first of it is trained."""
+        for index in [self.index, *([self.test_index] if self.test_index else [])]:
+            for stage in spec.plan.stages:
+                index.refuse_windows(spec.config(stage).model.windows)
+        for below in [*spec.parts, *([spec.start] if spec.start else [])]:
+            self._check_windows(below)
 
     def _table(self, spec: Spec, folds: list[int]) -> pd.DataFrame:
         """Predictions of the folds' validation series, blended and smoothed."""

@@ -18,7 +18,7 @@ from ichseq.geometry import NO_SLICE_HU
 from ichseq.labels import LABELS
 from ichseq.model.input import BODY_HU
 from ichseq.model.saved import DESCRIPTION, Description, checked_description
-from ichseq.windows import HU_RANGE, WINDOWS
+from ichseq.windows import WINDOWS, range_read
 
 FORMAT: Final = 1
 ONNX: Final = ".onnx"
@@ -48,7 +48,7 @@ class About(NamedTuple):
             "exported": FORMAT,
             "labels": list(LABELS),
             "windows": {name: dict(zip(("centre", "width"), WINDOWS[name], strict=True)) for name in config["windows"]},
-            "hu_range": list(HU_RANGE),
+            "hu_range": list(range_read(config["windows"])),
             "body_hu": BODY_HU,
             "no_slice_hu": NO_SLICE_HU,
             "embedding": self.embedding,

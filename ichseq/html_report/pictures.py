@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ichseq.windows import WINDOWS
 
-VIEWER_WINDOWS: Final = {"brain": WINDOWS["brain"], "subdural": WINDOWS["subdural"], "bone": (600.0, 2800.0)}
+VIEWER_WINDOWS: Final = {name: WINDOWS[name] for name in ("brain", "subdural", "bone")}
 """Name -> (centre, width) in HU, in the order in which they stand side by side."""
 
 SIDE: Final = 512

@@ -36,9 +36,12 @@ def predict_prepared(
     """The same tables for series of a prepared set, by their numbers, with the truth where it is known.
 
     Raises:
+        ConfigError: a model's window shows what the set does not keep.
         DataError: no series, or pixels that are missing or damaged.
         RunError: an answer is no finite number.
     """
+    for model in ensemble.models:
+        index.refuse_windows(model.config.windows)
     tables, warnings, scores = [], [], list[np.ndarray | None]()
     tasks = [[Item(int(i))] for i in series]
     for batch in feed(tasks, lambda items, allocate: read_batch(index, items, allocate), threads=threads,

@@ -138,11 +138,12 @@ def set_up(
         saved: the checkpoint of a resumed run; the loop puts back what it holds.
 
     Raises:
-        ConfigError: a fold, backbone, window or weights file that does not work.
+        ConfigError: a fold, backbone, window or weights file that does not work, or shows what the set does not keep.
         DataError: nothing to train on.
         RunError: the start does not fit, or has seen this fold's patients.
     """
     started, train, stage = time.monotonic(), config.train, make_stage(stage_name, config)
+    index.refuse_windows(config.model.windows)
     training, prevalence, of_exams = _labelled_series(config, stage, index, fold)
     _check_wishes(config, stage, index, fold, has_start=init is not None or saved is not None)
     starts = _starts(config, init) if saved is None else []
