@@ -25,8 +25,8 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
 
-NAMES = ["Model", "Series", "calibrate", "evaluate", "heatmap", "load_series", "predict", "prepare", "publish",
-         "report", "train"]  # fmt: skip
+NAMES = ["Model", "Series", "add_network", "calibrate", "evaluate", "export", "heatmap", "load_series", "predict",
+         "prepare", "publish", "report", "train"]  # fmt: skip
 
 
 def test_completion_shows_the_public_names() -> None:

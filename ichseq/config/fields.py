@@ -42,17 +42,6 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
-def several_slices(slices: int) -> int:
-    """A number of slices that is not 1; 0 stands for all.
-
-    Raises:
-        ValueError: it is 1.
-    """
-    if slices == 1:
-        raise ValueError("at least 2 slices, and 0 reads whole series")
-    return slices
-
-
 WORDS: Final = BeforeValidator(_on_or_off)
 """Lets a switch be on, off, yes or no, as YAML 1.1 had it."""
 

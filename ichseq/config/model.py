@@ -21,9 +21,14 @@ from ichseq.config.fields import (
     ShareBelow1,
     Switch,
     settings_of,
-    several_slices,
 )
 from ichseq.windows import DEFAULT_WINDOWS, WINDOWS
+
+
+def _both_ends(slices: int) -> int:
+    if slices == 1:
+        raise ValueError("at least 2 slices are read of a series, its ends, and 0 reads all")
+    return slices
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -114,7 +119,7 @@ class SequenceConfig:
     """Dropout within the sequence part, in training: between the layers of gru_projected and before its answer; on the
     input and within the layers of transformer_post."""
 
-    sequence_slices: Annotated[AtLeast0, AfterValidator(several_slices), ReadBy("frozen", "joint")] = 0
+    sequence_slices: Annotated[AtLeast0, AfterValidator(_both_ends), ReadBy("frozen", "joint")] = 0
     """Of a longer series so many slices, evenly spaced, go through the sequence part; the others take the answer of the
     nearest. 0: all."""
 
@@ -156,7 +161,7 @@ class StartConfig:
     text: the path of a local file (.safetensors, or a .pth, .pt or .bin that holds nothing but tensors); auto: a
     training run takes true, and a Model made in Python starts from random ones."""
 
-    drop_path: Annotated[ShareBelow1 | None, ReadBy("slice", "joint")] = None
+    drop_path: ShareBelow1 | None = None
     """Stochastic depth in training: the share of slices for which the backbone's last block is left out; it rises to
     there from 0 for the first. For backbones that have it in timm; null: timm's own for the backbone."""
 

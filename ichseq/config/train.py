@@ -16,8 +16,13 @@ from ichseq.config.fields import (
     ShareBelow1,
     Switch,
     WithoutEffect,
-    several_slices,
 )
+
+
+def _window(slices: int) -> int:
+    if slices == 1:
+        raise ValueError("a window has at least 2 slices, and 0 reads whole series")
+    return slices
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -53,7 +58,7 @@ class TrainConfig:
     negatives: Share = 1.0
     """Share of the patients without bleeding that an epoch reads, drawn anew for each."""
 
-    window: Annotated[AtLeast0, AfterValidator(several_slices), ReadBy("frozen", "joint")] = 0
+    window: Annotated[AtLeast0, AfterValidator(_window), ReadBy("frozen", "joint")] = 0
     """So many neighbouring slices of each series an epoch, 2 or more, from a place drawn anew for each; 0: all.
     Validation and prediction read whole series."""
 
