@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner
+from hub_server import Hub
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from ichseq.cli import main
 from ichseq.errors import RunError
 from ichseq.labels import LABELS
 from ichseq.model.imported import CLASSIFIER, SEQUENCE, SETTINGS, import_network
-from ichseq.networks.named import is_network
+from ichseq.networks.named import descent_of, is_network
 
 SIDE, HIDDEN, MOST = 64, 8, 6
 THEIRS = ("any", "subdural", "epidural", "intraparenchymal", "intraventricular", "subarachnoid")
@@ -219,3 +220,23 @@ def test_a_missing_or_damaged_file_is_named(published: Published, file: str, tmp
     (published.folder / file).unlink()
     with pytest.raises(RunError, match=file):
         import_network(published.folder)
+
+
+def test_from_the_hub_only_what_is_used_is_fetched_and_the_commit_travels(
+    published: Published, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {str(path.relative_to(published.folder)): path.read_bytes()
+             for path in published.folder.rglob("*") if path.is_file()}  # fmt: skip
+    more = {"segmentation/fold0.safetensors": b"x", "inference.py": b"raise SystemExit"}
+    with Hub() as hub:
+        hub.use(monkeypatch, tmp_path / "home")
+        commit = hub.put("owner/elsewhere", files | more)
+        done = ichseq.add_network("hf-hub:owner/elsewhere", tmp_path / "added")
+        assert hub.fetched() == {SETTINGS, CLASSIFIER, SEQUENCE, "README.md"}
+        hub.put("owner/other", {"README.md": b"x"})
+        with pytest.raises(RunError, match=r"hf-hub:owner/other: has no config.json"):
+            ichseq.add_network("hf-hub:owner/other", tmp_path / "other")
+    origin = f"hf-hub:owner/elsewhere@{commit}"
+    with pytest.warns(UserWarning, match=f"imported from {origin}; licence mit"):
+        ichseq.predict(done.folder, ichseq.load_series(phantoms)[0])
+    assert descent_of(Model.load(done.folder).trained_on) == [f"{origin}, licence mit"]
