@@ -13,6 +13,8 @@ import psutil
 from common import HERE, parser, phantoms, report, rounds_of, timed
 from published import convert
 
+from ichseq.files import replacing
+
 PREPARE = """
 import sys, time
 from ichseq.data.prepare import prepare
@@ -39,7 +41,7 @@ def main() -> None:
             ways |= {f"{name}, {n} worker(s)": partial(prepare, asked.before, source, place / "b", n) for n in (1, 2)}
         ways |= {f"prepare, {n} worker(s)": partial(prepare, here, source, place / "a", n) for n in (1, 2)}
         for method, name in ((zipfile.ZIP_STORED, "stored"), (zipfile.ZIP_DEFLATED, "deflated")):
-            archive = zipped(source, place / f"{name}.zip", method)
+            archive = zipped(source, source.with_name(f"{source.name}-{name}.zip"), method)
             ways[f"prepare of a zip ({name}), 1 worker"] = partial(prepare, here, archive, place / "a", 1)
         busy: dict[str, float] = {}
         seconds = rounds_of({name: partial(counted, name, run, busy) for name, run in ways.items()}, asked.rounds)
@@ -94,7 +96,10 @@ def commit_of(checkout: Path) -> str:
 
 
 def zipped(source: Path, path: Path, method: int) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
+    """The files of a folder as a zip, made once and kept."""
+    if path.is_file():
+        return path
+    with replacing(path) as beside, zipfile.ZipFile(beside, "w", method) as archive:
         for file in sorted(source.rglob("*")):
             archive.write(file, file.relative_to(source))
     return path

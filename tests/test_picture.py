@@ -42,8 +42,10 @@ def test_slices_are_spread_evenly(length: int, most: int) -> None:
 
 def test_a_window_reaches_from_black_to_white() -> None:
     assert grey(np.array([-1024, 0, 40, 80, 3000]), "brain").tolist() == [0, 0, 0.5, 1, 1]
-    with pytest.raises(ConfigError, match="window 'bone' does not exist; choose one of brain, subdural, soft_tissue"):
-        grey(np.zeros(1), "bone")
+    with pytest.raises(
+        ConfigError, match="window 'stroke' does not exist; choose one of brain, subdural, soft_tissue, bone"
+    ):
+        grey(np.zeros(1), "stroke")
 
 
 def test_the_html_shows_the_slices_in_order_and_no_patient(tmp_path: Path) -> None:
