@@ -232,7 +232,8 @@ def test_from_the_hub_only_what_is_used_is_fetched_and_the_commit_travels(
         hub.use(monkeypatch, tmp_path / "home")
         commit = hub.put("owner/elsewhere", files | more)
         done = ichseq.add_network("hf-hub:owner/elsewhere", tmp_path / "added")
-        assert hub.fetched() == {SETTINGS, CLASSIFIER, SEQUENCE, "README.md"}
+        assert hub.fetched() == {SETTINGS, "model.safetensors", "README.md"}  # by their names alone
+        assert {path.parent.name for path in tmp_path.glob("home/**/*.safetensors")} == {"classifier", "sequence"}
         hub.put("owner/other", {"README.md": b"x"})
         with pytest.raises(RunError, match=r"hf-hub:owner/other: has no config.json"):
             ichseq.add_network("hf-hub:owner/other", tmp_path / "other")
