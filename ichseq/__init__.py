@@ -22,6 +22,7 @@ __all__ = [
     "Model",
     "Series",
     "__version__",
+    "add_network",
     "calibrate",
     "evaluate",
     "export",
@@ -36,6 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     # From where they stand: to a type checker, `ichseq.api.train` may be the module of that name.
+    from ichseq.api.add import add_network
     from ichseq.api.calibrate import calibrate
     from ichseq.api.evaluate import evaluate
     from ichseq.api.export import export
@@ -59,6 +61,7 @@ _HOMES = {
     "export": "ichseq.api",
     "predict": "ichseq.api",
     "heatmap": "ichseq.api",
+    "add_network": "ichseq.api",
     "report": "ichseq.api",
     "publish": "ichseq.api",
 }

@@ -25,8 +25,8 @@ from ichseq.labels import LABELS
 from ichseq.model import Model
 from ichseq.runs.folders import leaf_of
 
-NAMES = ["Model", "Series", "calibrate", "evaluate", "export", "heatmap", "load_series", "predict", "prepare",
-         "publish", "report", "train"]  # fmt: skip
+NAMES = ["Model", "Series", "add_network", "calibrate", "evaluate", "export", "heatmap", "load_series", "predict",
+         "prepare", "publish", "report", "train"]  # fmt: skip
 
 
 def test_completion_shows_the_public_names() -> None:
@@ -68,7 +68,7 @@ def test_every_example_runs(phantoms: Path, tmp_path: Path, monkeypatch: pytest.
     dataset = importlib.import_module("ichseq.data.dataset").SeriesDataset
     places = [ichseq.prepare, dataset, ichseq.load_series, ichseq.Series, ichseq.Series.plot]
     places += [ichseq.train, ichseq.Model, ichseq.evaluate, ichseq.calibrate, ichseq.predict]
-    places += [ichseq.heatmap, ichseq.report, ichseq.publish]
+    places += [ichseq.heatmap, ichseq.report, ichseq.add_network, ichseq.publish, ichseq.export]
     assert {place.__name__ for place in places} >= set(NAMES)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     for place in places:

@@ -1,5 +1,6 @@
 """Augmentation: a key decides its matrix, and a matrix does to a picture what its name says."""
 
+import dataclasses
 import math
 
 import pytest
@@ -128,3 +129,12 @@ def test_a_rotation_turns_about_the_centre(model: Model) -> None:
     bright = (seen(model, spot, turned)[0, 0] > 0).float()
     radius = torch.hypot((bright * rows).sum(), (bright * columns).sum()) / bright.sum()
     assert 8 < radius < 10
+
+
+def test_a_flip_from_top_to_bottom_leaves_the_other_draws(model: Model, picture: Tensor) -> None:
+    turned = drawn(AugmentConfig(flip=0, flip_vertical=1, transpose=0, affine=0))
+    assert torch.allclose(seen(model, picture, turned), seen(model, picture, None).flip(2), atol=1e-4)
+    config = AugmentConfig(affine=1)
+    every, down = warps(config, KEYS), warps(dataclasses.replace(config, flip_vertical=1), KEYS)
+    # Before the transpose, so that what was up is down: mirrored in the picture's own rows.
+    assert torch.allclose(torch.linalg.det(down), -torch.linalg.det(every), atol=1e-5)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from resealed import edit
 from small_models import small_model
 from torch import Tensor
 
 from ichseq import Model
 from ichseq.config import ModelConfig
-from ichseq.errors import ConfigError
+from ichseq.errors import ConfigError, RunError
 from ichseq.model.exam import HEADS, Attention, ExamHead, make_exam_head
 from ichseq.training.start import start_from
 
@@ -148,3 +149,32 @@ def test_a_share_blends_slice_head_and_sequence_part_out_of_training_and_is_save
     loaded = Model.load(tmp_path / "m", device="cpu")
     torch.testing.assert_close(loaded(hu, lengths).logits, blended.logits)
     assert dataclasses.asdict(loaded.config) == dataclasses.asdict(model.config)
+
+
+@torch.no_grad()
+def test_an_exam_is_blended_with_its_highest_slice_by_label() -> None:
+    share = [0.0, 0.25, 0.5, 0.75, 1.0, 0.5]
+    model = small_model(exam="attention").eval()
+    embeddings, lengths = 30 * torch.randn(9, model.features), torch.tensor([4, 5])
+    plain = model.answer(embeddings, lengths)
+    assert plain.exam_logits is not None
+    highest = torch.stack([part.amax(0) for part in plain.slice_logits.split([4, 5])])
+    surest = float(torch.logit(torch.tensor(1 - 1e-6, dtype=torch.float64)))
+    assert highest.abs().max() > 5
+    model.exam_share = share
+    found = model.answer(embeddings, lengths)
+    wanted = torch.lerp(highest.clamp(-surest, surest), plain.exam_logits, torch.tensor(share))
+    assert found.exam_logits is not None
+    assert torch.allclose(found.exam_logits, wanted, atol=1e-5)
+    assert torch.equal(found.logits, plain.logits)
+
+
+def test_shares_of_exams_travel_with_the_model(tmp_path: Path) -> None:
+    model = small_model(exam="attention")
+    model.sequence_share, model.exam_share = [0.5] * 6, [0.0, 0.1, 0.2, 0.3, 0.4, 1.0]
+    model.save(tmp_path)
+    same = Model.load(tmp_path)
+    assert (same.sequence_share, same.exam_share) == (model.sequence_share, model.exam_share)
+    edit(tmp_path / "model.json", exam_share=[2.0] * 6)
+    with pytest.raises(RunError, match="shares are a number from 0 to 1"):
+        Model.load(tmp_path)

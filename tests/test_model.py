@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from resealed import edit
 from safetensors.torch import save_file
@@ -398,8 +399,8 @@ OTHER = {
     "backbone": "test_resnet2", "pool": "max", "cross_slice": [8], "image_size": 64, "windows": ["brain", "subdural"],
     "neighbours": 2, "edge": "zero", "normalise": False, "crop": "none", "window_first": True, "views": ["flip"],
     "sequence": "gru", "hidden_size": 4, "sequence_inputs": ["position"], "dropout": 0.5, "channel_dropout": 0.5,
-    "exam": "attention",
-    "pretrained": False, "freeze_bn": True, "channels_last": False,
+    "sequence_dropout": 0.0, "sequence_slices": 4, "slice_dropout": 0.5, "embedding_noise": 0.5, "exam": "attention",
+    "drop_path": 0.5, "pretrained": False, "freeze_bn": True, "channels_last": False,
 }  # fmt: skip
 
 
@@ -461,3 +462,30 @@ def test_a_gpu_that_is_not_there_is_named(tmp_path: Path) -> None:
     make().save(tmp_path)
     with pytest.raises(ConfigError, match="device is 'cuda', and there is no GPU; leave it at auto"):
         Model.load(tmp_path, device="cuda")
+
+
+@torch.no_grad()
+def test_the_mean_behind_the_layers_of_the_head() -> None:
+    model = small_model(backbone="test_convnext", pool="head_avg", image_size=64).eval()
+    hu, lengths = torch.randint(-50, 120, (2, 40, 40)).to(torch.int16), torch.tensor([2])
+    plain = timm.create_model("test_convnext", num_classes=0, global_pool="").eval()
+    plain.load_state_dict(model.backbone.state_dict())
+    wanted = plain(model.images(hu, lengths)).mean((2, 3))
+    assert torch.allclose(model.embed(hu, lengths), wanted, atol=1e-5)
+    other = small_model(backbone="test_convnext", image_size=64).eval()
+    other.backbone.load_state_dict(model.backbone.state_dict())
+    assert not torch.allclose(other.embed(hu, lengths), wanted, atol=1e-3)  # its norm reads the pooled map
+
+
+def test_drop_path_is_timms_and_for_training() -> None:
+    model = small_model(drop_path=0.9, freeze_bn=True)
+    for norm in model.backbone.modules():  # timm begins with blocks that add nothing
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(norm.weight)
+    hu, lengths = torch.randint(-50, 120, (2, 40, 40)).to(torch.int16), torch.tensor([2])
+    model.train()
+    assert not torch.equal(model.embed(hu, lengths), model.embed(hu, lengths))
+    model.eval()
+    assert torch.equal(model.embed(hu, lengths), model.embed(hu, lengths))
+    with pytest.raises(ConfigError, match=r"vgg11 has no stochastic depth.*model.drop_path"):
+        small_model(backbone="vgg11", drop_path=0.1)

@@ -12,7 +12,16 @@ from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
 from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU
-from ichseq.windows import AIR_HU, BONE_RANGE, CHANNEL_MEAN, CHANNEL_STD, DEFAULT_WINDOWS, HU_RANGE, WINDOWS
+from ichseq.windows import (
+    AIR_HU,
+    BONE_RANGE,
+    CHANNEL_MEAN,
+    CHANNEL_STD,
+    DEFAULT_WINDOWS,
+    HU_RANGE,
+    WINDOWS,
+    range_read,
+)
 
 LENGTHS = torch.tensor([3, 1, 2])
 
@@ -222,3 +231,65 @@ def test_a_wrong_number_of_neighbours_is_refused(hu: Tensor) -> None:
         make(neighbours=2).embed(by_hand(hu, LENGTHS, 1), LENGTHS)
     with pytest.raises(ValueError, match="has to be"):
         make().embed(hu[0], LENGTHS)
+
+
+# ---- the centre, as it is ------------------------------------------------------------------------------------------
+
+
+def of_centre(hu: np.ndarray, side: int) -> np.ndarray:
+    """By OpenCV and slicing: resized by area or cut around the centre, windowed, padded with black, -1..1."""
+    rows, columns = hu.shape
+    image = hu.astype(np.float32)
+    if max(rows, columns) > 1.25 * side:
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+    top, left = (max((count - side) // 2, 0) for count in image.shape)
+    image = image[top : top + side, left : left + side]
+    windows = [WINDOWS[name] for name in ("brain", "bone")]
+    seen = np.stack([np.clip((image - centre + width / 2) / width, 0, 1) for centre, width in windows])
+    below, right = (side - count for count in image.shape)
+    margins = ((0, 0), (below // 2, below - below // 2), (right // 2, right - right // 2))
+    return 2 * np.pad(seen, margins) - 1
+
+
+@pytest.mark.parametrize("window_first", [False, True])
+@pytest.mark.parametrize("size", [(48, 48), (31, 40), (60, 49), (50, 35), (90, 120), (96, 96), (61, 200)])
+def test_the_centre_is_cut_padded_or_resized_by_area(size: tuple[int, int], window_first: bool) -> None:
+    model = make(crop="centre", windows=["brain", "bone"], normalise="symmetric", window_first=window_first)
+    hu = torch.randint(-1100, 2400, (2, *size), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    found = images(model, hu, torch.tensor([2]))
+    for slice_, seen in zip(hu.numpy(), found.numpy(), strict=True):
+        wanted = of_centre(slice_, 48)
+        if min(size) < 48 and max(size) > 60:
+            continue  # OpenCV does not take areas where it enlarges
+        assert np.abs(seen - wanted).max() < 2e-4
+    whole = torch.eye(3)[None]
+    assert torch.allclose(images(model, hu, torch.tensor([2]), warp=whole), found, atol=0.02)
+
+
+def test_the_box_of_the_centre_is_the_square_that_is_seen() -> None:
+    model = make(crop="centre", normalise=False)
+    for rows, columns in ((48, 48), (31, 40), (60, 49), (50, 35)):
+        hu = torch.full((1, rows, columns), AIR_HU, dtype=torch.int16)
+        hu[0, rows // 3, columns // 2] = 40
+        x, y, half_width, half_height = model.crop_boxes(hu, torch.tensor([1]))[0].tolist()
+        assert half_width == half_height == 24
+        seen = images(model, hu, torch.tensor([1]))[0, 0]
+        row, column = (int(k) for k in (seen == seen.max()).nonzero()[0])
+        assert (row + y - 24, column + x - 24) == (rows // 3, columns // 2)
+
+
+def test_a_neighbour_beyond_the_end_is_black_at_the_centre_too() -> None:
+    model = make(crop="centre", windows=["brain", "bone"], normalise="symmetric", neighbours=1, edge="zero")
+    hu = torch.randint(0, 80, (3, 40, 40), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    seen = images(model, hu, torch.tensor([3]))  # (3, 3 x 2, 48, 48)
+    assert (seen[0, :2] == -1).all()
+    assert (seen[2, 4:] == -1).all()
+    assert torch.equal(seen[0, 2:4], seen[1, :2])
+    assert torch.equal(seen[2, 2:4], seen[1, 4:])
+
+
+def test_the_range_that_is_read_reaches_as_far_as_the_windows() -> None:
+    assert range_read(DEFAULT_WINDOWS) == HU_RANGE
+    assert range_read(["brain", "bone"]) == (-800, 2000)
+    with pytest.raises(ConfigError, match=r"bone.*model.normalise=false, or symmetric"):
+        make(windows=["bone"])

@@ -18,8 +18,17 @@ from ichseq.config import ModelConfig
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError, RunError
 from ichseq.geometry import VIEWS
-from ichseq.model.sequence.inputs import INPUTS, drop_channels, relative_mm, with_differences, with_inputs
+from ichseq.model.sequence.inputs import (
+    INPUTS,
+    add_noise,
+    drop_channels,
+    drop_slices,
+    relative_mm,
+    with_differences,
+    with_inputs,
+)
 from ichseq.model.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
+from ichseq.model.sequence.thinned import chosen, nearest, rows_of
 from ichseq.training.stage_loss import StageLoss
 from ichseq.training.stages import STAGE_CLASSES, make_stage
 from ichseq.training.start import build_model, start_from
@@ -41,7 +50,7 @@ def make_part(name: str, hidden_size: int = 8) -> SequencePart:
 def series(name: str, counts: list[int] = COUNTS) -> tuple[list[Tensor], list[Tensor]]:
     """Embeddings (or what the part reads) and positions of a few series, each starting anywhere."""
     generator = torch.Generator().manual_seed(1)
-    width = 6 if PARTS[name].reads_logits else FEATURES
+    width = 6 if PARTS[name].reads_logits else FEATURES + 2 * len(PARTS[name].own_inputs)
     places = [torch.rand(n, generator=generator).add(2).cumsum(0) - 100 * i for i, n in enumerate(counts)]
     return [torch.randn(n, width, generator=generator) for n in counts], places
 
@@ -64,6 +73,7 @@ def test_the_settings_offer_what_there_is() -> None:
         ({"sequence": "lstm3"}, ["model.sequence", "'lstm3'", *PARTS, "none"]),
         ({"sequence_inputs": ["position", "age"]}, ["model.sequence_inputs", "'age'", *INPUTS]),
         ({"sequence_inputs": ["spacing", "spacing"]}, ["model.sequence_inputs", "spacing, spacing", "once"]),
+        ({"sequence": "gru", "sequence_dropout": 0.1}, ["model.sequence_dropout", "gru_projected", "transformer_post"]),
     ],
 )
 def test_unknown_names_are_refused_with_those_there_are(settings: dict[str, typing.Any], words: list[str]) -> None:
@@ -214,14 +224,83 @@ def test_channels_are_dropped_for_a_whole_series() -> None:
     assert not torch.equal(masks[0], masks[2])
 
 
-@pytest.mark.parametrize("name", ["lstm1", "logits"])
-def test_channel_dropout_is_for_training(name: str) -> None:
-    model = small_model(sequence=name, channel_dropout=0.5)
+def test_whole_slices_are_dropped_and_noise_follows_each_slice() -> None:
+    torch.manual_seed(0)
+    dropped = drop_slices(torch.ones(1000, 3), 0.2)
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert (dropped[:, 0] == 0).float().mean() == pytest.approx(0.2, abs=0.04)
+    embeddings = torch.randn(2, 20_000) * torch.tensor([[1.0], [50.0]]) + 7
+    noise = add_noise(embeddings, 0.1) - embeddings
+    assert (noise.std(dim=1) / embeddings.std(dim=1)).tolist() == pytest.approx([0.1, 0.1], rel=0.03)
+    assert drop_slices(embeddings, 0) is add_noise(embeddings, 0) is embeddings
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("lstm1", "channel_dropout"),
+        ("logits", "channel_dropout"),
+        ("gru", "slice_dropout"),
+        ("gru", "embedding_noise"),
+        ("gru_projected", "sequence_dropout"),
+        ("transformer_post", "sequence_dropout"),
+    ],
+)
+def test_what_is_drawn_is_for_training(name: str, setting: str) -> None:
+    model = small_model(sequence=name, **{setting: 0.5})
     embeddings, lengths = torch.randn(6, model.features), torch.tensor([4, 2])
     model.eval()
     assert torch.equal(model.sequence_logits(embeddings, lengths), model.sequence_logits(embeddings, lengths))
     model.train()
     assert not torch.equal(model.sequence_logits(embeddings, lengths), model.sequence_logits(embeddings, lengths))
+
+
+# ---- long series ---------------------------------------------------------------------------------------------------
+
+
+def test_long_series_are_thinned_evenly_and_every_slice_finds_the_nearest() -> None:
+    counts = [3, 64, 65, 239, 1]
+    kept = chosen(counts, 64)
+    assert [len(one) for one in kept] == [3, 64, 64, 64, 1]
+    for n, of_one in zip(counts, kept, strict=True):
+        assert (of_one[0], of_one[-1]) == (0, n - 1)
+        steps = torch.tensor(of_one).diff()
+        assert n == 1 or int(steps.max() - steps.min()) <= 1
+    rows, found = torch.tensor(rows_of(kept, counts)), torch.tensor(nearest(kept, counts))
+    assert torch.equal(rows, rows.unique())
+    assert len(found) == sum(counts)
+    of_series = torch.repeat_interleave(torch.tensor(counts))
+    places = torch.arange(sum(counts))
+    distances = (rows - places[:, None]).abs().float()
+    distances[of_series[rows] != of_series[:, None]] = torch.inf
+    assert torch.equal(distances.argmin(dim=1), found)  # the first of equal ones, which is the earlier slice
+
+
+@torch.no_grad()
+def test_a_thinned_series_answers_as_its_chosen_slices_and_short_ones_as_ever() -> None:
+    whole, thinned = (make_model(sequence="gru", exam="attention", sequence_slices=most) for most in (0, 4))
+    thinned.load_state_dict(whole.state_dict())
+    embeddings, lengths = torch.randn(13, whole.features), torch.tensor([3, 10])
+    logits, exams = thinned.series_logits(embeddings, lengths)
+    short, short_exam = whole.series_logits(embeddings[:3], lengths[:1])
+    alone, exam = whole.series_logits(embeddings[[3, 6, 9, 12]], torch.tensor([4]))
+    assert torch.allclose(logits[:3], short, atol=1e-6)
+    assert torch.allclose(logits[3:], alone[[0, 0, 1, 1, 1, 2, 2, 2, 3, 3]], atol=1e-6)
+    assert exams is not None
+    assert short_exam is not None
+    assert exam is not None
+    assert torch.allclose(exams, torch.cat([short_exam, exam]), atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_place_of_gru_projected_is_that_in_the_whole_series() -> None:
+    model = make_model(sequence="gru_projected", sequence_slices=3)
+    embeddings = torch.randn(1, model.features).expand(8, -1)  # so that only the place tells slices apart
+    part = model.sequence
+    assert part is not None
+    read = torch.cat([embeddings[:3], torch.tensor([[0, 0], [4 / 7, 0], [1, 0]])], dim=1)
+    by_hand = part(read, torch.tensor([3]))
+    assert torch.allclose(model.sequence_logits(embeddings, torch.tensor([8])), by_hand[[0, 0, 0, 1, 1, 1, 2, 2]])
 
 
 # ---- positions -----------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from ichseq.config import STAGES, settings_ignored_by, settings_without_effect
 from ichseq.training.train import train_stage
 
 OTHERS: dict[str, dict[str, Any]] = {
-    "model": {"cross_slice": [8], "views": ["flip"], "sequence": "gru", "hidden_size": 4, "channel_dropout": 0.5}
-    | {"sequence_inputs": ["position"], "exam": "attention"},
+    "model": {"cross_slice": [8], "views": ["flip"], "sequence": "gru_projected", "hidden_size": 4}
+    | {"sequence_inputs": ["position"], "exam": "attention", "channel_dropout": 0.5, "sequence_dropout": 0.5}
+    | {"sequence_slices": 3, "slice_dropout": 0.5, "embedding_noise": 0.5},
     "train": {"backbone_lr": 0.3, "cross_slice_lr": 0.3, "patients_per_batch": 3, "slices_per_batch": 5, "mixup": 0.7}
     | {"window": 4, "freeze_epochs": 1, "aux_weight": 0.9, "embeddings": "float16"}
     | {"slice_weight": 0.3, "exam_weight": 0.3, "keep_weight": 5, "keep": "posterior", "fit_share": True}
@@ -23,7 +24,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     | {"checkpointing": "on", "checkpoint_every": 1, "workers": 0},
     "augment": {"flip": 0.9, "transpose": 0.9, "affine": 0.9, "shift": 0.2, "scale": 0.2, "rotate": 50, "per": "slice"}
     | {"stretch": 0.2, "tissue_shift": 5, "tissue_contrast": 0.2, "shading": 5, "blur": 1, "sharpen": 1, "noise": 5}
-    | {"correlated_noise": 5},
+    | {"correlated_noise": 5, "flip_vertical": 0.9},
 }
 
 

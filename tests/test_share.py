@@ -55,3 +55,12 @@ def test_it_is_fitted_after_training_and_prediction_applies_it(prepared: Path, t
     assert f"share of the sequence part, fitted on fold 0: {LABELS[0]} {share[0]:g}" in (leaf / "log.txt").read_text()
     start = train_stage(tiny("joint"), "joint", data=prepared, fold=0, out=tmp_path / "next", init=leaf, progress=False)
     assert Model.load(start).sequence_share is None  # other weights, another share
+
+
+def test_with_an_exam_head_its_share_is_fitted_too(prepared: Path, tmp_path: Path) -> None:
+    config = tiny("joint", "model.exam=attention", "train.fit_share=true", "train.epochs=1")
+    leaf = train_stage(config, "joint", data=prepared, fold=0, out=tmp_path, progress=False)
+    share = Model.load(leaf).exam_share
+    assert share is not None
+    assert all(0 <= one <= 1 for one in share)
+    assert f"share of the exam head, fitted on fold 0: {LABELS[0]} {share[0]:g}" in (leaf / "log.txt").read_text()

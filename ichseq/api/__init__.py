@@ -6,6 +6,7 @@ defaults are read from the signatures here. What is heavy is imported inside the
 it.
 """
 
+from ichseq.api.add import Added, add_network
 from ichseq.api.calibrate import calibrate
 from ichseq.api.evaluate import Asked, Evaluation, evaluate, evaluate_asked, what_to_score
 from ichseq.api.export import export
@@ -19,12 +20,14 @@ from ichseq.api.report import report, report_scans
 from ichseq.api.train import Stage, one_process, train, train_leaves
 
 __all__ = [
+    "Added",
     "Asked",
     "Bar",
     "Evaluation",
     "Fold",
     "Published",
     "Stage",
+    "add_network",
     "as_ensemble",
     "as_fold",
     "calibrate",

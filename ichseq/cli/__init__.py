@@ -6,7 +6,8 @@ from ichseq import __version__
 from ichseq.cli.experiments import experiment
 from ichseq.cli.export import export
 from ichseq.cli.group import Group
-from ichseq.cli.networks import calibrate, evaluate, models, predict, train
+from ichseq.cli.models import models
+from ichseq.cli.networks import calibrate, evaluate, predict, train
 from ichseq.cli.publishing import publish
 from ichseq.cli.reports import report
 from ichseq.cli.scans import demo, phantom, prepare

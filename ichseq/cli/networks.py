@@ -1,4 +1,4 @@
-"""Commands that train a network or ask it: train, evaluate, calibrate, predict, models; heavy imports stand inside."""
+"""Commands that train a network or ask it: train, evaluate, calibrate, predict; heavy imports stand inside."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from ichseq.api import Evaluation, Fold, Stage
 from ichseq.cli.group import progress_bar
 from ichseq.cli.options import PATH, PSEUDONYMISE, SALT_FILE, SCHEDULER, SHOW_ID, FoldType, Views, default_of
 from ichseq.errors import counted
-from ichseq.networks.shipped import DEFAULT, described, shipped_names
+from ichseq.networks.shipped import DEFAULT
 
 if TYPE_CHECKING:
     from ichseq.ct.order import Order
@@ -234,18 +234,3 @@ def predict(
         click.echo(line, err=True)
     if outcome.failed or not all(item.expected for item in outcome.dicom_remarks):
         ctx.exit(PARTLY)
-
-
-@click.command()
-@click.argument("name", required=False)
-def models(name: str | None) -> None:
-    """List the networks that ship with ichseq.
-
-    With NAME, print the model card of one of them, or of hf-hub:owner/name: what it was trained on and measured on.
-    """
-    from ichseq.networks.named import card_of_network
-
-    if name is not None:
-        click.echo(card_of_network(name))
-        return
-    click.echo("\n\n".join(map(described, shipped_names())) or "this copy of ichseq came without any network")

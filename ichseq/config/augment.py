@@ -15,6 +15,9 @@ class AugmentConfig:
     flip: Share = 0.5
     """Probability of a flip from left to right."""
 
+    flip_vertical: Share = 0.0
+    """Probability of a flip from top to bottom."""
+
     transpose: Share = 0.5
     """Probability of exchanging rows and columns."""
 

@@ -4,15 +4,17 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
 from ichseq.config.fields import (
     NOT_EMPTY,
     STRICT,
     WORDS,
+    AtLeast0,
     Distinct,
     OneOf,
+    Rate,
     ReadBy,
     SameAsStart,
     Several,
@@ -23,6 +25,12 @@ from ichseq.config.fields import (
 from ichseq.windows import DEFAULT_WINDOWS, WINDOWS
 
 
+def _both_ends(slices: int) -> int:
+    if slices == 1:
+        raise ValueError("at least 2 slices are read of a series, its ends, and 0 reads all")
+    return slices
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BackboneConfig:
     """The backbone, and how its maps become an embedding."""
@@ -30,9 +38,10 @@ class BackboneConfig:
     backbone: Annotated[str, SameAsStart()] = Field(default="resnext101_32x8d.fb_wsl_ig1b_ft_in1k", kw_only=False)
     """Any timm model by name."""
 
-    pool: Literal["avg", "max", "catavgmax"] = "avg"
+    pool: Literal["avg", "max", "catavgmax", "head_avg"] = "avg"
     """How the backbone's last feature map becomes one vector: the mean, the maximum, or both, which doubles its length;
-    small bleeds like the maximum."""
+    small bleeds like the maximum. head_avg: the mean of what the layers of timm's head, such as those of a MaxViT, make
+    of each place of the map; else they read the pooled map."""
 
     cross_slice: Annotated[Distinct[int], ReadBy("frozen", "joint"), SameAsStart()] = ()
     """Strides of the backbone's feature maps, such as 4, 8, 16, after which a depthwise convolution across three slices
@@ -59,13 +68,14 @@ class InputConfig:
     """Neighbours beyond the ends of a series: its last slice again; or a slice that is 0, black, in every window scaled
     to 0..1, and normalised as any other."""
 
-    normalise: Switch = True
-    """Subtract the published mean of each window and divide by its standard deviation. None are published of bone,
-    which needs false."""
+    normalise: Annotated[bool | Literal["symmetric"], WORDS] = True
+    """true: subtract the published mean of each window and divide by its standard deviation; none are published of
+    bone. false: each window is 0..1. symmetric: -1..1."""
 
-    crop: Literal["series", "slice", "none"] = "series"
+    crop: Literal["series", "slice", "none", "centre"] = "series"
     """Cut the air around the head: one box for all slices of a series; or each slice by itself, as the published
-    pipeline did; or keep the whole image."""
+    pipeline did; or keep the whole image; or centre: image_size pixels around the image's centre as they are, black
+    beyond its edges; an image over 1.25 times that is resized as a whole, by areas."""
 
     window_first: Switch = False
     """Window before the resampling, as the published pipeline did, and not after it."""
@@ -85,13 +95,33 @@ class SequenceConfig:
     """How the embeddings of a series are read."""
 
     sequence: Annotated[
-        Literal["lstm2", "lstm1", "lstm2_delta", "logits", "gru", "transformer", "conv", "none"],
+        Literal[
+            "lstm2",
+            "lstm1",
+            "lstm2_delta",
+            "logits",
+            "gru",
+            "gru_projected",
+            "transformer",
+            "transformer_post",
+            "conv",
+            "none",
+        ],
         ReadBy("frozen", "joint", otherwise="none"),
     ] = "lstm2"
     """The sequence part by name; none: each slice by itself."""
 
     hidden_size: Annotated[int, Field(ge=1, le=2048), ReadBy("frozen", "joint")] = 256
-    """Units of each direction of an LSTM or GRU; width of transformer (rounded up to a multiple of 4) and conv."""
+    """Units of each direction of an LSTM or GRU; width of transformer (rounded up to a multiple of 4) and conv, and of
+    the layer between the attentions of transformer_post."""
+
+    sequence_dropout: Annotated[ShareBelow1, ReadBy("frozen", "joint")] = 0.0
+    """Dropout within the sequence part, in training: between the layers of gru_projected and before its answer; on the
+    input and within the layers of transformer_post."""
+
+    sequence_slices: Annotated[AtLeast0, AfterValidator(_both_ends), ReadBy("frozen", "joint")] = 0
+    """Of a longer series so many slices, evenly spaced, go through the sequence part; the others take the answer of the
+    nearest. 0: all."""
 
     sequence_inputs: Annotated[Distinct[Literal["position", "spacing"]], ReadBy("frozen", "joint")] = ()
     """What is appended to each slice's embedding for the sequence part."""
@@ -102,6 +132,13 @@ class SequenceConfig:
     channel_dropout: Annotated[ShareBelow1, ReadBy("frozen", "joint")] = 0.0
     """Share of the embedding's channels that the sequence part misses, in training; the same ones for all slices of a
     series, drawn for each series and step."""
+
+    slice_dropout: Annotated[ShareBelow1, ReadBy("frozen", "joint")] = 0.0
+    """Share of the slices whose embedding the sequence part misses, in training."""
+
+    embedding_noise: Annotated[Rate, ReadBy("frozen", "joint")] = 0.0
+    """Noise on the embeddings that the sequence part reads, in training: its standard deviation as a part of that of
+    the slice's embedding."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -123,6 +160,10 @@ class StartConfig:
     installed package; package: from that alone (tf_efficientnet_lite0 to 2, extra imagenet); false: random ones; other
     text: the path of a local file (.safetensors, or a .pth, .pt or .bin that holds nothing but tensors); auto: a
     training run takes true, and a Model made in Python starts from random ones."""
+
+    drop_path: ShareBelow1 | None = None
+    """Stochastic depth in training: the share of slices for which the backbone's last block is left out; it rises to
+    there from 0 for the first. For backbones that have it in timm; null: timm's own for the backbone."""
 
     freeze_bn: Annotated[bool | Literal["auto"], WORDS] = "auto"
     """Fix the backbone's batch-norm statistics in training; auto: where it starts from trained weights."""

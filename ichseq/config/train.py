@@ -79,6 +79,9 @@ class TrainConfig:
     decay: Rate = 1.0
     """Factor of the constant schedule after each epoch."""
 
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW; or SGD with Nesterov's momentum of 0.9, whose rates are some hundred times as large."""
+
     weight_decay: Rate = 0.0
     """Weight decay of the optimizer."""
 

@@ -7,7 +7,7 @@ what they show, before windowing.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from kornia.geometry import get_affine_matrix2d
@@ -17,6 +17,8 @@ from ichseq.appearance import LARGEST_GRAIN, PARAMETERS, Appearance, NoiseOf
 from ichseq.config import AugmentConfig
 from ichseq.geometry import VIEWS
 from ichseq.seeds import derive_seed
+
+_UPSIDE_DOWN: Final = torch.diag(torch.tensor([1.0, -1.0, 1.0]))
 
 
 class Drawn(NamedTuple):
@@ -45,17 +47,17 @@ def warps(config: AugmentConfig, keys: Sequence[tuple[int, ...]]) -> Tensor:
 
     The matrices go from output to input coordinates, both -1..1 over the cropped square.
     """
-    draws = [torch.rand(8, generator=torch.Generator().manual_seed(derive_seed("warp", *key))) for key in keys]
-    return compose_warps(config, torch.stack(draws) if draws else torch.zeros(0, 8))
+    draws = [torch.rand(9, generator=torch.Generator().manual_seed(derive_seed("warp", *key))) for key in keys]
+    return compose_warps(config, torch.stack(draws) if draws else torch.zeros(0, 9))
 
 
 def compose_warps(config: AugmentConfig, draws: Tensor) -> Tensor:
-    """The matrices (P, 3, 3) of `warps` from uniform draws (P, 8).
+    """The matrices (P, 3, 3) of `warps` from uniform draws (P, 9).
 
-    They are for flip, transpose, affine or not, x, y, scale, angle and stretch. A draw stands for one thing alone, so
-    that switching one part off leaves the others as they were.
+    They are for flip, transpose, affine or not, x, y, scale, angle, stretch and the flip from top to bottom. A draw
+    stands for one thing alone, so that switching one part off leaves the others as they were.
     """
-    flip, transpose, affine, x, y, scale, angle, stretch = draws.unbind(1)
+    flip, transpose, affine, x, y, scale, angle, stretch, down = draws.unbind(1)
     still = torch.eye(3).expand(len(draws), 3, 3)
     if not len(draws):
         return still
@@ -69,6 +71,7 @@ def compose_warps(config: AugmentConfig, draws: Tensor) -> Tensor:
     )
     matrix = torch.where((affine < config.affine)[:, None, None], moved, still)
     matrix = torch.where((flip < config.flip)[:, None, None], matrix @ VIEWS["flip"], matrix)
+    matrix = torch.where((down < config.flip_vertical)[:, None, None], matrix @ _UPSIDE_DOWN, matrix)
     return torch.where((transpose < config.transpose)[:, None, None], matrix @ VIEWS["transpose"], matrix)
 
 

@@ -15,6 +15,7 @@ import ichseq
 from ichseq.ct.series import Series
 from ichseq.exported.loaded import ExportedModel
 from ichseq.inference.model_ensemble import ModelEnsemble
+from ichseq.networks.named import network_of
 
 NAME = "ichseq"
 
@@ -34,7 +35,7 @@ class Answerer:
     @classmethod
     def of(cls, ensemble: ModelEnsemble, calibration_notes: list[str]) -> "Answerer":
         """The models of an ensemble, with the notes on the calibration that was applied."""
-        names = [str(model.trained_on.get("network", "a network of one's own")) for model in ensemble.models]
+        names = [network_of(model.trained_on) or "a network of one's own" for model in ensemble.models]
         name = names[0] if len(set(names)) == 1 else "several networks"
         digest = hashlib.blake2b(digest_size=16)
         for model in ensemble.models:

@@ -34,6 +34,9 @@ class SlicesGraph(nn.Module):
         if model.config.cross_slice:
             raise ConfigError("model.cross_slice: convolutions across slices can't be exported, since a graph reads "
                               "slices in any order; train a network without them")  # fmt: skip
+        if model.config.crop == "centre":
+            raise ConfigError("model.crop centre can't be exported, since an image's size decides whether it is cut or "
+                              "resized; train a network with another crop")  # fmt: skip
         self.network_input, self.backbone = model.network_input, model.backbone
         self.views = model.config.views
 
@@ -81,10 +84,17 @@ def _resampling(centre: Tensor, half: Tensor, factor: Tensor, pixels: int, side:
 
 
 class SeriesGraph(nn.Module):
-    """The embeddings of one series to its logits, as `Model.answer` makes them."""
+    """The embeddings of one series to its logits, as `Model.answer` makes them.
+
+    Raises:
+        ConfigError: the network has something that no graph of any number of slices holds.
+    """
 
     def __init__(self, model: Model) -> None:
         super().__init__()
+        if model.config.sequence_slices:
+            raise ConfigError("model.sequence_slices can't be exported, since the number of slices decides which are "
+                              "read; train a network that reads all of them, with 0")  # fmt: skip
         self.heads = _heads_of(model)
         self.by_slice_head = model.trained_on.get("answers_with") == "slice_head"
 
@@ -112,5 +122,5 @@ def _heads_of(model: Model) -> Heads:
     heads.config = model.config
     heads.add_heads(model.features)
     heads.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if name in heads.state_dict()})
-    heads.sequence_share = model.sequence_share
+    heads.sequence_share, heads.exam_share = model.sequence_share, model.exam_share
     return heads.eval()

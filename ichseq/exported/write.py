@@ -62,7 +62,7 @@ def write_exported(model: Model, out: Path) -> Path:
     check_out(out)
     model.eval()
     slices, series = slices_graph(model, out.suffix), series_graph(model, out.suffix)
-    now = Description(dataclasses.asdict(model.config), model.trained_on, None, model.weights_sha256 or "")
+    now = Description(dataclasses.asdict(model.config), model.trained_on, None, None, model.weights_sha256 or "")
     about = About(now, model.features, answers_exams(model), (digest_of(slices), digest_of(series)))
     contents = (slices, series, about.text().encode())
     with _writing(out), ExitStack() as stack:

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from ichseq.exported.loaded import AnyModel
 from ichseq.inference.model_ensemble import ModelEnsemble
-from ichseq.networks.named import kept_card
+from ichseq.networks.named import kept_card, network_of
 from ichseq.networks.shipped import network_in_words
 
 UNKNOWN: Final = "The table does not say which network answered."
@@ -57,7 +57,7 @@ def _network(model: AnyModel) -> Network:
     trained_on = str(of["scans"]) if of.get("scans") else f"{made_up}{key}{stage}" if of else "not known"
     measured = None if text is None else section(text, _SHOWN)
     return Network(
-        name=str(of.get("network") or "a network without a card"),
+        name=network_of(of) or "a network without a card",
         number=1,
         what=what,
         trained_on=trained_on,

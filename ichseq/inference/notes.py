@@ -25,7 +25,10 @@ def network_note(models: Iterable[AnyModel]) -> str | None:
 
 def _notes(of: Mapping[str, Any]) -> list[str]:
     network, made_up = of.get("network"), bool(of.get("phantom"))
-    began = [f"weights that began from {one}" for one in of.get("began_from") or [] if is_hub_name(str(one))]
+    before = map(str, of.get("began_from") or [])
+    began = [f"weights that began from {one}" for one in before if is_hub_name(one) or ", licence " in one]
+    if "imported_from" in of:
+        return [f"network imported from {of['imported_from']}; {licence_words(of.get('licence'))}", *began]
     if network is None:
         return [*([PHANTOM_NOTE] if made_up else []), *began]
     card = f"`ichseq models {network}` prints its card"

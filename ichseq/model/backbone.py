@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import constants as hub_constants
 from huggingface_hub.utils import logging as hub_logging
 from safetensors.torch import load_file
+from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, nn
 
 from ichseq.config import InputConfig, ModelConfig, weights_file
@@ -35,10 +36,14 @@ def make_backbone(config: ModelConfig) -> nn.Module:
         raise ConfigError(f"model.backbone: timm has no {name!r}{hint}")
     options: dict[str, Any] = {"in_chans": input_channels(config), "num_classes": 0}
     if config.pool != "avg":
-        options["global_pool"] = config.pool
+        options["global_pool"] = "" if config.pool == "head_avg" else config.pool
+    if config.drop_path is not None:
+        options["drop_path_rate"] = config.drop_path
     try:
         fetched = _fetch(name, options | {"in_chans": windows}) if config.pretrained is True else None
         backbone = fetched if fetched is not None and not config.neighbours else timm.create_model(name, **options)
+        if config.pool == "head_avg":
+            _pool_last(backbone)
         if (file := weights_file(config)) is not None:
             _load_local(backbone, file, windows)
         elif config.pretrained == "package" or (config.pretrained is True and fetched is None):
@@ -48,11 +53,29 @@ def make_backbone(config: ModelConfig) -> nn.Module:
             backbone.load_state_dict(weights | with_channels_of_neighbours(weights, backbone.state_dict()))
         with torch.no_grad(), _evaluating(backbone):
             backbone(torch.zeros(1, options["in_chans"], config.image_size, config.image_size))
+    except TypeError as error:  # what timm makes of an option that a network has not
+        if config.drop_path is None:
+            raise
+        raise ConfigError(f"model.backbone {name} has no stochastic depth ({error}); set model.drop_path to null"
+                          ) from None  # fmt: skip
     except (AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"model.backbone {name} does not work at model.image_size {config.image_size}: {reason}"
                           ) from None  # fmt: skip
     return backbone
+
+
+def _pool_last(backbone: nn.Module) -> None:
+    """Have the mean over places taken in the stead of the classifier, behind the layers of the head.
+
+    Raises:
+        ConfigError: timm does not say where the classifier of this network is, or it has several.
+    """
+    place = backbone.pretrained_cfg.get("classifier")  # type: ignore[operator, union-attr]
+    if not isinstance(place, str):
+        raise ConfigError("model.pool head_avg: timm names no classifier of this backbone; take avg")
+    parent, _, name = place.rpartition(".")
+    setattr(backbone.get_submodule(parent), name, SelectAdaptivePool2d(pool_type="avg", flatten=True))
 
 
 def refuse_larger(config: Mapping[str, Any], numbers: int) -> None:

@@ -1,6 +1,8 @@
 """What reads the embeddings of a backbone: slice head, sequence part, exam head."""
 
+import math
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +11,12 @@ from ichseq.config import ModelConfig
 from ichseq.labels import LABELS
 from ichseq.model.exam import make_exam_head
 from ichseq.model.output import Output
-from ichseq.model.sequence.inputs import drop_channels, with_inputs
+from ichseq.model.sequence.inputs import add_noise, drop_channels, drop_slices, with_inputs
 from ichseq.model.sequence.parts import make_sequence
+from ichseq.model.sequence.thinned import chosen, nearest, rows_of
+
+SUREST: Final = math.log((1 - 1e-6) / 1e-6)
+"""The largest logit of a slice that an exam's answer is blended with: one that is surer outvotes any exam head."""
 
 
 class Heads(nn.Module):
@@ -22,6 +28,8 @@ class Heads(nn.Module):
         sequence: embeddings to logits, in their order; None: there is no sequence part.
         exam: what the sequence part knows of the slices to logits of the series; None: there is no exam head.
         sequence_share: of the sequence part in the answer, by label, 0 to 1; the rest is the slice head's. None: all.
+        exam_share: of the exam head in the answer for a series, likewise; the rest is the highest of what the slice
+            head says of its slices.
     """
 
     config: ModelConfig
@@ -31,16 +39,19 @@ class Heads(nn.Module):
         config = self.config
         self.drop = nn.Dropout(config.dropout)
         self.slice_head = nn.Linear(features, len(LABELS))
-        self.sequence = make_sequence(config.sequence, features, config.hidden_size, config.sequence_inputs)
+        self.sequence = make_sequence(
+            config.sequence, features, config.hidden_size, config.sequence_inputs, config.sequence_dropout
+        )
         # Last, so that the others' weights are drawn as they are without it.
         self.exam = make_exam_head(config.exam, features if self.sequence is None else self.sequence.head.in_features)
         self.sequence_share: list[float] | None = None
+        self.exam_share: list[float] | None = None
 
     def answer(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None) -> Output:
         """All that the network says of some series; arguments as of `sequence_logits`.
 
-        Out of training, slice head and sequence part are blended by `sequence_share`; the exam head reads what the
-        sequence part says.
+        Out of training, slice head and sequence part are blended by `sequence_share`, and the exam head, which reads
+        what the sequence part says, by `exam_share`.
         """
         return self.answer_counted(embeddings, lengths.tolist(), positions_mm)
 
@@ -50,6 +61,7 @@ class Heads(nn.Module):
         if self.sequence is None:
             return Output(of_slices, of_slices, self._exam_logits(embeddings, of_slices, counts))
         in_order, of_exams = self._series_logits(embeddings, counts, positions_mm)
+        of_exams = self._blended_exams(of_exams, of_slices, counts)
         return Output(self._blended(in_order, of_slices), of_slices, of_exams)
 
     def slice_logits(self, embeddings: Tensor) -> Tensor:
@@ -89,12 +101,27 @@ class Heads(nn.Module):
             read = self.drop(embeddings.float())
             if self.training and self.config.channel_dropout > 0:
                 read = drop_channels(read, counts, self.config.channel_dropout)
+            if self.training:
+                read = add_noise(read, self.config.embedding_noise)
+                read = drop_slices(read, self.config.slice_dropout)
             if self.sequence.reads_logits:
                 read = self.slice_head(read)
-            read = with_inputs(read, counts, positions_mm, self.config.sequence_inputs)
-            hidden = self.sequence.read(read, counts, positions_mm)
-            in_order = self.sequence.head(hidden)
-        return in_order, self._exam_logits(hidden, in_order, counts)
+            read = with_inputs(read, counts, positions_mm, (*self.config.sequence_inputs, *self.sequence.own_inputs))
+            return self._of_series(read, counts, positions_mm)
+
+    def _of_series(self, read: Tensor, counts: list[int], positions_mm: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Logits of slices and of series from what the sequence part reads, of long series a part of the slices."""
+        assert self.sequence is not None
+        most, place = self.config.sequence_slices, None
+        if most and max(counts) > most:
+            kept = chosen(counts, most)
+            rows, place = rows_of(kept, counts), nearest(kept, counts)
+            read, positions_mm = read[rows], None if positions_mm is None else positions_mm[rows]
+            counts = [len(one) for one in kept]
+        hidden = self.sequence.read(read, counts, positions_mm)
+        in_order = self.sequence.logits(hidden)
+        of_exams = self._exam_logits(hidden, in_order, counts)
+        return in_order if place is None else in_order[place], of_exams
 
     def _exam_logits(self, hidden: Tensor, logits: Tensor, counts: list[int]) -> Tensor | None:
         if self.exam is None:
@@ -106,6 +133,11 @@ class Heads(nn.Module):
         if self.training or self.sequence_share is None:
             return in_order
         return torch.lerp(of_slices.float(), in_order, in_order.new_tensor(self.sequence_share))
+
+    def _blended_exams(self, of_exams: Tensor | None, of_slices: Tensor, counts: list[int]) -> Tensor | None:
+        if self.training or of_exams is None or self.exam_share is None:
+            return of_exams
+        return torch.lerp(highest_of_series(of_slices, counts), of_exams, of_exams.new_tensor(self.exam_share))
 
     @torch.no_grad()
     def set_prior(
@@ -124,6 +156,11 @@ class Heads(nn.Module):
             head.bias.copy_(_as_logits(prevalence))
         if self.exam is not None and self.exam.head is not None:
             self.exam.head.bias.copy_(_as_logits(of_exams))
+
+
+def highest_of_series(logits: Tensor, counts: list[int]) -> Tensor:
+    """(P, 6) the highest of the slices' logits (S, 6) of each series, within `SUREST`."""
+    return torch.stack([series.amax(0) for series in logits.float().split(counts)]).clamp(-SUREST, SUREST)
 
 
 def _as_logits(prevalence: Sequence[float | None]) -> Tensor:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ichseq.appearance import Appearance
 from ichseq.config import InputConfig
-from ichseq.errors import ConfigError
 from ichseq.geometry import NO_SLICE_HU, rows_around
 from ichseq.model.appearance import show
+from ichseq.model.centre import centre_box, centred
+from ichseq.model.channels import channels_of
 from ichseq.model.stack import Span, series_spans, slice_spans
-from ichseq.windows import AIR_HU, CHANNEL_MEAN, CHANNEL_STD, WINDOWS, range_read
+from ichseq.windows import AIR_HU, WINDOWS, range_read
 
 BODY_HU: Final = -100
 """Above it: head, table and head rest; below: air and noise in air."""
@@ -57,7 +58,7 @@ class NetworkInput(nn.Module):
         super().__init__()
         self.config = config
         self.hu_range = range_read(config.windows)
-        channels = _channels(config.windows, config.normalise, self.hu_range[0])
+        channels = channels_of(config.windows, config.normalise, self.hu_range[0])
         for name, values in zip(("scale", "offset", "least", "most"), channels, strict=True):
             self.register_buffer(name, values, persistent=False)
         # What is black in every window; the published crop cut away what was.
@@ -75,9 +76,10 @@ class NetworkInput(nn.Module):
                 body |= (part > BODY_HU).any(0)
         return body
 
-    @staticmethod
-    def box_of(body: Tensor) -> Tensor:
+    def box_of(self, body: Tensor) -> Tensor:
         """(4,) crop box, as a row of `crop_boxes`, around what `body_of` found."""
+        if self.config.crop == "centre":
+            return centre_box(body.shape[0], body.shape[1], self.config.image_size).to(body.device)
         (top, bottom), (left, right) = _extent(body.any(1)), _extent(body.any(0))
         return torch.stack([left + right, top + bottom, right - left, bottom - top]) / 2
 
@@ -227,10 +229,15 @@ class NetworkInput(nn.Module):
         slices = hu[spans[0].first : spans[-1].stop, ..., :rows, :columns].to(self.offset.device)
         slices = slices[:, None] if slices.ndim == 3 else slices
         slices = self.with_ends(slices) if slices.shape[1] > 1 else slices
+        if self.config.crop == "centre":
+            slices, rows, columns = centred(slices, side), side, side
+            boxes = torch.full_like(boxes, side / 2)
         slices = slices.clone() if slices.dtype == torch.float32 else slices.float()
         slices = slices.clamp_(low, high).sub_(low)  # in place: such a stack is large; (n, K, H, W)
         if self.config.window_first:
             slices = self.windowed(self._shown(slices, spans, appearance)).sub_(self.least).flatten(1, 2)
+        if self.config.crop == "centre" and warp is None:
+            return slices  # each pixel is one of the scan's
         # Halving (or more) by means before sampling keeps fine noise from aliasing into small images.
         factor = max(1, int(0.7 * max(rows, columns) / side))
         if factor > 1:
@@ -263,23 +270,6 @@ class NetworkInput(nn.Module):
             for part, grid in parts
         ]
         return torch.cat(sampled)
-
-
-def _channels(windows: Sequence[str], normalise: bool, lowest: int) -> list[Tensor]:
-    """Scale, offset, least and most of each channel, (1, C, 1, 1), for values counted from the range's lower end.
-
-    clamp(value x scale + offset, least, most) is the window scaled to 0..1, clipped, and normalised.
-    """
-    rows = []
-    for name in windows:
-        centre, width = WINDOWS[name]
-        low = centre - width / 2
-        if normalise and name not in CHANNEL_MEAN:
-            raise ConfigError(f"model.windows has {name}, of which no mean and deviation are published; set "
-                              "model.normalise=false")  # fmt: skip
-        mean, std = (CHANNEL_MEAN[name], CHANNEL_STD[name]) if normalise else (0.0, 1.0)
-        rows.append((1 / (width * std), ((lowest - low) / width - mean) / std, -mean / std, (1 - mean) / std))
-    return [torch.tensor(column).view(1, -1, 1, 1) for column in zip(*rows, strict=True)]
 
 
 def _extent(inside: Tensor) -> tuple[Tensor, Tensor]:

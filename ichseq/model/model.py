@@ -59,7 +59,7 @@ class Model(Heads):
         checkpointing: "on" recomputes the backbone in the backward pass, "auto" when a step would not fit the memory.
         backbone_slices: how many slices the backbone has read so far.
         features: D.
-        slice_head, sequence, exam, sequence_share: what reads the embeddings, see `ichseq.model.heads.Heads`.
+        slice_head, sequence, exam, sequence_share, exam_share: see `ichseq.model.heads.Heads`.
 
     Raises:
         ConfigError: a setting or weights file that does not work, or weights that can't be fetched.
@@ -264,7 +264,8 @@ class Model(Heads):
         Raises:
             RunError: the file system refuses; what was there before is as it was.
         """
-        description = Description(dataclasses.asdict(self.config), self.trained_on, self.sequence_share)
+        shares = (self.sequence_share, self.exam_share)
+        description = Description(dataclasses.asdict(self.config), self.trained_on, *shares)
         write_model(Path(folder), description, self.state_dict())
 
     @classmethod
@@ -286,7 +287,8 @@ class Model(Heads):
             saved, weights = read_model(folder)
             refuse_larger(saved.config, numbers_in(folder))
             model = cls(**saved.config)
-            model.trained_on, model.sequence_share = saved.trained_on, saved.sequence_share
+            model.trained_on = saved.trained_on
+            model.sequence_share, model.exam_share = saved.sequence_share, saved.exam_share
             refuse_other_tensors(model.state_dict(), weights)
             model.load_state_dict(weights)
             model.weights_sha256 = saved.weights

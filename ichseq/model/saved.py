@@ -29,6 +29,7 @@ WEIGHTS, DESCRIPTION = "weights.safetensors", "model.json"
 _MOST_BYTES: Final = 1 << 20  # of model.json, which takes some 2 kB
 _MOST_IN_A_LIST: Final = 16
 _MOST_LETTERS: Final = 1000
+_SHARES: Final = ("sequence_share", "exam_share")
 
 
 class Description(NamedTuple):
@@ -38,18 +39,20 @@ class Description(NamedTuple):
         config: the fields of a `ModelConfig`.
         trained_on: what the weights come from.
         sequence_share: `Heads.sequence_share`.
+        exam_share: `Heads.exam_share`.
         weights: SHA-256 of the file of weights; "" before it is written.
     """
 
     config: dict[str, Any]
     trained_on: dict[str, Any]
     sequence_share: list[float] | None = None
+    exam_share: list[float] | None = None
     weights: str = ""
 
     def text(self) -> str:
         """As JSON, sealed."""
-        share = {} if self.sequence_share is None else {"sequence_share": self.sequence_share}
-        content = {"format": FORMAT, "labels": LABELS, "config": self.config, "trained_on": self.trained_on, **share}
+        shares = {name: share for name in _SHARES if (share := getattr(self, name)) is not None}
+        content = {"format": FORMAT, "labels": LABELS, "config": self.config, "trained_on": self.trained_on, **shares}
         return json.dumps(sealed(content | {"weights_sha256": self.weights}), indent=2)
 
 
@@ -71,14 +74,14 @@ def write_model(folder: Path, description: Description, weights: Mapping[str, Te
         raise RunError(f"{folder}: the weights can't be written ({reason}); make room, or choose another") from None
 
 
-def write_share(folder: Path, share: list[float]) -> None:
-    """Put the share of the sequence part into the model.json of a folder.
+def write_shares(folder: Path, share: list[float], exam_share: list[float] | None) -> None:
+    """Put the shares of sequence part and exam head into the model.json of a folder.
 
     Raises:
         RunError: the file system refuses, or there is no model.
     """
     with damage_explained(folder):
-        description = read_description(folder)._replace(sequence_share=share)
+        description = read_description(folder)._replace(sequence_share=share, exam_share=exam_share)
     try:
         write_text(folder / DESCRIPTION, description.text())
     except OSError as error:
@@ -114,14 +117,15 @@ def checked_description(content: Mapping[str, Any]) -> Description:
     """The description in the content of a document; raises as `read_model`."""
     if (labels := list(content.get("labels", LABELS))) != list(LABELS):
         raise ConfigError(f"its labels are {', '.join(map(str, labels))}; those of ichseq are {', '.join(LABELS)}")
-    share = content.get("sequence_share")
-    if share is not None and not (len(share) == len(LABELS) and all(0 <= float(one) <= 1 for one in share)):
-        raise ValueError("shares are a number from 0 to 1 for each label")
+    shares = [content.get(name) for name in _SHARES]
+    for share in shares:
+        if share is not None and not (len(share) == len(LABELS) and all(0 <= float(one) <= 1 for one in share)):
+            raise ValueError("shares are a number from 0 to 1 for each label")
     trained_on = dict(content["trained_on"])
     if not all(_is_plain(name) and _is_plain(value) for name, value in trained_on.items()):
         raise ValueError("what the weights come from is short text and numbers")
     config = _checked(dict(content["config"]))
-    return Description(config, trained_on, share, str(content["weights_sha256"]))
+    return Description(config, trained_on, shares[0], shares[1], str(content["weights_sha256"]))
 
 
 def _checked(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ Without a network, or with HF_HUB_OFFLINE=1, the copy in the cache answers.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ FILES: Final = {DESCRIPTION: _TEXT, WEIGHTS: 4 << 30, CALIBRATION: _TEXT, CARD: 
 """What a repository is asked for, with the most bytes that are taken."""
 
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+_OF_ICHSEQ: Final = "no network of ichseq; name one that `ichseq publish` has written"
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _LOG_IN: Final = "log in with `hf auth login`, or set HF_TOKEN"
 
@@ -101,12 +102,26 @@ def kept_folder(name: str) -> Path | None:
 
 @cache
 def _fetched(name: str) -> Path:
+    kept = kept_folder(name)
+    return fetched_files(name, FILES, (DESCRIPTION, WEIGHTS), _OF_ICHSEQ) if kept is None else kept
+
+
+def fetched_files(name: str, files: Mapping[str, int], needed: Sequence[str], otherwise: str) -> Path:
+    """The folder in the cache with some files of a repository.
+
+    Args:
+        name: hf-hub:owner/name, with or without a revision.
+        files: that are asked for, with the most bytes that are taken of each.
+        needed: those of them that have to be there.
+        otherwise: what a repository without these is, and what to do, for the error.
+
+    Raises:
+        RunError: there is no such repository, it can't be fetched, or it has not what is needed.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
-    if (kept := kept_folder(name)) is not None:
-        return kept
     repository, _, revision = name.removeprefix(PREFIX).partition("@")
-    what: dict[str, Any] = {"revision": revision or None, "allow_patterns": [*FILES]}
+    what: dict[str, Any] = {"revision": revision or None, "allow_patterns": [*files]}
     with explained(name):
         try:
             found = HfApi().model_info(repository, revision=revision or None, files_metadata=True)
@@ -115,11 +130,12 @@ def _fetched(name: str) -> Path:
                 raise
             folder = Path(snapshot_download(repository, local_files_only=True, **what))
         else:
-            _refuse_others(name, {one.rfilename: one.size for one in found.siblings or []})
+            sizes = {one.rfilename: one.size for one in found.siblings or []}
+            _refuse_others(name, sizes, files, needed, otherwise)
             folder = Path(snapshot_download(repository, **what))
             if folder.name != found.sha:
                 raise RunError(f"{name}: was changed while it was fetched; run the same again")
-    if missing := _missing(path.name for path in folder.iterdir()):
+    if missing := [file for file in needed if not (folder / file).is_file()]:
         raise RunError(f"{name}: its copy in the cache has no {' and no '.join(missing)}; fetch it again where there "
                        "is a network")  # fmt: skip
     return folder
@@ -130,18 +146,20 @@ def _missing(files: Iterator[str]) -> list[str]:
     return [file for file in (DESCRIPTION, WEIGHTS) if file not in there]
 
 
-def _refuse_others(name: str, sizes: dict[str, int | None]) -> None:
+def _refuse_others(
+    name: str, sizes: dict[str, int | None], files: Mapping[str, int], needed: Sequence[str], otherwise: str
+) -> None:
     """See that a repository is that of a network, before anything is fetched.
 
     Raises:
         RunError: it is not, or a file is too large.
     """
-    if missing := _missing(iter(sizes)):
+    if missing := [file for file in needed if file not in sizes]:
         pickles = sorted(file for file in sizes if file.endswith(_PICKLES))
         hint = f"; {pickles[0]} is a pickle, which could run code and is not read" if pickles else ""
-        raise RunError(f"{name}: has no {' and no '.join(missing)}, so it is no network of ichseq{hint}; name one that "
-                       "`ichseq publish` has written")  # fmt: skip
-    for file, most in FILES.items():
+        what, _, remedy = otherwise.partition("; ")
+        raise RunError(f"{name}: has no {' and no '.join(missing)}, so it is {what}{hint}; {remedy}")
+    for file, most in files.items():
         size = sizes.get(file, 0)
         if size is None or size > most:
             raise RunError(f"{name}: {file} has {'no known size' if size is None else f'{size:,} bytes'}; at most "

@@ -53,7 +53,7 @@ def origin_of(folder: Path) -> dict[str, Any]:
     """What a network from the hub knows of itself beside its training: its name with the commit, and its licence."""
     if not hub.is_fetched(folder):
         return {}
-    return {"network": hub.name_of(folder), "licence": licence_in(_text(folder / hub.CARD))}
+    return {"network": hub.name_of(folder), "licence": licence_in(text_of(folder / hub.CARD))}
 
 
 def data_key_of_network(folder: Path) -> str | None:
@@ -73,7 +73,7 @@ def card_of_network(name: str) -> str:
     folder = network_folder(name)
     if folder is None or shipped.is_shipped(folder):
         return shipped.card_of(name if folder is None else folder.name).read_text(encoding="utf-8")
-    card = _without_front_matter(_text(folder / hub.CARD))
+    card = _without_front_matter(text_of(folder / hub.CARD))
     if not hub.is_fetched(folder):
         return card
     origin = origin_of(folder)
@@ -85,7 +85,7 @@ def kept_card(network: str) -> str | None:
     if network in shipped.shipped_names():
         return shipped.card_of(network).read_text(encoding="utf-8")
     folder = hub.kept_folder(network)
-    return None if folder is None else _without_front_matter(_text(folder / hub.CARD)) or None
+    return None if folder is None else _without_front_matter(text_of(folder / hub.CARD)) or None
 
 
 def licence_words(licence: Any) -> str:
@@ -93,10 +93,16 @@ def licence_words(licence: Any) -> str:
     return f"licence {licence}" if licence else "its card states no licence: ask its authors before you use it"
 
 
+def network_of(trained_on: Mapping[str, Any]) -> str | None:
+    """The name under which others know the network that weights are; None: they are of a run."""
+    name = trained_on.get("network") or trained_on.get("imported_from")
+    return None if name is None else str(name)
+
+
 def descent_of(trained_on: Mapping[str, Any]) -> list[str]:
     """The networks that weights are, or began from, for what is trained from them: a line each, the first one first."""
     before = [str(one) for one in trained_on.get("began_from") or []]
-    network = trained_on.get("network")
+    network = network_of(trained_on)
     if network is None:
         return before
     licence = trained_on["licence"] or "not stated" if "licence" in trained_on else None
@@ -132,7 +138,7 @@ def _without_front_matter(card: str) -> str:
     return (card.removeprefix(f"---\n{matter}\n---\n") if matter else card).strip()
 
 
-def _text(file: Path) -> str:
+def text_of(file: Path) -> str:
     """What a person reads of a text file from elsewhere; "" if there is none. No terminal can be steered by it."""
     try:
         with open(file, "rb") as stream:

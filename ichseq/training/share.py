@@ -1,6 +1,9 @@
-"""How much of the answer is the sequence part's, label by label: fitted on the validation series after training."""
+"""How much of the answer is the sequence part's, and for a series the exam head's, label by label.
 
-from typing import Any
+Fitted on the validation series after training.
+"""
+
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +13,8 @@ from ichseq.data.batches import Item
 from ichseq.data.feed import feed
 from ichseq.labels import LABELS
 from ichseq.model import Model
-from ichseq.model.saved import write_share
+from ichseq.model.heads import highest_of_series
+from ichseq.model.saved import write_shares
 from ichseq.runs.folders import kept_epochs
 from ichseq.runs.names import fold_words
 from ichseq.training.losses import clipped_logits
@@ -28,13 +32,23 @@ def fit_share(setup: Setup, reader: Reader[Any]) -> None:
     """
     if setup.processes.main:
         model = Model.load(setup.leaf, setup.processes.device)
-        in_order, of_slices, labels = _logits(setup, model, reader)
-        share = best_shares(in_order, of_slices, labels)
+        slices, exams = _answers(setup, model, reader)
+        share, exam_share = best_shares(*slices), None if exams is None else best_shares(*exams)
         for folder in (setup.leaf, *kept_epochs(setup.leaf)):
-            write_share(folder, share)
-        words = ", ".join(f"{label} {one:g}" for label, one in zip(LABELS, share, strict=True))
-        setup.log.note(f"share of the sequence part, fitted on {fold_words(setup.fold)}: {words}")
+            write_shares(folder, share, exam_share)
+        for part, fitted in (("sequence part", share), ("exam head", exam_share)):
+            if fitted is not None:
+                words = ", ".join(f"{label} {one:g}" for label, one in zip(LABELS, fitted, strict=True))
+                setup.log.note(f"share of the {part}, fitted on {fold_words(setup.fold)}: {words}")
     setup.processes.wait()
+
+
+class Answered(NamedTuple):
+    """Of slices or of exams, (n, 6) each and on the CPU: logits of what reads series, of the slice head, the truth."""
+
+    in_order: Tensor
+    of_slices: Tensor
+    labels: Tensor
 
 
 def best_shares(in_order: Tensor, of_slices: Tensor, labels: Tensor) -> list[float]:
@@ -43,9 +57,9 @@ def best_shares(in_order: Tensor, of_slices: Tensor, labels: Tensor) -> list[flo
     1 for a label that is nowhere known, or nowhere 1; of shares that are as good, the highest.
 
     Args:
-        in_order: (S, 6) logits of the sequence part.
-        of_slices: (S, 6) logits of the slice head.
-        labels: (S, 6), NaN where unknown.
+        in_order: (n, 6) logits of the sequence part, or of the exam head.
+        of_slices: (n, 6) logits of the slice head; of an exam the highest.
+        labels: (n, 6), NaN where unknown.
     """
     best = []
     for k in range(len(LABELS)):
@@ -63,15 +77,25 @@ def best_shares(in_order: Tensor, of_slices: Tensor, labels: Tensor) -> list[flo
 
 
 @torch.no_grad()
-def _logits(setup: Setup, model: Model, reader: Reader[Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """What sequence part and slice head say of the validation slices, and the truth, on the CPU."""
+def _answers(setup: Setup, model: Model, reader: Reader[Any]) -> tuple[Answered, Answered | None]:
+    """What a model says of the slices of the validation series, and of these as exams; None without an exam head."""
     series, size = setup.validation_series, setup.config.train.patients_per_batch
     tasks = [[Item(int(i)) for i in series[k : k + size]] for k in range(0, len(series), size)]
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    model.sequence_share = None  # of an earlier fit
+    slices, exams = list[Answered](), list[Answered]()
+    model.sequence_share = model.exam_share = None  # of an earlier fit
     for batch in feed(tasks, reader.validation(), threads=setup.config.train.workers, device=model.device):
         with setup.accelerator.autocast():
             output = setup.stage.answer(model, batch)
-        found.append((output.logits.float().cpu(), output.slice_logits.float().cpu(), batch.labels.cpu()))
-    in_order, of_slices, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return in_order, of_slices, labels
+        slices.append(_on_cpu(output.logits, output.slice_logits, batch.labels))
+        if output.exam_logits is not None and setup.stage.trains_exams(model):
+            highest = highest_of_series(output.slice_logits, batch.lengths.tolist())
+            exams.append(_on_cpu(output.exam_logits, highest, batch.exam_labels))
+    return _joined(slices), _joined(exams) if exams else None
+
+
+def _on_cpu(in_order: Tensor, of_slices: Tensor, labels: Tensor) -> Answered:
+    return Answered(in_order.float().cpu(), of_slices.float().cpu(), labels.cpu())
+
+
+def _joined(parts: list[Answered]) -> Answered:
+    return Answered(*(torch.cat(column) for column in zip(*parts, strict=True)))

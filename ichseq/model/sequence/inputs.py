@@ -20,6 +20,20 @@ def drop_channels(embeddings: Tensor, counts: list[int], share: float) -> Tensor
     return torch.cat([series * mask for series, mask in zip(embeddings.split(counts), masks, strict=True)])
 
 
+def drop_slices(embeddings: Tensor, share: float) -> Tensor:
+    """Embeddings (S, D), those of a random share of the slices 0."""
+    if not share:
+        return embeddings
+    return embeddings * (torch.rand(len(embeddings), 1, device=embeddings.device) >= share)
+
+
+def add_noise(embeddings: Tensor, share: float) -> Tensor:
+    """Embeddings (S, D) with Gaussian noise, of a standard deviation that is a share of that of the slice's values."""
+    if not share:
+        return embeddings
+    return embeddings + share * embeddings.std(dim=1, keepdim=True) * torch.randn_like(embeddings)
+
+
 def with_inputs(embeddings: Tensor, counts: list[int], positions_mm: Tensor | None, names: Sequence[str]) -> Tensor:
     """(S, D + 2n): the embeddings and what the n names of `INPUTS` stand for.
 

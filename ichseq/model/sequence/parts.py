@@ -4,47 +4,17 @@
 of each series. Orders and masks are made from those numbers on the CPU, so that nothing waits for the GPU.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 from ichseq.errors import ConfigError
 from ichseq.labels import LABELS
-from ichseq.model.sequence.inputs import INPUTS, relative_mm, with_differences
-
-
-class SequencePart(nn.Module):
-    """What every part is: made from (features, hidden_size), it reads series, and its `head` gives the logits.
-
-    A part overrides `read`. Its answers for a series must not depend on what else is in the batch.
-
-    Attributes:
-        reads_logits: its input is the slice head's logits (S, 6) and not the embeddings.
-    """
-
-    reads_logits = False
-    head: nn.Linear
-
-    def forward(self, embeddings: Tensor, lengths: Tensor, positions_mm: Tensor | None = None) -> Tensor:
-        """Logits (S, 6) of stacked embeddings (S, D).
-
-        Args:
-            embeddings: (S, D), slices of all series stacked in order.
-            lengths: (P,) slices of each series, on the CPU.
-            positions_mm: (S,) float, places of the slices along the scan's axis, beside the embeddings; None: unknown.
-
-        Raises:
-            ValueError: the part needs positions and gets None.
-        """
-        return self.head(self.read(embeddings, lengths.tolist(), positions_mm))
-
-    def read(self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:
-        """(S, W): what the head makes logits of."""
-        raise NotImplementedError
+from ichseq.model.sequence.inputs import INPUTS, with_differences
+from ichseq.model.sequence.part import SequencePart, pack, pad, unpack, unpad
+from ichseq.model.sequence.transformers import PostNormTransformer, Transformer
 
 
 class SkipLSTM(SequencePart):
@@ -63,10 +33,10 @@ class SkipLSTM(SequencePart):
         self.head = nn.Linear(2 * hidden_size, len(LABELS))
 
     def read(self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:
-        packed, order = _pack(embeddings, counts)
+        packed, order = pack(embeddings, counts)
         packed1, _ = self.lstm1(packed)
         packed2, _ = self.lstm2(packed1)
-        h1, h2 = (_unpack(p, counts, order) for p in (packed1, packed2))  # (S, 2H)
+        h1, h2 = (unpack(p, counts, order) for p in (packed1, packed2))  # (S, 2H)
         return h1 + h2 + F.relu(self.linear1(h1)) + F.relu(self.linear2(h2))
 
 
@@ -100,8 +70,8 @@ class OneLSTM(SequencePart):
         self.head = nn.Linear(2 * hidden_size, len(LABELS))
 
     def read(self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:
-        packed, order = _pack(embeddings, counts)
-        return _unpack(self.lstm(packed)[0], counts, order)  # (S, 2H)
+        packed, order = pack(embeddings, counts)
+        return unpack(self.lstm(packed)[0], counts, order)  # (S, 2H)
 
 
 class LogitsLSTM(OneLSTM):
@@ -122,38 +92,38 @@ class TwoGRU(SequencePart):
         self.head = nn.Linear(2 * hidden_size, len(LABELS))
 
     def read(self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:
-        packed, order = _pack(embeddings, counts)
-        return _unpack(self.gru(packed)[0], counts, order)  # (S, 2H)
+        packed, order = pack(embeddings, counts)
+        return unpack(self.gru(packed)[0], counts, order)  # (S, 2H)
 
 
-class Transformer(SequencePart):
-    """A transformer encoder of two pre-norm layers with four heads, without dropout of its own, and a linear head.
+class ProjectedGRU(SequencePart):
+    """Two stacked bidirectional GRU layers on a view of the embedding, with the slice's place in the series beside it.
 
-    Its width is hidden_size, rounded up to a multiple of four. Each slice carries a sinusoidal code of its position in
-    mm from the series' first slice, so that thin and thick slices differ; it needs positions. A series sees
-    neither padding nor other series.
+    The view is layer norm, linear to 2 hidden_size values, GELU, layer norm; the place is k / (n - 1). The sequence
+    part of a published network (github.com/i-pan/ct-head-hemorrhage-detection).
     """
 
-    heads = 4
+    own_inputs = ("position",)
+    drops = True
 
-    def __init__(self, features: int, hidden_size: int) -> None:
+    def __init__(self, features: int, hidden_size: int, dropout: float = 0.0) -> None:
         super().__init__()
-        width = -(-hidden_size // self.heads) * self.heads
+        width = 2 * hidden_size
+        self.norm = nn.LayerNorm(features)
         self.enter = nn.Linear(features, width)
-        layer = nn.TransformerEncoderLayer(
-            width, self.heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.encoder = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(width), enable_nested_tensor=False)
-        for parameter in self.encoder.parameters():  # torch copies one layer: both would start the same
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
+        self.enter_norm = nn.LayerNorm(width)
+        self.gru = nn.GRU(width + 1, hidden_size, 2, bidirectional=True, batch_first=True, dropout=dropout)
+        self.drop = nn.Dropout(dropout)
         self.head = nn.Linear(width, len(LABELS))
 
     def read(self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:
-        places = relative_mm(positions_mm, counts, "model.sequence transformer")
-        slices = self.enter(embeddings) + _place_code(places, self.head.in_features)
-        padding = _pad(torch.zeros_like(places, dtype=torch.bool), counts, True)  # (P, longest), true where none is
-        return _unpad(self.encoder(_pad(slices, counts), src_key_padding_mask=padding), counts)
+        place = embeddings[:, -2:-1]  # the first of the two values of "position"
+        seen = self.enter_norm(F.gelu(self.enter(self.norm(embeddings[:, :-2]))))
+        packed, order = pack(torch.cat([seen, place], dim=1), counts)
+        return unpack(self.gru(packed)[0], counts, order)  # (S, 2H)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return self.head(self.drop(hidden))
 
 
 class Convolutions(SequencePart):
@@ -174,12 +144,12 @@ class Convolutions(SequencePart):
         self.head = nn.Linear(hidden_size, len(LABELS))
 
     def read(self, embeddings: Tensor, counts: list[int], positions_mm: Tensor | None) -> Tensor:
-        slices = _pad(self.enter(embeddings), counts)  # (P, longest, H)
-        inside = _pad(torch.ones_like(embeddings[:, :1]), counts)  # (P, longest, 1)
+        slices = pad(self.enter(embeddings), counts)  # (P, longest, H)
+        inside = pad(torch.ones_like(embeddings[:, :1]), counts)  # (P, longest, 1)
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             seen = (norm(slices) * inside).transpose(1, 2)  # the norm and the layer before leave no zeros in padding
             slices = slices + F.gelu(convolution(seen)).transpose(1, 2)
-        return _unpad(slices, counts)
+        return unpad(slices, counts)
 
 
 PARTS: dict[str, type[SequencePart]] = {
@@ -188,16 +158,20 @@ PARTS: dict[str, type[SequencePart]] = {
     "lstm2_delta": DeltaSkipLSTM,
     "logits": LogitsLSTM,
     "gru": TwoGRU,
+    "gru_projected": ProjectedGRU,
     "transformer": Transformer,
+    "transformer_post": PostNormTransformer,
     "conv": Convolutions,
 }
 
 
-def make_sequence(name: str, features: int, hidden_size: int, inputs: Sequence[str] = ()) -> SequencePart | None:
+def make_sequence(
+    name: str, features: int, hidden_size: int, inputs: Sequence[str] = (), dropout: float = 0.0
+) -> SequencePart | None:
     """The sequence part of that name, None for "none"; `inputs` are appended to the D features that it reads.
 
     Raises:
-        ConfigError: an unknown name.
+        ConfigError: an unknown name, or a part that can't be made so.
     """
     if name != "none" and name not in PARTS:
         raise ConfigError(f"model.sequence is {name!r}; choose one of {', '.join((*PARTS, 'none'))}")
@@ -209,38 +183,10 @@ def make_sequence(name: str, features: int, hidden_size: int, inputs: Sequence[s
     if name == "none":
         return None
     part = PARTS[name]
-    return part((len(LABELS) if part.reads_logits else features) + 2 * len(inputs), hidden_size)
-
-
-def _place_code(places: Tensor, width: int) -> Tensor:
-    """(S, width): sines and cosines of places in mm; wavelengths from two usual slices to several heads."""
-    wavelengths = torch.logspace(1, 3, width // 2, device=places.device)
-    angles = places[:, None] * (2 * math.pi / wavelengths)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _pack(embeddings: Tensor, counts: list[int]) -> tuple[PackedSequence | Tensor, list[int]]:
-    """The series for a recurrent layer, and their order in there."""
-    if not isinstance(counts[0], int):  # a graph is made, of one series of any length: nothing to pack
-        return embeddings[None], [0]
-    # Sorted here, on the CPU: packing would send the order to the GPU, and wait for it.
-    order = sorted(range(len(counts)), key=lambda i: -counts[i])
-    series = embeddings.split(counts)
-    padded = pad_sequence([series[i] for i in order], batch_first=True)  # (P, longest, D)
-    return pack_padded_sequence(padded, torch.tensor([counts[i] for i in order]), batch_first=True), order
-
-
-def _unpack(packed: PackedSequence | Tensor, counts: list[int], order: list[int]) -> Tensor:
-    if isinstance(packed, Tensor):
-        return packed[0]
-    padded, _ = pad_packed_sequence(packed, batch_first=True)
-    place = {i: k for k, i in enumerate(order)}
-    return torch.cat([padded[place[i], :count] for i, count in enumerate(counts)])
-
-
-def _pad(values: Tensor, counts: list[int], value: float = 0.0) -> Tensor:
-    return pad_sequence(list(values.split(counts)), batch_first=True, padding_value=value)
-
-
-def _unpad(padded: Tensor, counts: list[int]) -> Tensor:
-    return torch.cat([series[:count] for series, count in zip(padded, counts, strict=True)])
+    width = (len(LABELS) if part.reads_logits else features) + 2 * len(inputs)
+    if part.drops:
+        return part(width, hidden_size, dropout)
+    if dropout:
+        takers = " and ".join(one for one, kind in PARTS.items() if kind.drops)
+        raise ConfigError(f"model.sequence_dropout is for {takers}; set it to 0 for {name}")
+    return part(width, hidden_size)

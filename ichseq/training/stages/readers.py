@@ -25,6 +25,7 @@ from ichseq.data.batches import (
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.model import Model
+from ichseq.model.centre import centre_box
 from ichseq.training.stopping import StopRequest
 
 B = TypeVar("B", bound=Batch)
@@ -138,6 +139,9 @@ def series_boxes(model: Model, index: Index, series: np.ndarray, threads: int, r
     if model.config.crop == "slice":
         return None
     boxes = torch.full((index.n_series, 4), float("nan"))
+    if model.config.crop == "centre":
+        side = model.config.image_size
+        return torch.stack([centre_box(int(rows), int(columns), side) for rows, columns in index.shapes])
     if model.config.crop == "none":
         sides = torch.from_numpy(index.shapes[:, [1, 0]].astype(np.float32)) / 2
         return torch.cat([sides, sides], dim=1)
