@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 from hostile_bytes import flipped, overwritten
 from hostile_child import SILENT, Fault, rng_of
-from hostile_dicom import SIZE, Files, one_head
+from hostile_dicom import SIZE, Files, begun
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
@@ -32,11 +32,7 @@ class Compressed(Files):
 
     @staticmethod
     def make(work: Path, seed: int) -> None:
-        for name in ("sound", "bases"):
-            (work / name).mkdir()
-        first, *others = one_head(work, seed)
-        for k, path in enumerate(others):
-            shutil.copy(path, work / "sound" / f"other-{k}")
+        first = begun(work, seed)
         for syntax, name in SYNTAXES.items():
             dataset = pydicom.dcmread(first)
             # Of other height than width, so that the two can be told apart.

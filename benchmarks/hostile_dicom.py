@@ -101,6 +101,16 @@ def _read(folder: Path) -> tuple[list[LeftOut], list[str]]:
     return left_out, used
 
 
+def begun(work: Path, seed: int) -> Path:
+    """The folders of sound slices and of bases, made; gives the head's first slice, which the others stand beside."""
+    for name in ("sound", "bases"):
+        (work / name).mkdir()
+    first, *others = one_head(work, seed)
+    for k, path in enumerate(others):
+        shutil.copy(path, work / "sound" / f"other-{k}")
+    return first
+
+
 class Dicom(Files):
     """Headers changed in every way that `hostile_bytes` knows."""
 
@@ -108,11 +118,7 @@ class Dicom(Files):
 
     @staticmethod
     def make(work: Path, seed: int) -> None:
-        for name in ("sound", "bases"):
-            (work / name).mkdir()
-        first, *others = one_head(work, seed)
-        for k, path in enumerate(others):
-            shutil.copy(path, work / "sound" / f"other-{k}")
+        first = begun(work, seed)
         shutil.copy(first, work / "bases" / "bare")
         for name, syntax in _PLAIN.items():
             dataset = pydicom.dcmread(first)

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from dicom_files import ct_dataset, dicom_bytes
+from looked_at import looked_at
 from phantom_heads import known_volume
 
 import ichseq
 from ichseq.api import predict_scans
 from ichseq.cli import main
 from ichseq.ct.content import findings, no_picture
-from ichseq.ct.plausible import Plausibility
 from ichseq.ct.reconstruction import MAP, marks_of
 from ichseq.ct.series import load_series
 from ichseq.errors import ScanError
@@ -63,14 +63,6 @@ def written(folder: Path, hu: np.ndarray, pixel_mm: float, *, name: str = "1.2.3
         dataset = ct_dataset(pixels, number=number, PixelSpacing=[round(pixel_mm, 5)] * 2, **uids | changes)
         (folder / f"{number:03d}").write_bytes(dicom_bytes(dataset))
     return folder
-
-
-def looked_at(source: Path) -> Plausibility:
-    (series,) = load_series(source)
-    looks = Plausibility(series)
-    for one in series.hu:
-        looks.add(one)
-    return looks
 
 
 def noise(slices: int = 12, size: int = 96) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dicom_files import ct_dataset, dicom_bytes
+from looked_at import looked_at
 from phantom_heads import known_volume
 
 from ichseq import Model
@@ -27,14 +28,6 @@ def written(folder: Path, hu: np.ndarray, pixel_mm: float | None, **changes: Any
         dataset = ct_dataset(pixels, number=number, PixelSpacing=spacing, **changes)
         (folder / f"{number:03d}").write_bytes(dicom_bytes(dataset))
     return folder
-
-
-def looked_at(source: Path) -> Plausibility:
-    (series,) = load_series(source)
-    looks = Plausibility(series)
-    for one in series.hu:
-        looks.add(one)
-    return looks
 
 
 @pytest.fixture(scope="module")
