@@ -20,6 +20,7 @@ from ichseq.evaluation.evaluate import evaluate_fold
 from ichseq.phantom import write_phantoms
 from ichseq.runs.folders import find_leaves
 from ichseq.training.train import train_stage
+from ichseq.windows import BONE_RANGE
 
 torch.set_num_threads(1)  # sums then come in one order, so that equal runs are equal to the bit
 
@@ -71,6 +72,14 @@ def prepared(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantoms, prepared; not to be changed."""
     out = tmp_path_factory.mktemp("prepared") / "set"
     prepare(phantoms, out, workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def prepared_wide(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in the range of the window for bone; not to be changed."""
+    out = tmp_path_factory.mktemp("prepared-wide") / "set"
+    prepare(phantoms, out, workers=1, hu_range=BONE_RANGE)
     return out
 
 
