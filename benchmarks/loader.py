@@ -70,7 +70,7 @@ def batches(index: Index, device: torch.device) -> Iterator[SliceBatch]:
     plan += plan_epoch(index, index.validation_series(0), batch=4, accumulate=1, processes=1, key=(0, 0))
     tasks = [step[0][0] for step in plan]
     for batch in feed(tasks, read, threads=THREADS, device=device):
-        warps(config, [(0, i) for i, _, _ in batch.items])
+        warps(config, [(0, item[0]) for item in batch.items])
         yield batch
 
 
@@ -78,7 +78,7 @@ def seen(model: Model, index: Index, device: torch.device) -> Iterator[torch.Ten
     config = AugmentConfig()
     for batch in batches(index, device):
         boxes = model.crop_boxes(batch.hu, batch.lengths)
-        warp = warps(config, [(0, i) for i, _, _ in batch.items]).to(device)
+        warp = warps(config, [(0, item[0]) for item in batch.items]).to(device)
         for spans in in_chunks(series_spans(batch.hu, batch.lengths, None), model.chunk_size):
             yield model.network_input(batch.hu, spans, boxes, warp)
 
