@@ -35,7 +35,7 @@ class Compressed(Files):
         first = begun(work, seed)
         for syntax, name in SYNTAXES.items():
             dataset = pydicom.dcmread(first)
-            # Of other height than width, so that the two can be told apart.
+            # Higher than wide or the other way round, so that a swap shows.
             stored = dataset.pixel_array[: SIZE * 3 // 4].astype(np.uint16) & 0x0FFF
             if frame := _encoded(dataset, stored, syntax):
                 dataset.PixelData = encapsulate([frame])

@@ -72,9 +72,9 @@ def load_set(work: Path) -> str:
     for name in ("lengths", "offsets", "shapes", "spacing", "fold", "patient_codes", "labels", "exam_labels",
                  "exam_labels_given", "exam_agreement", "positions_mm", "checksums"):  # fmt: skip
         digest.update(np.ascontiguousarray(getattr(index, name)).tobytes())
-    said = [index.key, index.settings, *(index.series_row(i) for i in range(index.n_series))]
-    said += [[index.sop_uids(i), index.files(i)] for i in range(index.n_series)]
-    digest.update(repr(said).encode())
+    found = [index.key, index.settings, *(index.series_row(i) for i in range(index.n_series))]
+    found += [[index.sop_uids(i), index.files(i)] for i in range(index.n_series)]
+    digest.update(repr(found).encode())
     for i in range(index.n_series):
         digest.update(read_batch(index, [Item(i)]).hu.numpy().tobytes())
     return digest.hexdigest()
@@ -83,8 +83,8 @@ def load_set(work: Path) -> str:
 def load_model(work: Path) -> str:
     """Every weight and setting of the model."""
     model = Model.load(leaf_of(work), device="cpu")
-    said = repr([model.config, model.trained_on, model.sequence_share, model.weights_sha256])
-    return hashlib.sha256(save(model.state_dict()) + said.encode()).hexdigest()
+    found = repr([model.config, model.trained_on, model.sequence_share, model.weights_sha256])
+    return hashlib.sha256(save(model.state_dict()) + found.encode()).hexdigest()
 
 
 def load_run(work: Path) -> str:
@@ -93,10 +93,10 @@ def load_run(work: Path) -> str:
     saved = read_checkpoint(leaf / "last")
     if saved.damaged:  # which the log names; training goes on from the one before
         raise RunError(str(saved.damaged))
-    said = [read_run(leaf), read_calibration(leaf).model_dump(), data_key_of(leaf), read_yaml(leaf / "config.yaml"),
+    found = [read_run(leaf), read_calibration(leaf).model_dump(), data_key_of(leaf), read_yaml(leaf / "config.yaml"),
             saved.state, sorted(refuse_seen_patients(leaf, Index.load(work / "set"), 0))]  # fmt: skip
     tables = [read_history(leaf), read_table(leaf / "predictions.parquet"), read_exams(leaf / "exams.parquet")]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode() + save(saved.tensors))
+    digest = hashlib.sha256(json.dumps(found, sort_keys=True, default=str).encode() + save(saved.tensors))
     for table in tables:
         digest.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
     return digest.hexdigest()

@@ -33,11 +33,11 @@ from ichseq.runs.experiments import read_results
 from ichseq.runs.patients import refuse_seen_patients
 
 _NUMBERS = ("1e999", ".nan", ".inf", "-1", "0", "1e-400", "9" * 5000, "10000000000", "0x7fffffff", "1_000", "true", "~")
-_TEXTS = ("''", "../../../etc/passwd", "/dev/zero", "http://localhost:9/x", "hf-hub:nobody/nothing", "[]", "{}",
+_TEXTS = ("''", "../../../etc/passwd", "/dev/zero", "http://localhost:9/x", "hf-hub:someone/nothing", "[]", "{}",
           "[[[1]]]", "!!python/object/apply:os.system ['id']", "!!binary aaaa", "!!int many", "2001-01-01", "&a [*a]",
           "'\\0'", "\"\\x00\\uD800\"", "[" + "1," * 5000 + "1]", "a" * 100_000)  # fmt: skip
 _JSON = (None, True, -1, 0, 1 << 70, 10**9, 1e308, "", "x", "../../x", "A" * 100_000, [], [[]], {}, {"a": {}},
-         [1] * 1000, ["flip"] * 1000, "hf-hub:nobody/nothing", "/etc/passwd", "local-dir:/etc")  # fmt: skip
+         [1] * 1000, ["flip"] * 1000, "hf-hub:someone/nothing", "/etc/passwd", "local-dir:/etc")  # fmt: skip
 _YAML_TEXTS = (
     "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip(
         "abcdefgh", "bcdefghi", strict=True)),

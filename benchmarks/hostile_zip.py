@@ -34,7 +34,7 @@ def packed(members: dict[str, tuple[bytes, int, bytes]]) -> bytes:
         members: by name, what they begin with, how many megabytes of zeros follow, and what the directory says they
             are; where that is empty, the truth.
     """
-    stream, said = io.BytesIO(), []
+    stream, claimed = io.BytesIO(), []
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
         for name, (start, zeros, instead) in members.items():
             packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
@@ -45,9 +45,9 @@ def packed(members: dict[str, tuple[bytes, int, bytes]]) -> bytes:
             crc = zlib.crc32(instead or start)
             for _ in range(0 if instead else zeros):
                 crc = zlib.crc32(b"\0" * _MEGABYTE, crc)
-            said.append((crc, len(data), len(instead) or len(start) + zeros * _MEGABYTE))
+            claimed.append((crc, len(data), len(instead) or len(start) + zeros * _MEGABYTE))
     whole = bytearray(stream.getvalue())
-    for place, (crc, size, full) in zip(_directory(whole), said, strict=True):
+    for place, (crc, size, full) in zip(_directory(whole), claimed, strict=True):
         struct.pack_into("<H4xLLL", whole, place + 10, zipfile.ZIP_DEFLATED, crc, size, full)
     return bytes(whole)
 

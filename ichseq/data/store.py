@@ -149,7 +149,7 @@ def _without_threads() -> Iterator[None]:
     """Keep blosc2 from starting threads for every chunk that a file gets.
 
     It packs the offsets of the chunks, some hundred bytes, with threads of its own, whatever cparams say; waiting for
-    them costs more than compressing the chunk. Only this variable tells it not to (benchmarks/store.py).
+    them costs more than compressing the chunk on a busy machine. Only this variable keeps it from that.
     """
     with _ENVIRONMENT:
         before = os.environ.get(_THREADS)
