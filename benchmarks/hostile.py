@@ -23,6 +23,7 @@ from hostile_child import (
     Child,
     Ended,
     Trial,
+    peak_of,
     trial_of,
     tried,
 )
@@ -109,7 +110,8 @@ def alone(case: str, work: Path, seed: int) -> None:
     """Try one case where a debugger reaches it."""
     name, _, number = case.partition(":")
     trial = trial_of(KINDS[name].trial)
-    print(tried(trial(made(trial, work, seed), seed), int(number), show=True))
+    cases = trial(made(trial, work, seed), seed)
+    print(tried(cases, int(number), peak_of(os.getpid()), show=True))
 
 
 def made(trial: type[Trial], work: Path, seed: int) -> Path:

@@ -134,7 +134,7 @@ def serve(trial: str, work: Path, seed: int, connection: Connection) -> None:
     sys.dont_write_bytecode = True
     cases = trial_of(trial)(work, seed)
     sys.addaudithook(_audit)
-    base = _peak(os.getpid())
+    base = peak_of(os.getpid())
     connection.send(None)
     while (number := connection.recv()) is not None:
         connection.send(tried(cases, number, base))
@@ -154,7 +154,7 @@ def tried(cases: Callable[[int], str], number: int, base: int = 0, *, show: bool
         how, what = UNTYPED, f"{type(error).__name__}: {str(error)[:200]} ({Path(place.filename).name}:{place.lineno})"
         if show:
             traceback.print_exc()
-    peak = _peak(os.getpid()) - base + sum(map(_peak, _below(os.getpid())))
+    peak = peak_of(os.getpid()) - base + sum(map(peak_of, _below(os.getpid())))
     if _watch.seen:
         how, what = OUTSIDE, "; ".join(dict.fromkeys(_watch.seen))[:300]
     elif peak > MOST_BYTES and how in (REFUSED, TAKEN):
@@ -162,7 +162,7 @@ def tried(cases: Callable[[int], str], number: int, base: int = 0, *, show: bool
     return Ended(how, what, peak)
 
 
-def _peak(process: int) -> int:
+def peak_of(process: int) -> int:
     """The most bytes of memory that a process has had; 0 where that isn't known."""
     try:
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
