@@ -17,7 +17,9 @@ from dicom_files import write_series
 
 import ichseq
 from ichseq.cli import main
+from ichseq.cli.group import Group, progress_bar
 from ichseq.cli.options import FoldType
+from ichseq.errors import RunError
 
 ROAD = ["demo", "phantom", "prepare", "train", "evaluate", "calibrate", "predict", "report"]
 COMMANDS = [*ROAD, "models", "publish", "export", "compare", "ensemble", "submit", "experiment", "settings"]
@@ -180,6 +182,25 @@ def test_what_a_stopped_command_says_is_true(
     assert process.returncode == 130, shown
     assert shown.decode().rstrip().endswith(f"{words}: run the same command again")
     assert not list(tmp_path.rglob("*.part"))
+
+
+def test_an_error_that_native_code_makes_of_a_stop_is_a_stop(capfd: pytest.CaptureFixture[str]) -> None:
+    group = Group("ichseq", params=[click.Option(["--debug"], is_flag=True)])
+
+    @group.command("predict")
+    def interrupted() -> None:
+        with progress_bar("predict", "series"):
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except KeyboardInterrupt:
+                raise RunError("its model is damaged") from None
+
+    with pytest.raises(SystemExit) as stop:
+        group.main(["predict"], standalone_mode=True)
+    assert stop.value.code == 143
+    words = capfd.readouterr().err
+    assert "stopped; the tables are not written" in words
+    assert "damaged" not in words
 
 
 def test_an_experiment_that_is_stopped_says_how_it_goes_on(prepared: Path, tmp_path: Path) -> None:

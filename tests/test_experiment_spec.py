@@ -95,6 +95,31 @@ def test_quick_goes_over_everything_and_limits_the_bags(base: Path, tmp_path: Pa
     assert spec.config("frozen").train.epochs == 6
 
 
+def test_quick_keeps_the_family_and_divides_sizes(base: Path, tmp_path: Path) -> None:
+    quick = "quick: {backbones: {res: test_resnet, resnext: regnetx_002}, image_size: 4, hidden_size: 8, epochs: 2}"
+    write(tmp_path, "quick.yaml", f"{quick}\nmodel: {{pretrained: false}}\nexperiment: {{slice_bag: 2, bag: 5}}")
+    text = "base: base.yaml\nmodel: {backbone: resnext101_32x8d, image_size: 382, hidden_size: 1024}"
+    path = write(tmp_path, "row.yaml", f"{text}\nexperiment: {{slice_epochs: [7, 5], bag: 6}}")
+    spec = load_spec(path, quick=True)
+    assert (spec.plan.slice_bag, spec.plan.bag) == (2, 3)
+    assert [spec.config(stage).train.epochs for stage in spec.plan.stages] == [4, 3]
+    model = spec.config("frozen").model
+    assert (model.backbone, model.image_size, model.hidden_size) == ("regnetx_002", 96, 128)
+    plain = write(tmp_path, "plain.yaml", "base: base.yaml\nmodel: {backbone: resnet50, image_size: 256}")
+    assert load_spec(plain, quick=True).config("slice").model.backbone == "test_resnet"
+    other = write(tmp_path, "other.yaml", "base: base.yaml\nmodel: {backbone: vgg11}")
+    with pytest.raises(ConfigError, match=r"quick\.backbones has none for vgg11; .* begin with res, resnext"):
+        load_spec(other, quick=True)
+
+
+def test_quick_has_a_rate_of_its_own_for_sgd(base: Path, tmp_path: Path) -> None:
+    write(tmp_path, "quick.yaml", "quick: {sgd_rate: 0.03}\nslice: {backbone_lr: 2e-3}\nfrozen: {sequence_lr: 1e-3}")
+    path = write(tmp_path, "row.yaml", "base: base.yaml\nfrozen: {optimizer: sgd}")
+    spec = load_spec(path, quick=True)
+    assert spec.config("slice").train.backbone_lr == 2e-3
+    assert spec.config("frozen").train.sequence_lr == 0.03
+
+
 def test_another_seed(base: Path, tmp_path: Path) -> None:
     path = write(tmp_path, "both.yaml", "experiment: {blend: [base.yaml]}")
     assert load_spec(base).config("slice").train.seed == 0

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from ichseq import Model
 from ichseq.config import Config
 from ichseq.data.index import Index
-from ichseq.experiment.spec import QUICK, Spec, load_spec
+from ichseq.experiment.quick import QUICK
+from ichseq.experiment.spec import Spec, load_spec
 from ichseq.training.train import start_training
 
 FOLDER = Path(__file__).parents[1] / "experiments"

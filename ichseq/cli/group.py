@@ -26,21 +26,14 @@ _NOTHING_WRITTEN = "stopped; nothing was written"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, raised where the program stands, so that what was begun is taken back."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.exit_code = 128 + number
-
-
 class Signals:
     """What Ctrl-C and SIGTERM do while a command runs; the second one leaves at once. `train` has its own."""
 
     working = False  # set by the first progress bar
+    received = 0  # the number of the one that came
 
     def __enter__(self) -> "Signals":
-        Signals.working = False
+        Signals.working, Signals.received = False, 0
         self.before = {}
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._stop) for number in _SIGNALS}
@@ -58,7 +51,8 @@ class Signals:
             # Modules are being imported, perhaps, and some of them take an exception for something else.
             os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{_NOTHING_WRITTEN}\n".encode())
             os._exit(128 + number)
-        raise _Interrupted(number)
+        Signals.received = number
+        raise KeyboardInterrupt  # where the program stands, so that what was begun is taken back
 
 
 def _in_utf8() -> None:
@@ -94,10 +88,11 @@ class Group(click.Group):
         except Stopped as stopped:
             click.echo(str(stopped), err=True)
             ctx.exit(stopped.exit_code)
-        except KeyboardInterrupt as stop:
-            click.echo(_AFTER_A_STOP.get(str(ctx.invoked_subcommand), _NOTHING_WRITTEN), err=True)
-            ctx.exit(stop.exit_code if isinstance(stop, _Interrupted) else 130)
-        except Exception as error:
+        except (KeyboardInterrupt, Exception) as error:
+            stopped_by = Signals.received or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
+            if stopped_by:  # an error too may be what native code made of the interruption
+                click.echo(_AFTER_A_STOP.get(str(ctx.invoked_subcommand), _NOTHING_WRITTEN), err=True)
+                ctx.exit(128 + stopped_by)
             if ctx.params.get("debug"):
                 traceback.print_exc()
             if isinstance(error, IchseqError):

@@ -21,9 +21,8 @@ from ichseq.config import STAGES, Config, load_config, read_section, read_yaml, 
 from ichseq.config.fields import STRICT, AtLeast1, Setting, Several, Stage, settings_of
 from ichseq.data.index import ALL_PATIENTS
 from ichseq.errors import ConfigError, counted
+from ichseq.experiment.quick import QUICK, Quick
 from ichseq.labels import CLIP_PROBABILITY
-
-QUICK = "quick.yaml"
 
 
 def _listed(value: Any) -> Any:
@@ -218,11 +217,7 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
     content = _merged(path, ())
     plan = _plan(content, path)
     if quick:
-        over = _merged(path.parent / QUICK, ())
-        limits = _plan(over, path.parent / QUICK)
-        _put_over(content, over)
-        slice_bag = min(*_listed(plan.slice_bag), *_listed(limits.slice_bag))  # one for all folds, as the epochs
-        plan = replace(plan, slice_bag=slice_bag, bag=min(plan.bag, limits.bag), slice_epochs=())
+        plan = _made_quick(plan, content, path.parent / QUICK)
     if folds:
         chosen = {setting.name: _of_folds(plan, setting.name, folds, path) for setting, _ in by_fold()}
         plan = replace(plan, folds=folds, **chosen)
@@ -236,6 +231,25 @@ def _load(path: Path, quick: bool, folds: tuple[int | str, ...], seed: int | Non
     parts = [_load(path.parent / part, quick, folds, seed, above) for part in plan.blend]
     start = _load(path.parent / plan.start, quick, tuple(plan.folds), seed, above) if plan.start else None
     return Spec(path, plan, content, parts, start, seed)
+
+
+def _made_quick(plan: Plan, content: dict[str, dict[str, Any]], path: Path) -> Plan:
+    """Make an experiment small, as a file says: its content in place, and the plan that goes with it."""
+    over = _merged(path, ())
+    quick = read_section(Quick, over.pop("quick", {}), "quick", str(path))
+    limits, asked = _plan(over, path), dict[Stage, Config]()
+    for stage in plan.stages:
+        epochs = plan.own(stage, "epochs", 0)  # one for all folds, as the bags
+        asked[stage] = load_config(stage, {stage: {"epochs": epochs}} if epochs else None, base=content)
+    for stage, config in asked.items():
+        _put_over(content, quick.sizes(config, stage, path))
+    _put_over(content, over)
+    bags = {"slice_bag": min(*_listed(plan.slice_bag), *_listed(limits.slice_bag)), "bag": min(plan.bag, limits.bag)}
+    for stage, config in asked.items():
+        _put_over(content, quick.rates(config, stage))
+        name = plan.bag_setting(stage)
+        bags[name] = min(bags[name], load_config(stage, base=content).train.epochs or 1)
+    return replace(plan, slice_epochs=(), **bags)
 
 
 def _of_folds(plan: Plan, name: str, folds: tuple[int | str, ...], path: Path) -> Any:
