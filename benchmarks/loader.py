@@ -12,9 +12,10 @@ from torch.utils.data import DataLoader
 from ichseq import Model
 from ichseq.config import AugmentConfig
 from ichseq.data.augment import warps
-from ichseq.data.batches import Allocate, Item, SliceBatch, plan_epoch, read_batch
+from ichseq.data.batches import Allocate, Item, SliceBatch, read_batch
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
+from ichseq.data.plan import plan_epoch
 from ichseq.model.stack import in_chunks, series_spans
 
 THREADS = 2

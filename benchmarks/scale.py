@@ -17,12 +17,13 @@ import psutil
 import pyarrow as pa
 from common import DATA, parser, report
 
-from ichseq.data.batches import plan_epoch, plan_slices, read_batch
+from ichseq.data.batches import read_batch
 from ichseq.data.feed import feed
 from ichseq.data.folds import assign_folds, patient_labels
 from ichseq.data.index import Index
 from ichseq.data.index_files import SERIES_SCHEMA, SLICES_SCHEMA, write_index
 from ichseq.data.owned import place_of
+from ichseq.data.plan import plan_epoch, plan_slices
 from ichseq.data.store import write_series
 from ichseq.labels import LABELS
 

@@ -67,8 +67,8 @@ def read_run(leaf: Path) -> dict[str, Any]:
             raise ValueError("not what a run writes")
         return content
     except OSError as error:
-        raise RunError(f"{leaf}: {RUN} can't be read ({type(error).__name__}); it is not a run of ichseq, nor a network by "
-                       "itself, which has its card, README.md, beside model.json") from None  # fmt: skip
+        raise RunError(f"{leaf}: {RUN} can't be read ({type(error).__name__}); it is not a run of ichseq; a network by "
+                       "itself has its card, README.md, beside model.json") from None  # fmt: skip
     except ValueError:
         raise RunError(f"{leaf}: {RUN} can't be read (it is not as a run has written it); restore it, or train again"
                        ) from None  # fmt: skip

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ichseq.data.batches import Batch, Item, Plan, Step, item_exam_labels, item_labels, item_lengths
+from ichseq.data.batches import Batch, Item, item_exam_labels, item_labels, item_lengths
 from ichseq.data.feed import feed
+from ichseq.data.plan import Plan, Step
 from ichseq.errors import RunError, Stopped, counted
 from ichseq.runs.folders import checkpoints_of
 from ichseq.runs.names import fold_words

@@ -15,8 +15,8 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from ichseq.config import Config, weights_file
-from ichseq.data.batches import Plan
 from ichseq.data.index import ALL_PATIENTS, Index
+from ichseq.data.plan import Plan
 from ichseq.errors import ConfigError, DataError
 from ichseq.model import Model
 from ichseq.networks.named import is_network

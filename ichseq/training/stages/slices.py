@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ichseq.data.batches import Plan, SliceBatch, plan_slices
+from ichseq.data.batches import SliceBatch
 from ichseq.data.index import Index
+from ichseq.data.plan import Plan, plan_slices
 from ichseq.model import Model, Output
 from ichseq.training.losses import weighted_bce_sum
 from ichseq.training.processes import Processes

@@ -7,8 +7,9 @@ import numpy as np
 from torch import Tensor
 
 from ichseq.config import Config
-from ichseq.data.batches import Batch, Plan, plan_epoch, plan_windows, share_of_negatives, short_scans
+from ichseq.data.batches import Batch
 from ichseq.data.index import Index
+from ichseq.data.plan import Plan, plan_epoch, plan_windows, share_of_negatives, short_scans
 from ichseq.model import Model, Output
 from ichseq.model.depth import blocks_of
 from ichseq.training.losses import Weights, weighted_bce_sum
