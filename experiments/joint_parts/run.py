@@ -26,6 +26,7 @@ from ways import PartJoint, add_shift
 import ichseq
 from ichseq.config import load_config, read_yaml
 from ichseq.data.index import ALL_PATIENTS, Index
+from ichseq.evaluation.metrics import evaluate_table
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.phantom import write_phantoms
@@ -150,7 +151,7 @@ def score(training: Training, folder: Path) -> pd.DataFrame:
 
 def figures(table: pd.DataFrame) -> dict[str, float]:
     """Loss and AUC for any bleeding, of slices."""
-    metrics = ichseq.evaluate_table(table, bootstrap=1)
+    metrics = evaluate_table(table, None, draws=1)
     return {"loss": metrics["weighted_log_loss"], "auc_any": metrics["labels"]["any"]["auc"]}
 
 
