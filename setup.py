@@ -53,6 +53,7 @@ setup(
         "joblib>=1.5",
         "kornia>=0.7.3",
         "huggingface_hub>=0.27",
+        "isal>=1.6; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
         "markupsafe>=2.1",
         "matplotlib>=3.8",
         "numpy>=1.26",

@@ -6,6 +6,8 @@ import io
 import itertools
 import lzma
 import random
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 
@@ -75,3 +77,28 @@ def test_an_xz_that_asks_for_much_memory_is_refused() -> None:
 def test_empty_parts_without_end_are_refused(kind: str, pack: Callable[[bytes], bytes]) -> None:
     with pytest.raises(ScanError, match=r"unpacks to more than 5000 bytes; refused"):
         unpacking(io.BytesIO(pack(b"") * 1000), "file", kind, 5000).check()
+
+
+def test_where_there_is_no_wheel_of_isal_zlib_does_the_same() -> None:
+    code = (
+        "import sys, gzip, io, zlib\n"
+        "if sys.argv[1] == 'without':\n"
+        "    sys.modules['isal'] = None\n"
+        "from ichseq.ct import streams\n"
+        "content = bytes(range(256)) * 300\n"
+        "read = lambda packed: b''.join(streams.unpacking(io.BytesIO(packed), 'file', 'gzip', 10**6).pieces())\n"
+        "assert read(gzip.compress(content)) == content\n"
+        "try:\n"
+        "    read(gzip.compress(content)[:-9])\n"
+        "except streams.ScanError as error:\n"
+        "    print(streams.zlib.__name__, error)\n"
+    )
+    words = [
+        subprocess.run([sys.executable, "-c", code, how], capture_output=True, text=True, check=True).stdout.split(
+            " ", 1
+        )
+        for how in ("with", "without")
+    ]
+    assert words[1][0] == "zlib"
+    assert words[0][1] == words[1][1]
+    assert "truncated" in words[0][1]
