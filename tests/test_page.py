@@ -45,6 +45,7 @@ def test_the_page_shows_its_figures_and_needs_nothing_from_outside(tmp_path: Pat
     assert "None" not in text.replace("None is defined", "")
     assert "nan" not in text
     assert ("None is defined" in text) != calibrated
+    assert text.count("<th>calibrated</th>") == (4 if calibrated else 0)
     if calibrated:
         of = metrics["by_exam"]["any"]["points"]["sensitivity-0.95"]
         assert rate_text(of["sensitivity"]) in text

@@ -96,14 +96,16 @@ def evaluate(
 
     Of the set that it was trained on, those kept for validation; of another one, all.
     """
+    from ichseq.networks.named import name_of
+
     asked = api.what_to_score(run, fold, data)
-    click.echo(f"run: {', '.join(map(str, asked.folders))}")
+    click.echo(f"run: {', '.join(map(name_of, asked.folders))}")
     _show(api.evaluate_asked(asked, data=data, bag=bag, tta=tta, bleeds=bleeds, progress=progress_bar))
 
 
 def _show(scored: Evaluation) -> None:
     click.echo(scored.text())
-    click.echo(f"\nwritten: {scored.folder / 'metrics.json'}, evaluation.html, curves.csv")
+    click.echo(f"written: {scored.folder / 'metrics.json'}, evaluation.html, curves.csv")
 
 
 @click.command()

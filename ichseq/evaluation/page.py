@@ -24,6 +24,16 @@ from ichseq.predictions.calibration import POINTS, FittedOn
 from ichseq.runs.names import PAGE, PICTURE
 
 _UNITS = (("exam", "by_exam", "Exams"), ("slice", "by_slice", "Slices"))
+_OF_LABELS = (  # heads, and the figures below them
+    ("Log loss", "{own}.log_loss"),
+    ("calibrated", "{unit}.calibrated.log_loss"),
+    ("AUC", "{own}.auc"),
+    ("95% interval", "{own}.auc"),
+    ("Average precision", "{own}.average_precision"),
+    ("Calibration error", "{unit}.reliability.expected_error"),
+    ("calibrated", "{unit}.calibrated.reliability.expected_error"),
+    ("Positives", "{own}.positives"),
+)
 
 
 def write_evaluation_page(folder: Path, metrics: Mapping[str, Any], curves: pd.DataFrame) -> None:
@@ -64,23 +74,17 @@ def notes(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def _labels(metrics: Mapping[str, Any]) -> list[str]:
-    head = ("Log loss", "calibrated", "AUC", "95% interval", "Average precision", "Calibration error", "calibrated",
-            "Positives")  # fmt: skip
-    tables = []
-    for _, name, title in _UNITS:
-        source = "by_exam" if name == "by_exam" else "labels"
+    columns = [column for column in _OF_LABELS if metrics["calibration"] is not None or column[0] != "calibrated"]
+    interval, tables = [head for head, _ in columns].index("95% interval"), []
+    for _, unit, title in _UNITS:
+        source = "by_exam" if unit == "by_exam" else "labels"
         rows = []
         for label in LABELS:
-            key, own = f"{name}.{label}", f"{source}.{label}"
-            loss, calibrated, auc, precision, error, better, positives = (
-                number_text(figure_of(metrics, dotted))
-                for dotted in (f"{own}.log_loss", f"{key}.calibrated.log_loss", f"{own}.auc",
-                               f"{own}.average_precision", f"{key}.reliability.expected_error",
-                               f"{key}.calibrated.reliability.expected_error", f"{own}.positives")
-            )  # fmt: skip
-            interval = interval_text(metrics["intervals"].get(f"{own}.auc"))
-            rows.append((label, loss, calibrated, auc, interval, precision, error, better, positives))
-        tables.append(html_table((title, *head), rows))
+            names = [where.format(own=f"{source}.{label}", unit=f"{unit}.{label}") for _, where in columns]
+            figures = [number_text(figure_of(metrics, name)) for name in names]
+            figures[interval] = interval_text(metrics["intervals"].get(names[interval]))
+            rows.append((label, *figures))
+        tables.append(html_table((title, *(head for head, _ in columns)), rows))
     return tables
 
 

@@ -14,7 +14,7 @@ from ichseq.documents import read_document
 from ichseq.networks import hub, shipped
 from ichseq.networks.shipped import DESCRIPTION
 
-_RUN: Final = "run.json"  # as a run calls it; tests/test_named.py sees that they agree
+_RUN: Final = "run.json"  # as a run calls it; tests/test_hub.py sees that they agree
 _MOST_LETTERS: Final = 100  # of a licence's name
 _MOST_NETWORKS: Final = 16  # that weights began from, the last ones: model.json takes no more
 _MOST_MATTER: Final = 20_000  # letters of front matter
@@ -45,7 +45,9 @@ def home_of_network(folder: Path, runs: Path) -> Path:
 
 
 def name_of(folder: Path) -> str:
-    """A folder for errors and records; of one from the hub its name, with the commit."""
+    """A folder for errors and records; of one that ships its name, of one from the hub that with the commit."""
+    if shipped.is_shipped(folder):
+        return folder.name
     return hub.name_of(folder) if hub.is_fetched(folder) else str(folder)
 
 
