@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from dicom_files import ct_dataset, dicom_bytes
 
-from ichseq.ct.described import Described, described
+from ichseq.ct.described import Described, described, maker_of
 from ichseq.ct.series import Series, load_series
 
 
@@ -18,9 +18,28 @@ def series(tmp_path: Path, *, syntax: str = "1.2.840.10008.1.2.1", **changes: An
 
 @pytest.mark.parametrize("syntax", [f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".2", ".1.99", ".5")])
 def test_what_the_header_says_in_any_syntax(tmp_path: Path, syntax: str) -> None:
-    tags = {"SeriesDescription": "Head 5.0 ", "ConvolutionKernel": ["J40s", "3"], "AcquisitionDate": "20190301"}
+    tags = {"SeriesDescription": "Head 5.0 ", "ConvolutionKernel": ["J40s", "3"], "AcquisitionDate": "20190301",
+            "Manufacturer": "SIEMENS"}  # fmt: skip
     found = described(series(tmp_path, syntax=syntax, **tags, AcquisitionTime="123456.789"))
-    assert found == Described("Head 5.0", "J40s\\3", "2019-03-01", "12:34:56")
+    assert found == Described("Head 5.0", "J40s\\3", "Siemens", "2019-03-01", "12:34:56")
+
+
+@pytest.mark.parametrize(
+    ("manufacturer", "maker"),
+    [
+        ("GE MEDICAL SYSTEMS", "GE"),
+        ("Siemens Healthineers", "Siemens"),
+        ("  Philips  ", "Philips"),
+        ("CANON_MEC", "Canon"),
+        ("TOSHIBA", "Canon"),
+        ("UIH", "United Imaging"),
+        ("General Hospital, J. Doe", "other"),
+        ("Geneva", "other"),
+        ("", ""),
+    ],
+)
+def test_a_maker_is_known_or_other_and_never_free_text(manufacturer: str, maker: str) -> None:
+    assert maker_of(manufacturer) == maker
 
 
 def test_what_is_packed_is_described_too(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def tables(**changes: Any) -> tuple[pa.Table, pa.Table]:
         "spacing_column_mm": [0.5, 0.4, np.nan, 2],
         "fold": [0, 0, 1, 2],
         "phantom": [False, False, True, False],
+        "manufacturer": ["GE", "", "other", "GE"],
         "warnings": ["", "two slices share a place", "", ""],
         "first_row": np.cumsum(LENGTHS) - LENGTHS,
     }

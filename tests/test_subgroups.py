@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dicom_files import write_series
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from ichseq.data.index import Index
+from ichseq.data.prepare import prepare
 from ichseq.evaluation.calibration import fit_label
 from ichseq.evaluation.rates import share_of
 from ichseq.evaluation.subgroups import characteristics, subgroups, volume_groups
@@ -80,7 +82,7 @@ def test_small_bleeds_are_set_against_all_exams_without() -> None:
     assert found[0]["auc"] == pytest.approx(roc_auc_score(truth[small], score[small]))
 
 
-def test_the_index_knows_spacing_pixels_and_slices(prepared: Path) -> None:
+def test_the_index_knows_spacing_pixels_slices_and_makers(prepared: Path) -> None:
     index = Index.load(prepared)
     series = np.array([3, 0, 7])
     known = characteristics(index, series)
@@ -89,3 +91,20 @@ def test_the_index_knows_spacing_pixels_and_slices(prepared: Path) -> None:
         assert known["slices"][place] == len(positions)
         assert known["slice_spacing"][place] == pytest.approx(np.median(np.diff(positions)))
         assert known["pixel_size"][place] == pytest.approx(index.spacing[i].mean())
+    assert list(known["manufacturer"]) == [""] * 3  # phantoms have none
+
+
+def test_a_prepared_set_knows_the_maker_and_none_of_the_text(tmp_path: Path) -> None:
+    write_series(tmp_path / "raw", Manufacturer="SIEMENS of Dr. Doe")
+    prepare(tmp_path / "raw", tmp_path / "set", labels=None, folds=1, workers=1)
+    assert list(Index.load(tmp_path / "set").manufacturers) == ["Siemens"]
+    assert b"Doe" not in (tmp_path / "set" / "series.parquet").read_bytes()
+
+
+def test_exams_are_grouped_by_names_too() -> None:
+    score, truth, _ = draw()
+    makers = np.array(["GE", "", "Siemens"] * 100, object)
+    found = subgroups(score, truth, {"manufacturer": makers}, None)["manufacturer"]
+    assert [(of["group"], of["exams"]) for of in found] == [("GE", 100), ("Siemens", 100), ("unknown", 100)]
+    rows = makers == "Siemens"
+    assert found[1]["auc"] == pytest.approx(roc_auc_score(truth[rows], score[rows]))

@@ -13,7 +13,21 @@ from ichseq.ct.series import Series
 from ichseq.ct.streams import MAX_IMAGE_BYTES, Inflated
 
 _READ: Final = 1 << 20  # no element of a header that is read lies further in
-_CHARSET, _DATE, _DATE_AND_TIME = 0x00080005, 0x00080022, 0x0008002A
+_CHARSET, _DATE, _DATE_AND_TIME, _MANUFACTURER = 0x00080005, 0x00080022, 0x0008002A, 0x00080070
+
+MAKERS: Final = {
+    "GE": ("ge", "general electric", "imatron"),
+    "Siemens": ("siemens",),
+    "Philips": ("philips", "marconi", "picker"),
+    "Canon": ("canon", "canon_mec", "toshiba", "toshiba_mec"),
+    "Neusoft": ("neusoft", "nms"),
+    "United Imaging": ("uih", "united imaging"),
+    "Fujifilm": ("fujifilm", "hitachi"),
+    "Samsung": ("samsung", "neurologica"),
+}
+"""Makers of CT scanners, and how Manufacturer begins in their files; a company that was bought counts as its owner."""
+
+OTHER_MAKER: Final = "other"
 
 
 class Described(NamedTuple):
@@ -22,12 +36,14 @@ class Described(NamedTuple):
     Attributes:
         description: SeriesDescription.
         kernel: ConvolutionKernel.
+        maker: a key of `MAKERS`, or "other", so that no free text is kept where this is.
         date: AcquisitionDate, as 2019-03-01.
         time: AcquisitionTime, as 12:34:56.
     """
 
     description: str = ""
     kernel: str = ""
+    maker: str = ""
     date: str = ""
     time: str = ""
 
@@ -39,16 +55,26 @@ def described(series: Series) -> Described:
             _, syntax = read_meta(stream, _READ)
             if syntax == DEFLATED:
                 stream = Inflated(stream, series.files[0], limit=MAX_IMAGE_BYTES)  # type: ignore[assignment]
-            header = read_elements(stream, syntax, (_CHARSET, _DATE, _DATE_AND_TIME))[2]
+            header = read_elements(stream, syntax, (_CHARSET, _DATE, _DATE_AND_TIME, _MANUFACTURER))[2]
             when = _text(header, _DATE_AND_TIME)  # holds both, where the others are absent
             return Described(
                 _text(header, TAGS["SeriesDescription"]),
                 _text(header, TAGS["ConvolutionKernel"]),
+                maker_of(_text(header, _MANUFACTURER)),
                 _in_parts(_text(header, _DATE) or when, r"(\d{4})\.?(\d\d)\.?(\d\d)", "-"),
                 _in_parts(_text(header, TAGS["AcquisitionTime"]) or when[8:], r"(\d\d):?(\d\d):?(\d\d)", ":"),
             )
     except Exception:  # the parser fails in many ways on bytes that have changed; the answer stands without a name
         return Described()
+
+
+def maker_of(manufacturer: str) -> str:
+    """The maker that a Manufacturer means: a key of `MAKERS`, "other", or "" where it says nothing."""
+    words = " ".join(manufacturer.casefold().split())
+    for maker, beginnings in MAKERS.items():
+        if any(re.match(rf"{re.escape(one)}\b", words) for one in beginnings):
+            return maker
+    return OTHER_MAKER if words else ""
 
 
 def _text(header: Elements, tag: int) -> str:

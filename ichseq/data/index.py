@@ -132,6 +132,11 @@ class Index:
         )
 
     @property
+    def manufacturers(self) -> np.ndarray:
+        """(n_series,) of the scanners: names of `ichseq.ct.described.MAKERS`, "other", or "" where it is not known."""
+        return self._series["manufacturer"].to_numpy()
+
+    @property
     def n_series(self) -> int:
         return len(self.lengths)
 

@@ -46,6 +46,7 @@ SERIES_SCHEMA: Final = pa.schema(
         ("spacing_column_mm", pa.float32()),
         ("fold", pa.int16()),
         ("phantom", pa.bool_()),
+        ("manufacturer", pa.string()),  # a known one, "other", or "" where the files do not say
         ("warnings", pa.string()),  # one a line
         ("first_row", pa.int64()),  # in slices.parquet
     ]

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ichseq.ct.archive import FileList
+from ichseq.ct.described import described
 from ichseq.ct.left_out import LeftOut, SliceError
 from ichseq.ct.reconstruction import RECONSTRUCTION_FIELDS
 from ichseq.ct.scan import Headers, scan_headers
@@ -202,6 +203,7 @@ def _packed(place: str, series: Series, stored: Stored, kept: list[int]) -> Pack
         "spacing_row_mm": series.spacing_mm[0],
         "spacing_column_mm": series.spacing_mm[1],
         "phantom": series.phantom,
+        "manufacturer": described(series).maker,
         "warnings": "\n".join(stored.notes["warnings"]),
     }
     slices = pa.record_batch(

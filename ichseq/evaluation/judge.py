@@ -31,7 +31,7 @@ class Scans:
         volume_ml: (n,) of all bleeding together, of phantoms; None: not known.
     """
 
-    known: Mapping[str, Floats]
+    known: Mapping[str, np.ndarray]
     volume_ml: Floats | None = None
 
 

@@ -27,10 +27,11 @@ are 30 to 40 slices, 5 mm apart, and heads of 200 to 250 mm on 512 pixels."""
 UNKNOWN: Final = "unknown"
 
 
-def characteristics(index: Index, series: np.ndarray) -> dict[str, Floats]:
-    """What the index knows of some series, (n,) for each characteristic, NaN where it doesn't.
+def characteristics(index: Index, series: np.ndarray) -> dict[str, np.ndarray]:
+    """What the index knows of some series, (n,) for each characteristic, NaN or "" where it doesn't.
 
-    slice_spacing: median distance of neighbouring slices; pixel_size: mean over both directions; slices: their number.
+    slice_spacing: median distance of neighbouring slices; pixel_size: mean over both directions; slices: their number;
+    manufacturer: of the scanner.
     """
     spacing = np.full(len(series), np.nan)
     for place, i in enumerate(series):
@@ -38,7 +39,9 @@ def characteristics(index: Index, series: np.ndarray) -> dict[str, Floats]:
         if len(steps) and not np.isnan(steps).all():
             spacing[place] = float(np.nanmedian(np.abs(steps)))
     pixels = index.spacing[series].astype(np.float64).mean(axis=1)
-    return {"slice_spacing": spacing, "pixel_size": pixels, "slices": index.lengths[series].astype(np.float64)}
+    slices = index.lengths[series].astype(np.float64)
+    makers = index.manufacturers[series]
+    return {"slice_spacing": spacing, "pixel_size": pixels, "slices": slices, "manufacturer": makers}
 
 
 def bleed_volumes(path: Path, exams: pd.DataFrame) -> Floats:
@@ -68,14 +71,14 @@ def bleed_volumes(path: Path, exams: pd.DataFrame) -> Floats:
 
 
 def subgroups(
-    score: Floats, truth: Floats, known: Mapping[str, Floats], label: LabelCalibration | None
+    score: Floats, truth: Floats, known: Mapping[str, np.ndarray], label: LabelCalibration | None
 ) -> dict[str, list[dict[str, Any]]]:
     """Figures of exams by group, for bleeding of any kind; the groups of a characteristic hold every exam once.
 
     Args:
         score: (n,) the exams' raw scores for any.
         truth: (n,) 0, 1, or NaN where unknown.
-        known: characteristic of `EDGES` -> (n,) its values, NaN where unknown.
+        known: characteristic -> (n,) its values: numbers of `EDGES`, NaN where unknown, or names, "" where unknown.
         label: the operating points of any; None: there are none.
 
     Returns:
@@ -110,8 +113,10 @@ def volume_groups(score: Floats, truth: Floats, volume_ml: Floats, label: LabelC
     return found
 
 
-def _groups(name: str, values: Floats) -> list[tuple[str, np.ndarray]]:
+def _groups(name: str, values: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """Groups of a characteristic in words, and which cases are of each."""
+    if name not in EDGES:
+        return [*((one, values == one) for one in sorted({*values} - {""})), (UNKNOWN, values == "")]
     unit, edges = EDGES[name]
     number = np.searchsorted(edges, values - 1e-6, side="left")  # 1.5000001 of a rounded header is 1.5
     missing = np.isnan(values)
