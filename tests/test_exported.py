@@ -125,6 +125,7 @@ def series_only(made: Model) -> ExportedModel:
         {"sequence": "transformer", "sequence_inputs": ["position"], "exam": "max"},
         {"sequence": "conv", "sequence_inputs": ["spacing"]},
         {"sequence": "none", "exam": "attention"},
+        {"sequence": "gru_projected", "exam": "attention", "sequence_slices": 64},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
@@ -160,6 +161,7 @@ def test_a_network_without_a_trained_sequence_part_answers_with_its_slice_head()
     [
         {"neighbours": 1, "edge": "zero", "views": ["flip", "transpose"]},
         {"neighbours": 2, "window_first": True, "crop": "slice"},
+        {"neighbours": 1, "crop": "centre"},
     ],
 )
 def test_neighbours_views_and_crops_are_as_in_torch(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -191,9 +193,17 @@ def test_torch_export_answers_alike(settings: dict[str, Any], tmp_path: Path) ->
             assert all(near(expected.exam_logits[0], one) for one in exams)
 
 
-@pytest.mark.parametrize("size", [(32, 32), (330, 200), (331, 640), (97, 31)])
+@pytest.mark.parametrize("size", [(32, 32), (330, 200), (331, 640), (97, 31), (41, 36)])
 @pytest.mark.parametrize(
-    "settings", [{}, {"window_first": True}, {"windows": ["bone", "brain"], "normalise": False}], ids=str
+    "settings",
+    [
+        {},
+        {"window_first": True},
+        {"windows": ["bone", "brain"], "normalise": False},
+        {"crop": "centre"},
+        {"crop": "centre", "window_first": True},
+    ],
+    ids=str,
 )
 def test_the_graph_shows_the_backbone_what_the_network_does(size: tuple[int, int], settings: dict[str, Any]) -> None:
     """With and without means over pixels before the sampling; at 330 pixels for 33 their side is on an edge."""

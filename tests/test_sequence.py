@@ -28,7 +28,7 @@ from ichseq.model.sequence.inputs import (
     with_inputs,
 )
 from ichseq.model.sequence.parts import PARTS, DeltaSkipLSTM, SequencePart, make_sequence
-from ichseq.model.sequence.thinned import chosen, nearest, rows_of
+from ichseq.model.sequence.thinned import thinned
 from ichseq.training.stage_loss import StageLoss
 from ichseq.training.stages import STAGE_CLASSES, make_stage
 from ichseq.training.start import build_model, start_from
@@ -260,13 +260,12 @@ def test_what_is_drawn_is_for_training(name: str, setting: str) -> None:
 
 def test_long_series_are_thinned_evenly_and_every_slice_finds_the_nearest() -> None:
     counts = [3, 64, 65, 239, 1]
-    kept = chosen(counts, 64)
-    assert [len(one) for one in kept] == [3, 64, 64, 64, 1]
-    for n, of_one in zip(counts, kept, strict=True):
-        assert (of_one[0], of_one[-1]) == (0, n - 1)
-        steps = torch.tensor(of_one).diff()
+    lengths, rows, found = thinned(counts, 64)
+    assert lengths == [3, 64, 64, 64, 1]
+    for n, first, of_one in zip(counts, [0, 3, 67, 132, 371], rows.split(lengths), strict=True):
+        assert (of_one[0], of_one[-1]) == (first, first + n - 1)
+        steps = of_one.diff()
         assert n == 1 or int(steps.max() - steps.min()) <= 1
-    rows, found = torch.tensor(rows_of(kept, counts)), torch.tensor(nearest(kept, counts))
     assert torch.equal(rows, rows.unique())
     assert len(found) == sum(counts)
     of_series = torch.repeat_interleave(torch.tensor(counts))
@@ -278,10 +277,10 @@ def test_long_series_are_thinned_evenly_and_every_slice_finds_the_nearest() -> N
 
 @torch.no_grad()
 def test_a_thinned_series_answers_as_its_chosen_slices_and_short_ones_as_ever() -> None:
-    whole, thinned = (make_model(sequence="gru", exam="attention", sequence_slices=most) for most in (0, 4))
-    thinned.load_state_dict(whole.state_dict())
+    whole, part = (make_model(sequence="gru", exam="attention", sequence_slices=most) for most in (0, 4))
+    part.load_state_dict(whole.state_dict())
     embeddings, lengths = torch.randn(13, whole.features), torch.tensor([3, 10])
-    logits, exams = thinned.series_logits(embeddings, lengths)
+    logits, exams = part.series_logits(embeddings, lengths)
     short, short_exam = whole.series_logits(embeddings[:3], lengths[:1])
     alone, exam = whole.series_logits(embeddings[[3, 6, 9, 12]], torch.tensor([4]))
     assert torch.allclose(logits[:3], short, atol=1e-6)

@@ -11,6 +11,7 @@ steps that follow from them; no schedule falls to an end, and the moving average
 import argparse
 import dataclasses
 import json
+import shutil
 import statistics
 import tempfile
 import time
@@ -27,11 +28,12 @@ import ichseq
 from ichseq.config import load_config, read_yaml
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.evaluation.metrics import evaluate_table
+from ichseq.files import locked
 from ichseq.inference.model_ensemble import ModelEnsemble
 from ichseq.inference.predict import predict_prepared
 from ichseq.phantom import write_phantoms
 from ichseq.training.loop import Training
-from ichseq.training.train import start_training
+from ichseq.training.train import start_training, train_stage
 
 HERE = Path(__file__).parent
 PLAN = read_yaml(HERE / "trials.yml")
@@ -54,10 +56,12 @@ def training_of(folder: Path, out: Path, network: str, way: str, seed: int, **ra
     sections = {name: dict(values) for name, values in PLAN["base"].items()}
     sections["model"] |= PLAN["networks"][network]["model"]
     sections["train"] |= PLAN["networks"][network]["joint"] | rates | {"seed": seed}
+    init = start_of(folder, network, seed, sections)
     wanted = dict(PLAN["ways"][way])
     share, others, shift = wanted.pop("share", None), wanted.pop("others", None), wanted.pop("shift", None)
     config = load_config("joint", base=sections, overrides={f"train.{name}": value for name, value in wanted.items()})
-    training = start_training(config, "joint", Index.load(folder / "prepared" / "training"), ALL_PATIENTS, out)
+    index = Index.load(folder / "prepared" / "training")
+    training = start_training(config, "joint", index, ALL_PATIENTS, out, init=init)
     setup = training.setup
     if share is not None:
         stage = PartJoint(config, share, others)
@@ -67,6 +71,22 @@ def training_of(folder: Path, out: Path, network: str, way: str, seed: int, **ra
         for model in setup.models:
             add_shift(model, shift)
     return training
+
+
+def start_of(folder: Path, network: str, seed: int, sections: dict[str, Any]) -> Path | None:
+    """The slice stage that a network from random weights starts from, the same for all ways; None: ImageNet weights."""
+    stage = PLAN["networks"][network].get("slice")
+    if stage is None:
+        return None
+    run = folder / "starts" / f"{network}-seed{seed}"
+    with locked(run.with_suffix(".lock"), lambda: False):
+        if not (run / "slice" / "all-patients" / "weights.safetensors").exists():
+            shutil.rmtree(run, ignore_errors=True)
+            config = load_config("slice", stage, base=sections)
+            train_stage(
+                config, "slice", data=folder / "prepared" / "training", fold=ALL_PATIENTS, out=run, progress=False
+            )
+    return run / "slice" / "all-patients"
 
 
 def steps_of(training: Training, cost: dict[str, float]) -> Iterator[None]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ichseq.errors import ConfigError
 from ichseq.model import Model
+from ichseq.model.centre import LARGE, areas
 from ichseq.model.heads import Heads
 
 _VIEWED: Final[dict[str, Callable[[Tensor], Tensor]]] = {
@@ -22,8 +23,8 @@ class SlicesGraph(nn.Module):
     """Hounsfield units to embeddings, as `Model.embed` makes them without augmentation.
 
     Resampling along one axis of the image is a matrix, so that no operation depends on the image's size: means over
-    squares of pixels, whose side follows from that size, and bilinear sampling between the means. Sums then come in
-    another order than `Model`'s.
+    squares of pixels, whose side follows from that size, and bilinear sampling between the means; or with crop centre
+    means over areas. Sums then come in another order than `Model`'s.
 
     Raises:
         ConfigError: the network has something that no graph of single slices holds.
@@ -34,9 +35,6 @@ class SlicesGraph(nn.Module):
         if model.config.cross_slice:
             raise ConfigError("model.cross_slice: convolutions across slices can't be exported, since a graph reads "
                               "slices in any order; train a network without them")  # fmt: skip
-        if model.config.crop == "centre":
-            raise ConfigError("model.crop centre can't be exported, since an image's size decides whether it is cut or "
-                              "resized; train a network with another crop")  # fmt: skip
         self.network_input, self.backbone = model.network_input, model.backbone
         self.views = model.config.views
 
@@ -55,18 +53,30 @@ class SlicesGraph(nn.Module):
         """What the backbone sees, (n, C, size, size)."""
         seen, (low, high) = self.network_input, self.network_input.hu_range
         slices = seen.with_ends(hu.float()) if hu.ndim == 4 else hu.float()[:, None]
-        slices = slices.clamp(low, high) - low  # (n, K, H, W)
-        if seen.config.window_first:
+        centred = seen.config.crop == "centre"
+        slices = slices - low if centred else slices.clamp(low, high) - low  # (n, K, H, W)
+        if seen.config.window_first and not centred:
             slices = (seen.windowed(slices) - seen.least).flatten(1, 2)
         side, rows, columns = seen.config.image_size, hu.shape[-2], hu.shape[-1]
         factor = _pooled(rows, columns, side)
         half = boxes[:, 2:].amax(1)
         down = _resampling(boxes[:, 1], half, factor, rows, side)  # (n, size, H)
         across = _resampling(boxes[:, 0], half, factor, columns, side)
+        if centred:
+            whole = _is_resized(rows, columns, side)
+            down, across = (torch.where(whole, areas(pixels, side), one)
+                            for pixels, one in ((rows, down), (columns, across)))  # fmt: skip
         squares = down[:, None] @ slices @ across[:, None].transpose(2, 3)
-        if seen.config.window_first:
+        if centred:
+            squares = squares.clamp(0, high - low)  # areas are means of values as they are
+        elif seen.config.window_first:
             return (squares.unflatten(1, (-1, seen.least.shape[1])) + seen.least).flatten(1, 2)
         return seen.windowed(squares).flatten(1, 2)
+
+
+def _is_resized(rows: int, columns: int, side: int) -> Tensor:
+    """`ichseq.model.centre.is_resized`."""
+    return torch.maximum(torch.scalar_tensor(rows), torch.scalar_tensor(columns)) > LARGE * side
 
 
 def _pooled(rows: int, columns: int, side: int) -> Tensor:
@@ -84,17 +94,10 @@ def _resampling(centre: Tensor, half: Tensor, factor: Tensor, pixels: int, side:
 
 
 class SeriesGraph(nn.Module):
-    """The embeddings of one series to its logits, as `Model.answer` makes them.
-
-    Raises:
-        ConfigError: the network has something that no graph of any number of slices holds.
-    """
+    """The embeddings of one series to its logits, as `Model.answer` makes them."""
 
     def __init__(self, model: Model) -> None:
         super().__init__()
-        if model.config.sequence_slices:
-            raise ConfigError("model.sequence_slices can't be exported, since the number of slices decides which are "
-                              "read; train a network that reads all of them, with 0")  # fmt: skip
         self.heads = _heads_of(model)
         self.by_slice_head = model.trained_on.get("answers_with") == "slice_head"
 

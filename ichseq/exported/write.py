@@ -94,7 +94,7 @@ def slices_graph(model: Model, suffix: str) -> bytes:
 def series_graph(model: Model, suffix: str) -> bytes:
     """The file of `SeriesGraph`; raises as `slices_graph`."""
     count = {0: Dim("slices")}
-    with _explained(f"model.sequence {model.config.sequence} with model.exam {model.config.exam}"):
+    with _explained(f"model.sequence {model.config.sequence} with model.exam {model.config.exam} as {suffix}"):
         return _BY_SUFFIX[suffix](
             SeriesGraph(model),
             {"embeddings": torch.zeros(_EXAMPLE, model.features), "positions_mm": 5 * torch.arange(float(_EXAMPLE))},

@@ -33,7 +33,7 @@ def centred(slices: Tensor, side: int) -> Tensor:
     """Slices (n, K, H, W) in HU as (n, K, side, side); air beyond their edges, which is black in every window."""
     rows, columns = slices.shape[2:]
     if is_resized(rows, columns, side):
-        down, across = (_areas(count, side).to(slices.device) for count in (rows, columns))
+        down, across = (areas(count, side).to(slices.device) for count in (rows, columns))
         return down @ slices.float() @ across.T
     left, top = _before(columns, side), _before(rows, side)
     # Negative margins cut.
@@ -45,7 +45,7 @@ def _before(pixels: int, side: int) -> int:
     return (pixels - side) // 2 if pixels > side else -((side - pixels) // 2)
 
 
-def _areas(pixels: int, side: int) -> Tensor:
+def areas(pixels: int, side: int) -> Tensor:
     """(side, pixels): the share of each pixel in the mean over the length that a new one covers."""
     width = pixels / side
     first = torch.arange(side, dtype=torch.float64)[:, None] * width

@@ -13,7 +13,7 @@ from ichseq.model.exam import make_exam_head
 from ichseq.model.output import Output
 from ichseq.model.sequence.inputs import add_noise, drop_channels, drop_slices, with_inputs
 from ichseq.model.sequence.parts import make_sequence
-from ichseq.model.sequence.thinned import chosen, nearest, rows_of
+from ichseq.model.sequence.thinned import thinned
 
 SUREST: Final = math.log((1 - 1e-6) / 1e-6)
 """The largest logit of a slice that an exam's answer is blended with: one that is surer outvotes any exam head."""
@@ -112,12 +112,10 @@ class Heads(nn.Module):
     def _of_series(self, read: Tensor, counts: list[int], positions_mm: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Logits of slices and of series from what the sequence part reads, of long series a part of the slices."""
         assert self.sequence is not None
-        most, place = self.config.sequence_slices, None
-        if most and max(counts) > most:
-            kept = chosen(counts, most)
-            rows, place = rows_of(kept, counts), nearest(kept, counts)
+        place = None
+        if most := self.config.sequence_slices:
+            counts, rows, place = thinned(counts, most)
             read, positions_mm = read[rows], None if positions_mm is None else positions_mm[rows]
-            counts = [len(one) for one in kept]
         hidden = self.sequence.read(read, counts, positions_mm)
         in_order = self.sequence.logits(hidden)
         of_exams = self._exam_logits(hidden, in_order, counts)

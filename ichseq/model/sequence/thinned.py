@@ -1,29 +1,37 @@
-"""A part of a long series' slices for the sequence part, and its answers put back to all of them."""
+"""A part of a long series' slices for the sequence part, and its answers put back to all of them.
+
+Tensors alone, and no branch on the number of slices, so that an exported graph takes any number.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 
-def chosen(counts: list[int], most: int) -> list[list[int]]:
-    """The slices of each series that are read: all, or of more than `most` that many, evenly spaced, its ends among
-    them.
+def chosen(n: int, most: int) -> Tensor:
+    """The slices of a series of n that are read: all, or of more than `most` that many, evenly spaced, ends too."""
+    kept = torch.sym_min(n, most)
+    steps = torch.arange(kept, dtype=torch.float64) * (n - 1)
+    return (steps / torch.scalar_tensor(kept - 1, dtype=torch.float64).clamp(min=1)).round().long()
+
+
+def nearest(kept: Tensor, n: int) -> Tensor:
+    """(n,) for every slice of a series the number, among the chosen ones, of the nearest; of two the earlier."""
+    return (kept[:-1] + kept[1:] < 2 * torch.arange(n)[:, None]).sum(1)
+
+
+def thinned(counts: Sequence[int], most: int) -> tuple[list[int], Tensor, Tensor]:
+    """How stacked series are thinned.
+
+    Returns:
+        How many slices of each are read; which rows of the stack these are; and for every row of the stack the number
+        of the nearest among them.
     """
-    return [[*range(n)] if n <= most else [round(k * (n - 1) / (most - 1)) for k in range(most)] for n in counts]
-
-
-def rows_of(kept: list[list[int]], counts: list[int]) -> list[int]:
-    """The chosen slices as rows of the stacked series."""
-    return [first + k for first, of_one in zip(_firsts(counts), kept, strict=True) for k in of_one]
-
-
-def nearest(kept: list[list[int]], counts: list[int]) -> list[int]:
-    """For every row of the stacked series the number, among the chosen ones, of the nearest; of two the earlier."""
-    found = []
-    for first, of_one, n in zip(_firsts([len(one) for one in kept]), kept, counts, strict=True):
-        here = 0
-        for k in range(n):
-            while here + 1 < len(of_one) and of_one[here + 1] - k < k - of_one[here]:
-                here += 1
-            found.append(first + here)
-    return found
-
-
-def _firsts(counts: list[int]) -> list[int]:
-    return [sum(counts[:k]) for k in range(len(counts))]
+    rows, places, lengths = list[Tensor](), list[Tensor](), list[int]()
+    for k, n in enumerate(counts):
+        kept = chosen(n, most)
+        rows.append(sum(counts[:k]) + kept)
+        places.append(sum(lengths) + nearest(kept, n))
+        lengths.append(kept.shape[0])
+    return lengths, torch.cat(rows), torch.cat(places)
