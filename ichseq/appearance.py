@@ -66,8 +66,9 @@ class Appearance:
     def __len__(self) -> int:
         return len(self.noise)
 
-    def __getitem__(self, rows: slice) -> Self:
-        return replace(self, values=self.values[rows], noise=self.noise[rows])
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        noise = self.noise[rows] if isinstance(rows, slice) else [self.noise[k] for k in rows.tolist()]
+        return replace(self, values=self.values[rows], noise=noise)
 
     def column(self, name: str) -> Tensor:
         """(P, 1, 1, 1): a parameter, as images (P, K, H, W) take it."""

@@ -67,16 +67,32 @@ def test_memory_is_planned_for_the_largest_batch_that_comes(
     assert largest.slices == max(sum(item_lengths(index, items)) for items in batches)
 
 
-@pytest.mark.parametrize("extra", [("model.dropout=0.3", "train.ema=0.5"), ("train.accumulate=2", "train.workers=0")])
+class InTheFirstStep(StopRequest):
+    """SIGTERM, which comes in the first step; that is finished and saved."""
+
+    training: Training | None = None
+
+    @property
+    def code(self) -> int:  # type: ignore[override]
+        return 143 if self.training is not None and self.training.position.step else 0
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ("model.dropout=0.3", "train.ema=0.5"),
+        ("train.accumulate=2", "train.workers=0"),
+        ("train.gradient_share=0.3", "train.window=7"),
+    ],
+)
 def test_interrupted_in_an_epoch_and_resumed_equals_uninterrupted(
     prepared: Path, tmp_path: Path, extra: tuple[str, ...]
 ) -> None:
     config = tiny("joint", *extra)
     whole = train_stage(config, "joint", data=prepared, fold=1, out=tmp_path / "whole", progress=False)
     leaf = leaf_of(tmp_path / "broken", "joint", 1)
-    request = StopRequest()
-    request.code = 143  # as SIGTERM would set it: the first step is finished and saved
-    training = start_training(config, "joint", Index.load(prepared), 1, leaf, request=request)
+    training = start_training(config, "joint", Index.load(prepared), 1, leaf, request=(request := InTheFirstStep()))
+    request.training = training
     with pytest.raises(Stopped, match="go on with --resume"):
         training.run()
     assert training.position.step == 1
@@ -88,7 +104,8 @@ def test_interrupted_in_an_epoch_and_resumed_equals_uninterrupted(
 
 
 def test_a_state_that_is_put_back_leads_to_the_same_steps(prepared: Path, tmp_path: Path) -> None:
-    config, index = tiny("joint", "model.dropout=0.3", "train.ema=0.5"), Index.load(prepared)
+    extra = ("model.dropout=0.3", "train.ema=0.5", "train.gradient_share=0.5")
+    config, index = tiny("joint", *extra), Index.load(prepared)
     one, two = (start_training(config, "joint", index, 0, tmp_path / name) for name in ("one", "two"))
     steps = one.setup.plan(0)[:4]
 

@@ -67,6 +67,11 @@ class TrainConfig:
     cropped by itself (in the frozen stage as the whole), without neighbours. In the slice stage, the share of slices
     that are read so. For networks that will meet single slices."""
 
+    gradient_share: Annotated[float, Field(gt=0, le=1), ReadBy("joint")] = 1.0
+    """Share of each series' slices that a step reads and that have a gradient: a run of neighbours, its place drawn for
+    each step. The others' embeddings are those of the last time that they were read; at first all are computed. A step
+    costs about as much less, and a checkpoint holds the embeddings of all slices (float16)."""
+
     freeze_epochs: Annotated[AtLeast0, ReadBy("joint")] = 0
     """The backbone is left alone for so many epochs at the start."""
 

@@ -184,8 +184,8 @@ class Training:
         """Note what came of an epoch, keep its weights if they are the best or asked for, and go to the next."""
         s, position, valid = self.setup, self.position, validated.figure(self.setup.config.train)
         train_loss = s.processes.sum(position.epoch_loss) / max(position.epoch_weight, 1)
-        slices = sum(item_lengths(s.index, [item for step in plan for process in step for items in process
-                                            for item in items]))  # fmt: skip
+        items = [item for step in plan for process in step for items in process for item in items]
+        slices = s.stage.slices_trained(item_lengths(s.index, items))
         rates = s.rates()
         position.history.append({
             "epoch": position.epoch + 1, "step": position.step, "seconds": round(position.seconds, 3),
@@ -231,6 +231,7 @@ class Training:
         """What decides the next step: named tensors, and what goes into JSON. To be called by every process."""
         s = self.setup
         tensors = ck.with_prefix("model", s.model.state_dict()) | ck.optimizer_tensors(s.optimizer)
+        tensors |= ck.with_prefix("stage", s.stage.state_dict())
         if s.ema is not None:
             tensors |= ck.with_prefix("ema", s.ema.module.state_dict())
         sums = {"epoch_loss": s.processes.sum(self.position.epoch_loss), "wall_seconds": self.wall_seconds()}
@@ -250,6 +251,7 @@ class Training:
         s = self.setup
         s.model.load_state_dict(ck.without_prefix("model", tensors))
         ck.restore_optimizer(s.optimizer, tensors)
+        s.stage.load_state_dict(ck.without_prefix("stage", tensors), s.index)
         if s.ema is not None:
             s.ema.module.load_state_dict(ck.without_prefix("ema", tensors))
         if s.accelerator.scaler is not None and state["scaler"]:

@@ -146,6 +146,7 @@ def set_up(
     index.refuse_windows(config.model.windows)
     training, prevalence, of_exams = _labelled_series(config, stage, index, fold)
     _check_wishes(config, stage, index, fold, has_start=init is not None or saved is not None)
+    stage.check(processes.count)
     starts = _starts(config, init) if saved is None else []
     if init is not None and saved is None:
         refuse_set_of_network(init, index)

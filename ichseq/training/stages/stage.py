@@ -1,6 +1,7 @@
 """What every stage of training offers to the loop that runs it."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -65,6 +66,27 @@ class Stage(ABC, Generic[B]):
     def trains_exams(self, model: Model) -> bool:
         """Whether the exam head's answers are trained, with what they are made of."""
         return self.trains("exam") and model.exam is not None and self.config.train.exam_weight > 0
+
+    def check(self, processes: int) -> None:
+        """See that its settings go together.
+
+        Args:
+            processes: that train together.
+
+        Raises:
+            ConfigError: they do not.
+        """
+
+    def slices_trained(self, lengths: Sequence[int]) -> int:
+        """How many slices of items with so many each go through what is trained of the network."""
+        return sum(lengths)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint has to hold of the stage itself, by name."""
+        return {}
+
+    def load_state_dict(self, tensors: dict[str, Tensor], index: Index) -> None:
+        """Put back what `state_dict` gave, of a run on this set."""
 
     @property
     def reads_series(self) -> bool:
