@@ -53,7 +53,8 @@ setup(
         "joblib>=1.5",
         "kornia>=0.7.3",
         "huggingface_hub>=0.27",
-        "isal>=1.6; platform_machine in 'x86_64 AMD64 aarch64 arm64'",
+        "isal>=1.6; platform_machine == 'x86_64' or platform_machine == 'AMD64' or platform_machine == 'aarch64' "
+        "or platform_machine == 'arm64'",
         "markupsafe>=2.1",
         "matplotlib>=3.8",
         "numpy>=1.26",

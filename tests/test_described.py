@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from dicom_files import ct_dataset, dicom_bytes
 
-from ichseq.ct.described import Described, described, maker_of
+from ichseq.ct.described import Described, described, manufacturer_of
 from ichseq.ct.series import Series, load_series
 
 
@@ -25,12 +25,14 @@ def test_what_the_header_says_in_any_syntax(tmp_path: Path, syntax: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("manufacturer", "maker"),
+    ("text", "manufacturer"),
     [
         ("GE MEDICAL SYSTEMS", "GE"),
         ("Siemens Healthineers", "Siemens"),
         ("  Philips  ", "Philips"),
         ("CANON_MEC", "Canon"),
+        ("GE_MEDICAL_SYSTEMS", "GE"),
+        ("TOSHIBA_MEC_CT3", "Canon"),
         ("TOSHIBA", "Canon"),
         ("UIH", "United Imaging"),
         ("General Hospital, J. Doe", "other"),
@@ -38,8 +40,8 @@ def test_what_the_header_says_in_any_syntax(tmp_path: Path, syntax: str) -> None
         ("", ""),
     ],
 )
-def test_a_maker_is_known_or_other_and_never_free_text(manufacturer: str, maker: str) -> None:
-    assert maker_of(manufacturer) == maker
+def test_a_manufacturer_is_known_or_other_and_never_free_text(text: str, manufacturer: str) -> None:
+    assert manufacturer_of(text) == manufacturer
 
 
 def test_what_is_packed_is_described_too(tmp_path: Path) -> None:

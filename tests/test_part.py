@@ -17,6 +17,7 @@ from ichseq.training.stages.part import Remembered, draw_part, embed_part, run_l
 from ichseq.training.stages.readers import SliceReader
 from ichseq.training.train import start_training, train_stage
 
+CPU = torch.device("cpu")
 APPEARANCE = AugmentConfig(rotate=30, affine=1, blur=1, noise=3, correlated_noise=2, tissue_shift=5)
 
 
@@ -76,12 +77,12 @@ def test_what_is_remembered_is_of_the_slices_asked_for(index: Index) -> None:
     items = [Item(4, 3, 6), Item(1)]
     values = torch.arange(3.0 * len(item_rows(index, items))).reshape(-1, 3)
     remembered.put(items, slice(None), values)
-    assert torch.equal(remembered.of(items), values)
-    assert torch.equal(remembered.of([Item(4, 4, 2)]), values[1:3])
+    assert torch.equal(remembered.of(items, CPU), values)
+    assert torch.equal(remembered.of([Item(4, 4, 2)], CPU), values[1:3])
     remembered.put(items, torch.tensor([0, 7]), torch.full((2, 3), -1.0))
     changed = values.clone()
     changed[[0, 7]] = -1
-    assert torch.equal(remembered.of(items), changed)
+    assert torch.equal(remembered.of(items, CPU), changed)
     assert int(remembered.values.any(1).sum()) == len(values)
 
 
@@ -94,11 +95,10 @@ def test_a_step_reads_runs_and_remembers_them(prepared: Path, index: Index, tmp_
     trained = index.slice_rows(setup.training_series)
     assert before[trained].any(1).all()
     assert not before[index.slice_rows(setup.validation_series)].any()
+    batch = reader.validation()([Item(int(setup.training_series[0]))], new_array)
     with torch.no_grad():
-        setup.model.eval()
-        batch = reader.validation()([Item(int(setup.training_series[0]))], new_array)
-        expected = setup.model.embed(batch.hu, batch.lengths)
-    assert torch.allclose(Remembered(index, before).of(batch.items), expected, rtol=1e-3, atol=1e-3)
+        expected = setup.model.eval().embed(batch.hu, batch.lengths)
+    assert torch.allclose(Remembered(index, before).of(batch.items, CPU), expected, rtol=1e-3, atol=1e-3)
     step = setup.plan(0)[0]
     read = setup.model.backbone_slices
     batches = training.batches(reader.training(0), [step])
@@ -111,6 +111,20 @@ def test_a_step_reads_runs_and_remembers_them(prepared: Path, index: Index, tmp_
     assert setup.model.backbone_slices - read == sum(runs) == len(changed)
     assert set(changed) <= set(item_rows(index, items))
     assert setup.stage.slices_trained([int(index.lengths[item.series]) for item in items]) == sum(runs)
+
+
+def test_with_live_batch_norm_they_begin_on_the_scale_that_steps_see(index: Index, tmp_path: Path) -> None:
+    config = tiny("joint", "train.gradient_share=0.3", "model.freeze_bn=false", "model.views=[flip]")
+    training = start_training(config, "joint", index, 0, tmp_path / "run")
+    setup = training.setup
+    statistics = setup.model.running_statistics()
+    reader = training.read_ahead()
+    assert all(map(torch.equal, statistics, setup.model.running_statistics()))
+    batch = reader.validation()([Item(int(i)) for i in setup.training_series[:4]], new_array)
+    with torch.no_grad():
+        seen = setup.model.train().embed(batch.hu, batch.lengths).std()
+    begun = setup.stage.state_dict()["remembered"][item_rows(index, batch.items)].float().std()
+    assert 0.5 < begun / seen < 2
 
 
 def test_the_gradient_is_that_of_the_read_slices_alone(index: Index) -> None:

@@ -4,15 +4,18 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from click.testing import CliRunner
+from pydantic import Field
 
 from ichseq import Model
 from ichseq.cli import main
-from ichseq.config import SECTIONS, STAGES, ModelConfig
+from ichseq.config import SECTIONS, STAGES, ModelConfig, load_config
 from ichseq.config.describe import with_tables
 from ichseq.config.fields import settings_of
+from ichseq.config.types_in_words import range_in_words
 from ichseq.errors import ConfigError
 from ichseq.experiment.spec import Plan
 
@@ -103,3 +106,15 @@ def test_a_wrong_keyword_of_the_model_is_named() -> None:
 def test_settings_are_read_without_torch() -> None:
     code = "import sys, ichseq.config, ichseq.config.describe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=100).returncode == 0
+
+
+def test_both_ends_of_a_range_are_told() -> None:
+    ends = [
+        ({"gt": 0, "le": 1}, "above 0 and at most 1"),
+        ({"gt": 0}, "above 0"),
+        ({"ge": 0, "le": 1}, "between 0 and 1"),
+    ]
+    for limits, words in ends:
+        assert range_in_words(Annotated[float, Field(**limits)]) == words
+    with pytest.raises(ConfigError, match=r"train\.gradient_share is 1\.5; it has to be above 0 and at most 1"):
+        load_config("joint", None, ["train.gradient_share=1.5"])

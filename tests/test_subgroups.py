@@ -82,7 +82,7 @@ def test_small_bleeds_are_set_against_all_exams_without() -> None:
     assert found[0]["auc"] == pytest.approx(roc_auc_score(truth[small], score[small]))
 
 
-def test_the_index_knows_spacing_pixels_slices_and_makers(prepared: Path) -> None:
+def test_the_index_knows_spacing_pixels_slices_and_manufacturers(prepared: Path) -> None:
     index = Index.load(prepared)
     series = np.array([3, 0, 7])
     known = characteristics(index, series)
@@ -94,7 +94,7 @@ def test_the_index_knows_spacing_pixels_slices_and_makers(prepared: Path) -> Non
     assert list(known["manufacturer"]) == [""] * 3  # phantoms have none
 
 
-def test_a_prepared_set_knows_the_maker_and_none_of_the_text(tmp_path: Path) -> None:
+def test_a_prepared_set_knows_the_manufacturer_and_none_of_the_text(tmp_path: Path) -> None:
     write_series(tmp_path / "raw", Manufacturer="SIEMENS of Dr. Doe")
     prepare(tmp_path / "raw", tmp_path / "set", labels=None, folds=1, workers=1)
     assert list(Index.load(tmp_path / "set").manufacturers) == ["Siemens"]
@@ -103,8 +103,8 @@ def test_a_prepared_set_knows_the_maker_and_none_of_the_text(tmp_path: Path) -> 
 
 def test_exams_are_grouped_by_names_too() -> None:
     score, truth, _ = draw()
-    makers = np.array(["GE", "", "Siemens"] * 100, object)
-    found = subgroups(score, truth, {"manufacturer": makers}, None)["manufacturer"]
+    names = np.array(["GE", "", "Siemens"] * 100, object)
+    found = subgroups(score, truth, {"manufacturer": names}, None)["manufacturer"]
     assert [(of["group"], of["exams"]) for of in found] == [("GE", 100), ("Siemens", 100), ("unknown", 100)]
-    rows = makers == "Siemens"
+    rows = names == "Siemens"
     assert found[1]["auc"] == pytest.approx(roc_auc_score(truth[rows], score[rows]))

@@ -2,10 +2,11 @@
 
     python experiments/joint_parts/run.py FOLDER [--jobs 2] [--to sets|costs|pilots|final]
 
-trials.yml lists the ways and networks, ways.py holds what the library does not have. FOLDER gets raw/, prepared/,
-costs.json, pilots.csv, final.csv and predictions/; what is there is not done again. Costs are seconds of the processor,
-of all ways in turn in one process, so that they compare on a busy machine. Equal cost and equal slices are numbers of
-steps that follow from them; no schedule falls to an end, and the moving average of the weights answers at both.
+trials.yml lists the ways and networks, ways.py holds what the library did not have when this was measured. FOLDER gets
+raw/, prepared/, starts/, costs.json, pilots.csv, final.csv and predictions/; what is there is not done again. Costs are
+seconds of the processor, of all ways in turn in one process, so that they compare on a busy machine. Equal cost and
+equal slices are numbers of steps that follow from them; no schedule falls to an end, and the moving average of the
+weights answers at both.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from ichseq.training.train import start_training, train_stage
 
 HERE = Path(__file__).parent
 PLAN = read_yaml(HERE / "trials.yml")
-SEEDS, PILOT_SEED = (0, 1, 2), 9
+PILOT_SEED = 9
 ROUNDS, STEPS_A_ROUND = 5, 2
 STEPS = ["sets", "costs", "pilots", "final"]
 
@@ -113,7 +114,7 @@ def steps_of(training: Training, cost: dict[str, float]) -> Iterator[None]:
 def measure(folder: Path, network: str) -> dict[str, dict[str, float]]:
     """Seconds of a step, and of embedding the whole set once, of each way; medians over rounds of all ways in turn."""
     torch.set_num_threads(1)
-    ways = PLAN["compared"][network]
+    ways = PLAN["compared"][network]["ways"]
     spent: dict[str, dict[str, float]] = {way: {} for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as scratch:
@@ -233,8 +234,8 @@ def main() -> None:
         wanted = [{"network": n, "backbone_lr": float(rate)} for n, rates in PLAN["pilots"].items() for rate in rates]
         rows_of(folder / "pilots.csv", pilot, wanted, folder, asked.jobs)
     if until >= 3:
-        wanted = [{"network": network, "way": way, "seed": seed}
-                  for seed in SEEDS for network, ways in PLAN["compared"].items() for way in ways]  # fmt: skip
+        wanted = [{"network": network, "way": way, "seed": seed} for network, asked in PLAN["compared"].items()
+                  for seed in asked["seeds"] for way in asked["ways"]]  # fmt: skip
         rows_of(folder / "final.csv", finished, wanted, folder, asked.jobs)
 
 

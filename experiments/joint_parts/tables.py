@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from run import PLAN, SEEDS
+from run import PLAN
 
 from ichseq.evaluation.compare import paired_difference_of_seeds
 from ichseq.evaluation.report import markdown_table
@@ -16,7 +16,10 @@ AT = {"equal_cost": "equal cost", "equal_slices": "equal slices"}
 def tables_of(folder: Path, network: str, way: str, at: str) -> list[pd.DataFrame]:
     """The prediction tables of all seeds."""
     at = "equal_slices" if way == "whole" else at  # both are the same
-    return [pd.read_parquet(folder / "predictions" / f"{network}-{way}-seed{seed}-{at}.parquet") for seed in SEEDS]
+    return [
+        pd.read_parquet(folder / "predictions" / f"{network}-{way}-seed{seed}-{at}.parquet")
+        for seed in PLAN["compared"][network]["seeds"]
+    ]
 
 
 def spread(values: pd.Series, digits: int) -> str:
@@ -36,9 +39,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     costs, final = json.loads((folder / "costs.json").read_text("utf-8")), pd.read_csv(folder / "final.csv")
-    for network, ways in PLAN["compared"].items():
+    for network, asked in PLAN["compared"].items():
         reference, rows = tables_of(folder, network, "whole", "equal_slices"), []
-        for way in ways:
+        for way in asked["ways"]:
             own = final[(final["network"] == network) & (final["way"] == way)]
             rows.append([way, f"{costs[network][way]['step'] / costs[network]['whole']['step']:.2f}"])
             for at in AT:

@@ -1,6 +1,7 @@
-"""Ways of joint training that the library does not have: a temporal shift, and a gradient through a part of the slices.
+"""Ways of joint training that the library did not have: a temporal shift, and a gradient through a part of the slices.
 
-They are put in from outside, so that what does not gain leaves no setting behind.
+They are put in from outside, so that what does not gain leaves no setting behind. `part_remembered` has since become
+`train.gradient_share`, where the embeddings are float16.
 """
 
 from collections.abc import Iterator, Sequence

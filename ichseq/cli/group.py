@@ -90,11 +90,11 @@ class Group(click.Group):
             ctx.exit(stopped.exit_code)
         except (KeyboardInterrupt, Exception) as error:
             stopped_by = Signals.received or (signal.SIGINT if isinstance(error, KeyboardInterrupt) else 0)
+            if ctx.params.get("debug") and not isinstance(error, KeyboardInterrupt):
+                traceback.print_exc()
             if stopped_by:  # an error too may be what native code made of the interruption
                 click.echo(_AFTER_A_STOP.get(str(ctx.invoked_subcommand), _NOTHING_WRITTEN), err=True)
                 ctx.exit(128 + stopped_by)
-            if ctx.params.get("debug"):
-                traceback.print_exc()
             if isinstance(error, IchseqError):
                 click.echo(f"Error: {error}", err=True)
             else:

@@ -68,9 +68,11 @@ class TrainConfig:
     that are read so. For networks that will meet single slices."""
 
     gradient_share: Annotated[float, Field(gt=0, le=1), ReadBy("joint")] = 1.0
-    """Share of each series' slices that a step reads and that have a gradient: a run of neighbours, its place drawn for
-    each step. The others' embeddings are those of the last time that they were read; at first all are computed. A step
-    costs about as much less, and a checkpoint holds the embeddings of all slices (float16)."""
+    """Share of each series' slices that go through the backbone in a step, with a gradient: a run of neighbours, its
+    place drawn for each step. Of the others the sequence part reads the embeddings of the last time that they did;
+    before the first step all are computed once. The backbone's time and memory fall in proportion, the reading of the
+    scans does not. The embeddings of all slices (float16) lie on the device, and in every checkpoint. For one process;
+    not with model.cross_slice or train.short_scans."""
 
     freeze_epochs: Annotated[AtLeast0, ReadBy("joint")] = 0
     """The backbone is left alone for so many epochs at the start."""

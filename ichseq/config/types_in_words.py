@@ -39,7 +39,7 @@ def range_in_words(annotation: Any) -> str:
                     limits[name] = value
     low, most, below = limits.get("ge"), limits.get("le"), limits.get("lt")
     if "gt" in limits:
-        return f"above {limits['gt']}"
+        return f"above {limits['gt']}" + ("" if most is None else f" and at most {most}")
     if low is not None and most is not None:
         return f"between {low} and {most}"
     if low is not None and below is not None:

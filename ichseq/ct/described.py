@@ -1,6 +1,7 @@
-"""How a series is called in its header, and when it was acquired: read from one file when it is asked for, never kept.
+"""How a series is called in its header, who made the scanner, and when it was acquired: read when it is asked for.
 
-A description is free text, in which a name may stand, so no `Series` holds one.
+A description is free text, in which a name may stand, so no `Series` holds one. A prepared set keeps the manufacturer,
+as one of a list, and nothing else of it.
 """
 
 import re
@@ -15,19 +16,19 @@ from ichseq.ct.streams import MAX_IMAGE_BYTES, Inflated
 _READ: Final = 1 << 20  # no element of a header that is read lies further in
 _CHARSET, _DATE, _DATE_AND_TIME, _MANUFACTURER = 0x00080005, 0x00080022, 0x0008002A, 0x00080070
 
-MAKERS: Final = {
+MANUFACTURERS: Final = {
     "GE": ("ge", "general electric", "imatron"),
     "Siemens": ("siemens",),
     "Philips": ("philips", "marconi", "picker"),
-    "Canon": ("canon", "canon_mec", "toshiba", "toshiba_mec"),
+    "Canon": ("canon", "toshiba"),
     "Neusoft": ("neusoft", "nms"),
     "United Imaging": ("uih", "united imaging"),
     "Fujifilm": ("fujifilm", "hitachi"),
     "Samsung": ("samsung", "neurologica"),
 }
-"""Makers of CT scanners, and how Manufacturer begins in their files; a company that was bought counts as its owner."""
+"""Manufacturers of CT scanners, and how the element begins in their files; one that was bought counts as its owner."""
 
-OTHER_MAKER: Final = "other"
+OTHER: Final = "other"
 
 
 class Described(NamedTuple):
@@ -36,14 +37,14 @@ class Described(NamedTuple):
     Attributes:
         description: SeriesDescription.
         kernel: ConvolutionKernel.
-        maker: a key of `MAKERS`, or "other", so that no free text is kept where this is.
+        manufacturer: a key of `MANUFACTURERS`, or "other", so that no free text is kept where this is.
         date: AcquisitionDate, as 2019-03-01.
         time: AcquisitionTime, as 12:34:56.
     """
 
     description: str = ""
     kernel: str = ""
-    maker: str = ""
+    manufacturer: str = ""
     date: str = ""
     time: str = ""
 
@@ -60,7 +61,7 @@ def described(series: Series) -> Described:
             return Described(
                 _text(header, TAGS["SeriesDescription"]),
                 _text(header, TAGS["ConvolutionKernel"]),
-                maker_of(_text(header, _MANUFACTURER)),
+                manufacturer_of(_text(header, _MANUFACTURER)),
                 _in_parts(_text(header, _DATE) or when, r"(\d{4})\.?(\d\d)\.?(\d\d)", "-"),
                 _in_parts(_text(header, TAGS["AcquisitionTime"]) or when[8:], r"(\d\d):?(\d\d):?(\d\d)", ":"),
             )
@@ -68,13 +69,13 @@ def described(series: Series) -> Described:
         return Described()
 
 
-def maker_of(manufacturer: str) -> str:
-    """The maker that a Manufacturer means: a key of `MAKERS`, "other", or "" where it says nothing."""
-    words = " ".join(manufacturer.casefold().split())
-    for maker, beginnings in MAKERS.items():
+def manufacturer_of(text: str) -> str:
+    """Whom a Manufacturer means: a key of `MANUFACTURERS`, "other", or "" where it says nothing."""
+    words = " ".join(text.casefold().replace("_", " ").split())
+    for name, beginnings in MANUFACTURERS.items():
         if any(re.match(rf"{re.escape(one)}\b", words) for one in beginnings):
-            return maker
-    return OTHER_MAKER if words else ""
+            return name
+    return OTHER if words else ""
 
 
 def _text(header: Elements, tag: int) -> str:

@@ -33,7 +33,7 @@ _UNPACKERS: Final[dict[str, Callable[[], Any]]] = {
 PACKINGS: Final = {"gzip": b"\x1f\x8b\x08", "bzip2": b"BZh", "xz": b"\xfd7zXZ\x00"}
 """How files begin that are packed and can be read all the same."""
 
-# OSError is bz2's word for it; isal says of its error that it is an instance.
+# OSError is bz2's word for it; isal's stub declares its error as an instance, hence the comment for mypy.
 _DAMAGE: Final[tuple[type[Exception], ...]] = (zlib.error, lzma.LZMAError, OSError, ValueError)  # type: ignore[assignment]
 _MARK: Final = max(len(mark) for mark in PACKINGS.values())
 

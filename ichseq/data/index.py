@@ -133,7 +133,7 @@ class Index:
 
     @property
     def manufacturers(self) -> np.ndarray:
-        """(n_series,) of the scanners: names of `ichseq.ct.described.MAKERS`, "other", or "" where it is not known."""
+        """(n_series,) of the scanners: keys of `ichseq.ct.described.MANUFACTURERS`, "other", or "" where not known."""
         return self._series["manufacturer"].to_numpy()
 
     @property

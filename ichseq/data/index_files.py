@@ -29,7 +29,7 @@ from ichseq.files import read_parquet
 from ichseq.labels import LABELS
 from ichseq.windows import HU_RANGE
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Version of the tables' layout; goes up with every change that older code could not read."""
 
 SERIES_SCHEMA: Final = pa.schema(

@@ -203,7 +203,7 @@ def _packed(place: str, series: Series, stored: Stored, kept: list[int]) -> Pack
         "spacing_row_mm": series.spacing_mm[0],
         "spacing_column_mm": series.spacing_mm[1],
         "phantom": series.phantom,
-        "manufacturer": described(series).maker,
+        "manufacturer": described(series).manufacturer,
         "warnings": "\n".join(stored.notes["warnings"]),
     }
     slices = pa.record_batch(

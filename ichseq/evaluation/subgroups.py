@@ -40,8 +40,8 @@ def characteristics(index: Index, series: np.ndarray) -> dict[str, np.ndarray]:
             spacing[place] = float(np.nanmedian(np.abs(steps)))
     pixels = index.spacing[series].astype(np.float64).mean(axis=1)
     slices = index.lengths[series].astype(np.float64)
-    makers = index.manufacturers[series]
-    return {"slice_spacing": spacing, "pixel_size": pixels, "slices": slices, "manufacturer": makers}
+    names = index.manufacturers[series]
+    return {"slice_spacing": spacing, "pixel_size": pixels, "slices": slices, "manufacturer": names}
 
 
 def bleed_volumes(path: Path, exams: pd.DataFrame) -> Floats:

@@ -178,7 +178,7 @@ class Runner:
                 decides = [_deciding(config), self.index.key, start_key, ichseq.__version__]
                 key = hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=5).hexdigest()
                 leaf = self._trained(stage, fold, config, self.runs / f"{stage}-{key}", start)
-                self.costs.append(self._cost(leaf, stage, fold, 1 + len(config.model.views)))
+                self.costs.append(self._cost(leaf, config, stage, fold))
                 bag = bag_of(leaf, spec.plan.bag_of(stage, place))
                 trained += [(folder, f"{key}/{folder.name}") for folder in bag]
             starts = trained
@@ -193,14 +193,17 @@ class Runner:
             return leaf
         return train_stage(config, stage, data=self.data, fold=fold, out=run, init=start, resume=begun)
 
-    def _cost(self, leaf: Path, stage: str, fold: int, views: int) -> dict[str, Any]:
+    def _cost(self, leaf: Path, config: Config, stage: str, fold: int) -> dict[str, Any]:
         history, run = read_history(leaf), read_run(leaf)
         slices = int(history["slices"].sum())
         whole = int(self.index.lengths[self.index.training_series(fold)].sum())
         frozen = not STAGE_CLASSES[stage].trains("backbone")
+        # Before the first step: of the frozen stage the whole set, of a joint one that remembers its training part.
+        ahead = (1 + len(config.model.views)) * self.index.n_slices if frozen else 0
+        ahead += whole if not frozen and config.train.gradient_share < 1 else 0
         return {
             "stage": stage, "fold": fold, "epochs": len(history), "passes": round(slices / whole, 3),
-            "slices": 0 if frozen else slices, "embedded_slices": views * self.index.n_slices if frozen else 0,
+            "slices": 0 if frozen else slices, "embedded_slices": ahead,
             "steps": int(history["step"].iloc[-1]), "seconds": run["seconds"], "leaf": str(leaf),
         }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Checkpoints: everything that decides the next step, in safetensors and JSON, written beside and renamed into place.
 
-    last/step-00000500/state.safetensors   model, optimizer and moving average, by prefixed name
+    last/step-00000500/state.safetensors   model, optimizer, moving average and what a stage remembers, by prefixed name
     last/step-00000500/state.json          position, history, scaler, checksum of all this and the tensors
 
 The last two are kept; if the newest is damaged, the one before is used.

@@ -95,7 +95,7 @@ class Training:
         """One step of the optimizer, on the mean loss over the labels of all processes' batches.
 
         Returns:
-            How many slices this process has read for it.
+            How many slices of this process's share have gone through what is trained.
         """
         s, position, started = self.setup, self.position, time.monotonic()
         items = [item for process in step for micro_batch in process for item in micro_batch]
@@ -117,7 +117,7 @@ class Training:
         weight = weights.exams if s.stage.trains_exams(s.model) else weights.slices
         self._unread += [(batch.items, loss, weight) for batch, loss in zip(own, losses, strict=True)]
         position.seconds += time.monotonic() - started
-        return sum(len(batch.labels) for batch in own)
+        return s.stage.slices_trained([n for batch in own for n in batch.lengths.tolist()])
 
     # ---- an epoch --------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ichseq.config import Config
 from ichseq.data.batches import Item, SliceBatch
@@ -13,6 +14,8 @@ from ichseq.data.feed import feed
 from ichseq.data.index import Index
 from ichseq.errors import ConfigError
 from ichseq.model import Model, Output
+from ichseq.model.batch_norm import still_statistics
+from ichseq.seeds import derive_seed
 from ichseq.training.losses import weighted_bce_sum, zero_through
 from ichseq.training.processes import Processes
 from ichseq.training.stages.part import Remembered, draw_part, embed_part, run_length
@@ -69,27 +72,36 @@ class JointStage(Stage[SliceBatch]):
             boxes = series_boxes(model, index, series, config.train.workers, request)
         reader = SliceReader(index, boxes, model.crop_boxes, config.model.neighbours, config.augment, config.train.seed)
         if config.train.gradient_share < 1 and self._remembered is None:
-            self._remembered = self._embedded(model, index, series, reader, processes, request)
+            with tqdm(total=len(series), desc="embeddings", unit="series", disable=not shown) as bar:
+                self._remembered = self._embedded(model, index, series, reader, processes, request, bar)
         return reader
 
     @torch.no_grad()
     def _embedded(
         self, model: Model, index: Index, series: np.ndarray, reader: SliceReader, processes: Processes,
-        request: StopRequest,
+        request: StopRequest, bar: tqdm,
     ) -> Remembered:  # fmt: skip
-        """The embeddings of the slices that are trained on, without augmentation."""
+        """The embeddings of the slices that are trained on: without augmentation, but as training sees them.
+
+        In evaluation mode an untrained network's batch norm would put them on another scale.
+        """
         remembered = Remembered(index, torch.zeros(index.n_slices, model.features, dtype=torch.float16))
-        size, train = self.config.train.patients_per_batch, model.training
+        train = self.config.train
         items = [Item(int(i)) for i in series]
-        tasks = [items[k : k + size] for k in range(0, len(items), size)]
-        model.eval()
-        for batch in feed(tasks, reader.validation(), threads=self.config.train.workers, device=processes.device):
-            with processes.accelerator.autocast():
-                embeddings = model.embed(batch.hu, batch.lengths, **batch.seen_as)
-            remembered.put(batch.items, slice(None), embeddings)
-            if request.code:
-                raise InterruptedError
-        model.train(train)
+        tasks = [items[k : k + train.patients_per_batch] for k in range(0, len(items), train.patients_per_batch)]
+        chunk = model.chunk_size
+        model.train()
+        torch.manual_seed(derive_seed(train.seed, "remembered"))  # of stochastic depth
+        with still_statistics(model.backbone):
+            for batch in feed(tasks, reader.validation(), threads=train.workers, device=processes.device):
+                with processes.accelerator.autocast():
+                    embeddings = model.embed(batch.hu, batch.lengths, **batch.seen_as)
+                remembered.put(batch.items, slice(None), embeddings)
+                bar.update(len(batch.items))
+                if request.code:
+                    raise InterruptedError
+        if model.live_batch_norms():
+            model.chunk_size = chunk  # which memory may have lowered here; in training it is part of the computation
         return remembered
 
     def slices_trained(self, lengths: Sequence[int]) -> int:
@@ -119,7 +131,7 @@ class JointStage(Stage[SliceBatch]):
         output = model.answer(embeddings, batch.lengths, batch.positions_mm)
         if rows is None:
             slice_loss = weighted_bce_sum(output.slice_logits, batch.labels)
-        else:  # of the slices that were read, for all
+        else:  # of the slices that were read, in the stead of all
             read = weighted_bce_sum(output.slice_logits[rows], batch.labels[rows])
             slice_loss = read * (len(batch.labels) / len(rows))
         if model.sequence is None:
@@ -136,10 +148,10 @@ class JointStage(Stage[SliceBatch]):
         if self._remembered is None:
             return model.embed(batch.hu, batch.lengths, **batch.seen_as), None
         part = draw_part(batch.lengths, self.config.train.gradient_share)
-        own, others = embed_part(model, batch, part), self._remembered.of(batch.items)
+        own = embed_part(model, batch, part)
+        others, rows = self._remembered.of(batch.items, own.device), part.rows.to(own.device)
         self._remembered.put(batch.items, part.rows, own)
-        rows = part.rows.to(own.device)
-        return others.to(own.device).index_copy(0, rows, own), rows
+        return others.index_copy(0, rows, own), rows
 
     def answer(self, model: Model, batch: SliceBatch) -> Output:
         """That of the whole network."""

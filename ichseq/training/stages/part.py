@@ -7,7 +7,6 @@ a long-memory transformer" (2022). What it gains here: experiments/joint_parts.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +34,9 @@ def run_length(slices: int, share: float) -> int:
 
 
 def draw_part(lengths: Tensor, share: float) -> Part:
-    """A run of each series, its place drawn from torch's generator.
+    """A run of each series, its place drawn from torch's generator, all places alike.
+
+    So slices near the ends of a series are in fewer runs than those between.
 
     Args:
         lengths: (P,) slices of each series.
@@ -60,9 +61,10 @@ def embed_part(model: Model, batch: SliceBatch, part: Part) -> Tensor:
     appearance = (
         None if batch.appearance is None else batch.appearance.for_each_slice(batch.lengths.tolist())[part.rows]
     )
-    hu = batch.hu[rows]
     if model.config.neighbours and batch.hu.ndim == 3:
         hu = _between_neighbours(batch, part, model.config.neighbours)
+    else:
+        hu = batch.hu[rows]
     return model.embed(hu, part.lengths, sizes=batch.sizes, appearance=appearance, **own)
 
 
@@ -80,17 +82,22 @@ class Remembered:
     """Embeddings of a set's slices as they last were.
 
     Attributes:
-        values: float16 (n_slices, D), on the CPU; zeros of slices that are not trained on.
+        values: float16 (n_slices, D), where they were last asked for, so that no step waits for a copy; zeros of slices
+            that are not trained on.
     """
 
     def __init__(self, index: Index, values: Tensor) -> None:
         self.index, self.values = index, values
 
-    def of(self, items: Sequence[Item]) -> Tensor:
-        """float32 (S, D) of the items' slices."""
-        return self.values[torch.from_numpy(item_rows(self.index, items))].float()
+    def of(self, items: Sequence[Item], device: torch.device) -> Tensor:
+        """float32 (S, D) of the items' slices, on a device."""
+        self.values = self.values.to(device)
+        return self.values[self._places(items).to(device)].float()
 
     def put(self, items: Sequence[Item], rows: Tensor | slice, embeddings: Tensor) -> None:
         """Take the embeddings (n, D) of some rows of the items' slices."""
-        places = np.asarray(item_rows(self.index, items))
-        self.values[torch.from_numpy(places)[rows]] = embeddings.detach().to("cpu", self.values.dtype)
+        self.values = self.values.to(embeddings.device)
+        self.values[self._places(items)[rows].to(embeddings.device)] = embeddings.detach().to(self.values.dtype)
+
+    def _places(self, items: Sequence[Item]) -> Tensor:
+        return torch.from_numpy(item_rows(self.index, items))
