@@ -13,18 +13,16 @@ from ichseq.evaluation.report import markdown_table
 AT = {"equal_cost": "equal cost", "equal_slices": "equal slices"}
 
 
-def tables_of(folder: Path, network: str, way: str, at: str) -> list[pd.DataFrame]:
-    """The prediction tables of all seeds."""
-    at = "equal_slices" if way == "whole" else at  # both are the same
-    return [
-        pd.read_parquet(folder / "predictions" / f"{network}-{way}-seed{seed}-{at}.parquet")
-        for seed in PLAN["compared"][network]["seeds"]
-    ]
+def tables_of(folder: Path, runs: pd.DataFrame, at: str) -> list[pd.DataFrame]:
+    """The prediction tables of some runs."""
+    names = (f"{one.network}-{one.way}-seed{one.seed}-{at}.parquet" for one in runs.itertuples())
+    return [pd.read_parquet(folder / "predictions" / name) for name in names]
 
 
 def spread(values: pd.Series, digits: int) -> str:
     """Mean, lowest and highest."""
-    return f"{values.mean():.{digits}f} ({values.min():.{digits}f} to {values.max():.{digits}f})"
+    alone = f"{values.mean():.{digits}f}"
+    return alone if len(values) == 1 else f"{alone} ({values.min():.{digits}f} to {values.max():.{digits}f})"
 
 
 def ratio(ones: list[pd.DataFrame], others: list[pd.DataFrame]) -> str:
@@ -34,25 +32,32 @@ def ratio(ones: list[pd.DataFrame], others: list[pd.DataFrame]) -> str:
     return f"{found['ratio']:.3f} ({low:.3f} to {high:.3f})"
 
 
+def of_network(folder: Path, network: str, final: pd.DataFrame) -> str:
+    """Its ways, each against `whole` with the same seeds."""
+    costs = json.loads((folder / "costs.json").read_text("utf-8"))[network]
+    whole, rows = final[final["way"] == "whole"], []
+    for way in PLAN["compared"][network]["ways"]:
+        own = final[final["way"] == way].sort_values("seed")
+        if own.empty:
+            continue
+        reference = tables_of(folder, whole[whole["seed"].isin(own["seed"])], "equal_slices")
+        rows.append([way, str(len(own)), f"{costs[way]['step'] / costs['whole']['step']:.2f}"])
+        for at in AT:
+            compared = "" if way == "whole" else ratio(tables_of(folder, own, at), reference)
+            rows[-1] += [str(own[f"{at}_steps"].iloc[0]), spread(own[f"{at}_loss"], 4), compared,
+                         f"{own[f'{at}_auc_any'].mean():.3f}"]  # fmt: skip
+    heads = [f"{what}, {words}" for words in AT.values() for what in ("Steps", "Loss", "Ratio to whole", "AUC any")]
+    return markdown_table(["Way", "Seeds", "Cost of a step", *heads], rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    costs, final = json.loads((folder / "costs.json").read_text("utf-8")), pd.read_csv(folder / "final.csv")
-    for network, asked in PLAN["compared"].items():
-        reference, rows = tables_of(folder, network, "whole", "equal_slices"), []
-        for way in asked["ways"]:
-            own = final[(final["network"] == network) & (final["way"] == way)]
-            rows.append([way, f"{costs[network][way]['step'] / costs[network]['whole']['step']:.2f}"])
-            for at in AT:
-                compared = "" if way == "whole" else ratio(tables_of(folder, network, way, at), reference)
-                rows[-1] += [str(own[f"{at}_steps"].iloc[0]), spread(own[f"{at}_loss"], 4), compared,
-                             f"{own[f'{at}_auc_any'].mean():.4f}"]  # fmt: skip
-        heads = [f"{what}, {words}" for words in AT.values() for what in ("Steps", "Loss", "Ratio to whole", "AUC any")]
+    final = pd.read_csv(folder / "final.csv")
+    for network in PLAN["compared"]:
         print(f"### {network}: {PLAN['networks'][network]['model']['backbone']}\n")
-        print(markdown_table(["Way", "Cost of a step", *heads], rows), end="\n\n")
-    norms = [tables_of(folder, network, "whole", "equal_slices") for network in ("efficientnet_ln", "efficientnet_bn")]
-    print(f"Layer norm over batch norm, the same network and steps: {ratio(*norms)}")
+        print(of_network(folder, network, final[final["network"] == network]), end="\n\n")
 
 
 if __name__ == "__main__":
