@@ -18,7 +18,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     | {"sequence_inputs": ["position"], "exam": "attention", "channel_dropout": 0.5, "sequence_dropout": 0.5}
     | {"sequence_slices": 3, "slice_dropout": 0.5, "embedding_noise": 0.5},
     "train": {"backbone_lr": 0.3, "cross_slice_lr": 0.3, "patients_per_batch": 3, "slices_per_batch": 5, "mixup": 0.7}
-    | {"window": 4, "freeze_epochs": 1, "aux_weight": 0.9, "embeddings": "float16"}
+    | {"window": 4, "freeze_epochs": 1, "gradient_share": 0.5, "aux_weight": 0.9, "embeddings": "float16"}
     | {"slice_weight": 0.3, "exam_weight": 0.3, "keep_weight": 5, "keep": "posterior", "fit_share": True}
     | {"backbone_blocks": 1, "layer_decay": 0.5}
     | {"checkpointing": "on", "checkpoint_every": 1, "workers": 0},
