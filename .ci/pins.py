@@ -39,6 +39,6 @@ def pins() -> dict[str, str]:
 
 if __name__ == "__main__":
     print(f"# Versions that passed every test together, on Python {platform.python_version()} and {platform.system()}:")
-    print("# pip install -c constraints.txt 'ichseq[decoders,dicom,cluster]'. Made by .ci/pins.py.")
+    print("# pip install -c constraints.txt 'ichseq[decoders,dicom,onnx,cluster]'. Made by .ci/pins.py.")
     for name, version in pins().items():
         print(f"{name}=={version.partition('+')[0]}")
