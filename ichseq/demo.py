@@ -14,6 +14,7 @@ from ichseq.data.index import Index
 from ichseq.errors import RunError
 from ichseq.evaluation.pictures import plot_history, plot_montage
 from ichseq.evaluation.report import write_results_page
+from ichseq.files import is_taken
 from ichseq.inference.notes import PHANTOM_NOTE
 from ichseq.labels import LABELS
 from ichseq.phantom import write_phantoms
@@ -51,7 +52,7 @@ def run_demo(
     Raises:
         RunError: the folder holds something already, or can't be made.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise RunError(f"{out}: is there already; remove it, or choose another folder with -o")
     settings, data, run = out / "small.yaml", out / "prepared", out / "run"
     try:

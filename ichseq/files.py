@@ -80,6 +80,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether there is something already where a new folder is to be: a file, or a folder that is not empty."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file, UTF-8, as `replacing` does.
 

@@ -10,11 +10,11 @@ slices' labels serve for nothing else; the third set is read in the step `final`
 import argparse
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
@@ -24,6 +24,9 @@ import ichseq
 from ichseq.data.index import ALL_PATIENTS, Index
 from ichseq.labels import LABEL_WEIGHTS, LABELS
 from ichseq.phantom import write_phantoms
+
+sys.path.append(str(Path(__file__).parents[1]))
+from rows import rows_of
 
 HERE = Path(__file__).parent
 PLAN = yaml.safe_load((HERE / "ways.yml").read_text(encoding="utf-8"))
@@ -155,18 +158,6 @@ def finished(folder: Path, way: str, trial: str, exams: int, seed: int) -> dict[
 def choices(trials: pd.DataFrame) -> dict[str, str]:
     """The trial of each way with the lowest loss of slices."""
     return {str(way): str(rows.loc[rows["slice_loss"].idxmin(), "trial"]) for way, rows in trials.groupby("way")}
-
-
-def rows_of(path: Path, function: Any, wanted: list[dict[str, Any]], folder: Path, jobs: int) -> pd.DataFrame:
-    """A table of what a function gives for each of some arguments, written whenever one ends; rows there are kept."""
-    rows = pd.read_csv(path, keep_default_na=False).to_dict("records") if path.exists() else []
-    missing = [one for one in wanted if not any(all(row[k] == v for k, v in one.items()) for row in rows)]
-    calls = (joblib.delayed(function)(folder, **one) for one in missing)
-    for row in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
-        rows.append(row)
-        print(row, flush=True)
-        pd.DataFrame(rows).sort_values(list(wanted[0])).to_csv(path, index=False)
-    return pd.DataFrame(rows)
 
 
 def main() -> None:

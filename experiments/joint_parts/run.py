@@ -14,13 +14,13 @@ import dataclasses
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import joblib
 import pandas as pd
 import torch
 from ways import PartJoint, add_shift
@@ -35,6 +35,9 @@ from ichseq.inference.predict import predict_prepared
 from ichseq.phantom import write_phantoms
 from ichseq.training.loop import Training
 from ichseq.training.train import start_training, train_stage
+
+sys.path.append(str(Path(__file__).parents[1]))
+from rows import rows_of
 
 HERE = Path(__file__).parent
 PLAN = read_yaml(HERE / "trials.yml")
@@ -209,17 +212,6 @@ def finished(folder: Path, network: str, way: str, seed: int) -> dict[str, Any]:
     return {"network": network, "way": way, "seed": seed, **row}
 
 
-def rows_of(path: Path, function: Any, wanted: list[dict[str, Any]], folder: Path, jobs: int) -> None:
-    """Write what a function gives for each of some arguments, whenever one ends; rows that are there are kept."""
-    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
-    missing = [one for one in wanted if not any(all(row[k] == v for k, v in one.items()) for row in rows)]
-    calls = (joblib.delayed(function)(folder, **one) for one in missing)
-    for row in joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
-        rows.append(row)
-        print(row, flush=True)
-        pd.DataFrame(rows).sort_values(list(wanted[0])).to_csv(path, index=False)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -234,8 +226,8 @@ def main() -> None:
         wanted = [{"network": n, "backbone_lr": float(rate)} for n, rates in PLAN["pilots"].items() for rate in rates]
         rows_of(folder / "pilots.csv", pilot, wanted, folder, asked.jobs)
     if until >= 3:
-        wanted = [{"network": network, "way": way, "seed": seed} for network, asked in PLAN["compared"].items()
-                  for seed in asked["seeds"] for way in asked["ways"]]  # fmt: skip
+        wanted = [{"network": network, "way": way, "seed": seed} for network, of in PLAN["compared"].items()
+                  for seed in of["seeds"] for way in of["ways"]]  # fmt: skip
         rows_of(folder / "final.csv", finished, wanted, folder, asked.jobs)
 
 

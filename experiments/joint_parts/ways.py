@@ -19,7 +19,7 @@ from ichseq.config import Config
 from ichseq.data.batches import Item, SliceBatch, item_rows
 from ichseq.data.feed import feed
 from ichseq.data.index import Index
-from ichseq.model import Model, Output
+from ichseq.model import Model
 from ichseq.model.cross_slice import CrossSlice
 from ichseq.training.losses import weighted_bce_sum
 from ichseq.training.stages.joint import JointStage
@@ -163,7 +163,3 @@ class PartJoint(JointStage):
                 embeddings[~chosen] = self._embedded(model, batch, ~chosen, boxes)
             self.passed += int((~chosen).sum())
         return embeddings
-
-    def answer(self, model: Model, batch: SliceBatch) -> Output:
-        """That of the whole network, on all slices."""
-        return super().answer(model, batch)

@@ -41,6 +41,7 @@ def add_network(source: str | Path, out: str | Path | None = None) -> Added:
         >>> table = ichseq.predict(done.folder, "scans")  # doctest: +SKIP
     """
     from ichseq.errors import RunError
+    from ichseq.files import is_taken
     from ichseq.model.imported import CLASSIFIER, LAYOUT, SEQUENCE, SETTINGS, import_network
     from ichseq.networks import hub
     from ichseq.networks.named import licence_in, licence_words, name_of, text_of
@@ -53,7 +54,7 @@ def add_network(source: str | Path, out: str | Path | None = None) -> Added:
         otherwise = "no network of a form that is known; name one of the form of ianpan/ct-head-hemorrhage-detection"
         folder = hub.fetched_files(Path(source).as_posix(), files, needed, otherwise)
     out = Path("runs") / name if out is None else Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise RunError(f"{out}: is there already; choose another folder with -o")
     done = import_network(folder)
     card = text_of(folder / hub.CARD)

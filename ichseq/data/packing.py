@@ -27,7 +27,7 @@ from ichseq.data.source_states import add_state, state_of, states_there
 from ichseq.data.store import CODEC, Stored, pack_series, read_stored, write_whole
 from ichseq.errors import DataError
 from ichseq.windows import HU_RANGE
-from ichseq.workers import end_with, note
+from ichseq.workers import note
 
 # Columns of a header that say nothing about the pixels.
 _NOT_OF_THE_PIXELS: Final = ("file", "stamp", "noted", *(name for name, _ in RECONSTRUCTION_FIELDS))
@@ -48,25 +48,19 @@ class Packed:
     order: tuple[Any, ...]
 
 
-def scan_piece(files: FileList, first: int, parent: int) -> tuple[Headers, int]:
-    """Read the headers of some files, of which the first has this number in the whole list; and how many files.
-
-    The worker ends with `parent`, the process that asks.
-    """
-    end_with(parent)
+def scan_piece(files: FileList, first: int) -> tuple[Headers, int]:
+    """Read the headers of some files, of which the first has this number in the whole list; and how many files."""
     return scan_headers(files, first=first), len(files)
 
 
 def pack_batch(
     pieces: list[tuple[FileList, Headers]],
     folder: Path,
-    parent: int,
     notes: Path,
     key: str,
     hu_range: tuple[int, int],
 ) -> tuple[list[Packed], list[LeftOut], int, int]:
-    """What `pack_groups` gives, and how many slices are done; the worker ends with `parent`, the process that asks."""
-    end_with(parent)
+    """What `pack_groups` gives, and how many slices are done."""
     packed, left_out, read = pack_groups(pieces, folder, notes, key, hu_range)
     return packed, left_out, read, sum(len(headers) for _, headers in pieces)
 

@@ -10,7 +10,6 @@ import csv
 import functools
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -182,7 +181,7 @@ def _jobs(workers: int | None) -> int | None:
 def _scan(files: FileList, parallel: Any, work: _Progress) -> Headers:
     step = min(_HEADERS_AT_ONCE, max(32, len(files) // 64))
     tasks = (
-        joblib.delayed(scan_piece)(files.take(slice(first, first + step)), first, os.getpid())
+        joblib.delayed(scan_piece)(files.take(slice(first, first + step)), first)
         for first in range(0, len(files), step)
     )
     parts = []
@@ -235,7 +234,7 @@ def _pack(
     key = "" if names is None else names.key_for("store")
     with deaths_explained(_AGAIN) as notes:
         tasks = (
-            joblib.delayed(pack_batch)(_pieces(files, headers, batch), folder, os.getpid(), notes, key, hu_range)
+            joblib.delayed(pack_batch)(_pieces(files, headers, batch), folder, notes, key, hu_range)
             for batch in _batches(groups)
         )
         for found, missing, count, done in parallel(tasks):

@@ -11,6 +11,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from ichseq.errors import ConfigError, DataError
+from ichseq.files import is_taken
 from ichseq.phantom.bleeding import draw_bleeds, draw_kinds, fit_levels
 from ichseq.phantom.choices import DEFAULT_HEADS, DONOR_SHARE, HEADS
 from ichseq.phantom.dicom_file import SliceWriter
@@ -23,7 +24,7 @@ from ichseq.phantom.icbm152 import FILE
 from ichseq.phantom.scanner import down_in_head, draw_scanner, draw_stack, finish, take_slice
 from ichseq.phantom.truth import PARTS, BleedTable, Truth, exam_names, slice_name, write_tables
 from ichseq.seeds import DEFAULT_SEED
-from ichseq.workers import deaths_explained, end_with, from_the_start
+from ichseq.workers import deaths_explained, from_the_start
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def write_phantoms(
 def _start(out: Path) -> Path:
     """Make the folder `<out>.partial`, having checked that `out` is free."""
     partial = out.with_name(out.name + ".partial")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise DataError(f"{out}: is not an empty folder; phantoms are written into a new one only, choose another")
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
@@ -138,16 +139,15 @@ def _run(
     jobs: list[tuple[int, int]], folder: Path, seed: int, size: int, workers: int | None, source: Source
 ) -> Iterable[Truth]:
     workers = min(workers or os.cpu_count() or 1, len(jobs))
-    calls = [(folder, (seed, part, number), size, source, os.getpid()) for part, number in jobs]
+    calls = [(folder, (seed, part, number), size, source) for part, number in jobs]
     if workers == 1:
         return (_write_exam(*call) for call in calls)
     pool = Parallel(n_jobs=workers, return_as="generator", batch_size=1, **from_the_start())
     return pool(delayed(_write_exam)(*call) for call in calls)
 
 
-def _write_exam(folder: Path, who: tuple[int, int, int], size: int, source: Source, parent: int) -> Truth:
+def _write_exam(folder: Path, who: tuple[int, int, int], size: int, source: Source) -> Truth:
     """One exam, from a donor or made up; which of them follows from seed, part and number (`who`)."""
-    end_with(parent)
     rng = np.random.default_rng([*who, 3])
     if source.donors and rng.random() < source.donor_share:
         exam = donor_exam(rng, source.donors[int(rng.integers(len(source.donors)))], draw_kinds(*who), size)

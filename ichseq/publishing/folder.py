@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from ichseq.errors import RunError
-from ichseq.files import replacing
+from ichseq.files import is_taken, replacing
 from ichseq.model import Model
 from ichseq.model.saved import damage_explained, read_description
 from ichseq.networks import hub
@@ -53,7 +53,7 @@ def write_folder(leaf: Path, folder: Path, name: str, licence: str | None) -> li
     run, calibration = read_run(leaf), find_calibration(leaf)
     measured, remarks = _measured(leaf, description.weights)
     notices = _notices(descent_of(description.trained_on))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise RunError(f"{folder}: is there already; choose another folder")
     card = card_text(name, description, run, measured, calibration, licence, has_notice=bool(notices))
     try:
